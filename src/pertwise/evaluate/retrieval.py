@@ -165,8 +165,8 @@ def retrieval(
     pertwise.errors.InputError
         If `own` does not fit.
     """
-    which = "reverse" if reverse else "measured"
-    return retrieval_all(predictions, truths, own, kind=kind)[which]
+    found = retrieval_all(predictions, truths, own, kind=kind)
+    return found["reverse"] if reverse else found["measured"]
 
 
 def retrieval_all(
