@@ -7,5 +7,15 @@ from pertwise.screen.core import (
     make_obs,
     make_screen,
 )
+from pertwise.screen.simulate import Simulation, Truth, simulate_screen
 
-__all__ = ["COMBINATION", "Screen", "canonical_perturbation", "make_obs", "make_screen"]
+__all__ = [
+    "COMBINATION",
+    "Screen",
+    "Simulation",
+    "Truth",
+    "canonical_perturbation",
+    "make_obs",
+    "make_screen",
+    "simulate_screen",
+]
