@@ -14,7 +14,9 @@ from pertwise.errors import InputError
 from pertwise.select.base import Selection
 
 if TYPE_CHECKING:
-    from pertwise.knowledge import Knowledge, Pathway
+    from scipy.sparse import csr_matrix
+
+    from pertwise.knowledge import Knowledge, Pathway, Relation
     from pertwise.screen import Screen
 
 
@@ -56,6 +58,18 @@ class AcquisitionState:
         None when there is no knowledge.
     round
         1-based number of the round being chosen.
+    pinned
+        Part of `measured`: not measured yet, but already on the panel by a person's decision.
+        Strategies treat them as acquired, so that the rest of the panel complements them.
+    relations
+        How candidates and measured stand to the target pathway, keyed by their names here; None =
+        ask `knowledge`. Giving it saves the look-up in every round of a replay.
+    neighbours
+        (n_candidates + n_measured, same) weights in [0, 1] of a functional gene graph, rows as in
+        `embedding`; None = ask `knowledge`.
+    noise_variance
+        Sampling variance of one measured feature mean, averaged over the target's features; None
+        when the screen does not know it.
     """
 
     candidates: tuple[str, ...]
@@ -71,6 +85,10 @@ class AcquisitionState:
     context: str = ""
     context_text: str = ""
     notes: Mapping[str, str] = field(default_factory=dict)
+    pinned: tuple[str, ...] = ()
+    relations: Mapping[str, Relation] | None = None
+    neighbours: csr_matrix | None = None
+    noise_variance: float | None = None
 
     def __post_init__(self) -> None:
         if not self.candidates:
@@ -82,6 +100,8 @@ class AcquisitionState:
             raise InputError(f"already measured, so not a candidate: {sorted(both)[:5]}")
         if self.uncertainty is not None and list(self.uncertainty.index) != list(self.candidates):
             raise InputError("uncertainty must be indexed by the candidates, in their order")
+        if not set(self.pinned) <= set(self.measured):
+            raise InputError("pinned must be part of measured")
         if self.embedding is not None and len(self.embedding) != len(self.candidates) + len(
             self.measured
         ):
@@ -94,6 +114,10 @@ class Strategy(Protocol):
 
     The returned `Selection` has exactly min(n, n_candidates) picks and `utilities` for every
     candidate. `tests/acquire/conformance.py` checks this for each strategy.
+
+    A class may say what it looks at with an attribute ``needs``: "nothing" (no model is fitted),
+    "uncertainty" (only u(p)), or "members" (the predictions of every member; assumed when the
+    attribute is absent).
     """
 
     name: str

@@ -1,0 +1,367 @@
+"""The picker that needs no language model: coverage, relation, uncertainty, redundancy."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from pertwise.acquire.base import AcquisitionState
+from pertwise.acquire.common import (
+    Floats,
+    arg_best,
+    best_first,
+    check_n,
+    order_utilities,
+    selection,
+    tie_order,
+    uncertainty_ranks,
+)
+from pertwise.errors import InputError
+from pertwise.knowledge.types import Relation
+from pertwise.select.base import Selection
+
+#: A measured neighbour informs; a second pick of the same complex in one batch mostly repeats.
+MEASURED_DISCOUNT = 0.5
+#: How much each relation to the target pathway counts, in [0, 1].
+RELATION_SCORE = {
+    "direct_member": 1.0,
+    "upstream_regulator": 0.8,
+    "downstream_target": 0.5,
+    "interacting_partner": 0.4,
+    "unknown": 0.0,
+}
+RELATION_WORDS = {
+    "direct_member": "member of the pathway",
+    "upstream_regulator": "regulates the pathway",
+    "downstream_target": "is regulated by the pathway",
+    "interacting_partner": "interacts with the pathway",
+    "unknown": "no known relation to the pathway",
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the four terms of `greedy_panel`."""
+
+    uncertainty: float = 1.0
+    relation: float = 1.0
+    module: float = 0.5
+    redundancy: float = 0.7
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not value >= 0:
+                raise InputError(f"weight {name!r} must be >= 0, got {value}")
+
+
+@dataclass(frozen=True)
+class PanelSteps:
+    """What `greedy_panel` did.
+
+    Attributes
+    ----------
+    order
+        Picks, best first.
+    gain
+        (n_candidates,) when chosen, or after the last pick.
+    terms
+        (n_candidates, 4) weighted uncertainty, relation, module and (negative) redundancy behind
+        `gain`.
+    nearest
+        (n_candidates,) position of the most similar acquired or chosen item (candidates first,
+        then acquired), -1 when none.
+    """
+
+    order: list[int]
+    gain: Floats
+    terms: Floats
+    nearest: NDArray[np.int64]
+
+
+def greedy_panel(
+    uncertainty: Floats | None,
+    relation: Floats,
+    module: NDArray[np.int64],
+    module_measured: Floats,
+    module_pinned: Floats,
+    embedding: NDArray[Any] | None,
+    neighbours: csr_matrix | None,
+    others: Floats,
+    n: int,
+    weights: Weights,
+    ties: NDArray[np.int64],
+) -> PanelSteps:
+    """Greedy choice, one candidate at a time, of the largest
+
+        g(p | B) = wu * U(p) + wr * R(p) + wm * M(p | B) - wd * D(p | B)
+
+    - U: rank of u(p) scaled to [0, 1], 1 = most uncertain (0 for all at a cold start);
+    - R: score of the relation to the pathway (`RELATION_SCORE`);
+    - M: 1 / (1 + picks of B in the module of p + fraction of that module already measured);
+      0 without a module;
+    - D: largest of `others` x similarity over measured items and of similarity over B.
+      Similarity = max(cosine of embeddings, weight of the graph edge), so members of one complex
+      count as alike even where their texts differ.
+
+    Parameters
+    ----------
+    uncertainty, relation, module
+        (n_candidates,); module -1 = none.
+    module_measured
+        (n_modules,) fraction of the members of each module that is measured.
+    module_pinned
+        (n_modules,) picks already made in each module (they count as B).
+    embedding, neighbours
+        (n_candidates + n_measured, k) unit rows, and a square matrix of the same length with
+        weights in [0, 1]; either may be None.
+    others
+        (n_measured,) weight of the similarity to each measured item: `MEASURED_DISCOUNT`, or 1
+        for one that is pinned to this very panel.
+    """
+    total = len(relation)
+    base = np.zeros((total, 4))
+    if uncertainty is not None and total > 1:
+        rank = np.empty(total)
+        rank[best_first(np.asarray(uncertainty, dtype=np.float64), ties)] = np.arange(total)
+        base[:, 0] = weights.uncertainty * (1.0 - rank / (total - 1))
+    base[:, 1] = weights.relation * relation
+    in_module = module >= 0
+    nearest = np.full(total, -1, dtype=np.int64)
+    similar = np.zeros(total)
+    for i, other in enumerate(others):
+        q = total + i
+        row = other * _similarity_to(q, total, embedding, neighbours)
+        closer = row > similar
+        similar[closer] = row[closer]
+        nearest[closer] = q
+    chosen_in = np.array(module_pinned, dtype=np.float64)
+    allowed = np.ones(total, dtype=bool)
+    terms = base.copy()
+    order: list[int] = []
+    for step in range(min(n, total) + 1):
+        # Chosen candidates keep the terms they were chosen with.
+        fresh = allowed & in_module
+        terms[fresh, 2] = weights.module / (
+            1.0 + chosen_in[module[fresh]] + module_measured[module[fresh]]
+        )
+        terms[allowed, 3] = -weights.redundancy * similar[allowed]
+        if step == min(n, total):
+            break
+        j = arg_best(terms.sum(axis=1), ties, allowed)
+        order.append(j)
+        allowed[j] = False
+        if in_module[j]:
+            chosen_in[module[j]] += 1
+        row = _similarity_to(j, total, embedding, neighbours)
+        closer = allowed & (row > similar)
+        similar[closer] = row[closer]
+        nearest[closer] = j
+    return PanelSteps(order, terms.sum(axis=1), terms, nearest)
+
+
+def _similarity_to(
+    q: int, total: int, embedding: NDArray[Any] | None, neighbours: csr_matrix | None
+) -> Floats:
+    """(n_candidates,) similarity in [0, 1] to item `q`; 0 to itself."""
+    out = np.zeros(total)
+    if embedding is not None:
+        out = np.maximum(out, np.asarray(embedding[:total] @ embedding[q], dtype=np.float64))
+    if neighbours is not None:
+        start, stop = neighbours.indptr[q], neighbours.indptr[q + 1]
+        columns = neighbours.indices[start:stop]
+        inside = columns < total
+        out[columns[inside]] = np.maximum(
+            out[columns[inside]], neighbours.data[start:stop][inside].astype(np.float64)
+        )
+    if q < total:
+        out[q] = 0.0
+    return out
+
+
+def relations_of(state: AcquisitionState) -> dict[str, Relation]:
+    """Relation of every candidate and measured item to the target pathway; {} without one."""
+    if state.target.pathway is None:
+        return {}
+    if state.relations is not None:
+        return dict(state.relations)
+    if state.knowledge is None:
+        return {}
+    return state.knowledge.relations([*state.candidates, *state.measured], state.target.pathway)
+
+
+def module_counts(
+    state: AcquisitionState, relations: dict[str, Relation]
+) -> dict[str, tuple[float, int]]:
+    """Module -> (share of its members that is measured, number of pinned genes that touch it)."""
+    pathway = state.target.pathway
+    if pathway is None:
+        return {}
+    measured = dict.fromkeys(pathway.modules, 0)
+    pinned = dict.fromkeys(pathway.modules, 0)
+    for name in state.measured:
+        relation = relations.get(name)
+        if relation is None or relation.module not in pathway.modules:
+            continue
+        if name in state.pinned:
+            pinned[relation.module] += 1
+        elif relation.kind == "direct_member":
+            measured[relation.module] += 1
+    return {
+        m: (measured[m] / max(1, len(genes)), pinned[m]) for m, genes in pathway.modules.items()
+    }
+
+
+class KnowledgePicker:
+    """Two stages: the `k` most uncertain candidates, then `greedy_panel` among them.
+
+    Needs no language model and no random number: the offline default. Cold start: all candidates
+    are on the shortlist and the uncertainty term is off. Utility = 1 - position / n_candidates in
+    the order picks, rest of the shortlist by gain, other candidates by uncertainty.
+
+    Parameters
+    ----------
+    k
+        Length of the shortlist (200 as in the two-stage scheme with a chat selector).
+    use_uncertainty
+        False takes all candidates and ignores u(p): the ablation.
+    """
+
+    name = "knowledge"
+    needs = "uncertainty"
+
+    def __init__(
+        self,
+        k: int = 200,
+        weights: Weights | None = None,
+        use_uncertainty: bool = True,
+    ) -> None:
+        if k < 1:
+            raise InputError(f"the shortlist needs k >= 1, got {k}")
+        self.k = k
+        self.weights = weights or Weights()
+        self.use_uncertainty = use_uncertainty
+
+    def choose(self, state: AcquisitionState, n: int) -> Selection:
+        """Greedy panel over the shortlist, each pick with the terms that decided."""
+        check_n(n)
+        total = len(state.candidates)
+        ties = tie_order(state.candidates)
+        u = None
+        if state.uncertainty is not None and self.use_uncertainty:
+            u = state.uncertainty.to_numpy(dtype=np.float64)
+        listed = np.arange(total)
+        outside = np.array([], dtype=np.int64)
+        if u is not None:
+            by_u = best_first(u, ties)
+            listed, outside = np.sort(by_u[: max(self.k, n)]), by_u[max(self.k, n) :]
+        relations = relations_of(state)
+        counts = module_counts(state, relations)
+        modules = list(counts)
+        kinds: list[str] = []
+        module = np.full(len(listed), -1, dtype=np.int64)
+        for i, j in enumerate(listed):
+            relation = relations.get(state.candidates[j])
+            kinds.append(relation.kind if relation else "unknown")
+            if relation and relation.module in counts:
+                module[i] = modules.index(relation.module)
+        rows = np.concatenate([listed, np.arange(total, total + len(state.measured))])
+        neighbours = neighbour_matrix(state)
+        steps = greedy_panel(
+            None if u is None else u[listed],
+            np.array([RELATION_SCORE[k] for k in kinds]),
+            module,
+            np.array([counts[m][0] for m in modules], dtype=np.float64),
+            np.array([counts[m][1] for m in modules], dtype=np.float64),
+            None if state.embedding is None else state.embedding[rows],
+            None if neighbours is None else neighbours[rows][:, rows],
+            np.array([1.0 if m in state.pinned else MEASURED_DISCOUNT for m in state.measured]),
+            n,
+            self.weights,
+            ties[listed],
+        )
+        picked = set(steps.order)
+        rest = [int(i) for i in best_first(steps.gain, ties[listed]) if int(i) not in picked]
+        order = [*listed[steps.order], *listed[rest], *outside]
+        return selection(
+            state,
+            order[: len(steps.order)],
+            order_utilities(order, total),
+            self._reasons(state, steps, listed, kinds, relations),
+            self.name,
+            extra={
+                int(listed[i]): {
+                    "module": modules[module[i]] if module[i] >= 0 else "",
+                    "relation": kinds[i] if relations else "",
+                    "gain": round(float(steps.gain[i]), 4),
+                }
+                for i in steps.order
+            },
+            evidence={
+                int(listed[i]): (relations[state.candidates[listed[i]]].evidence,)
+                for i in steps.order
+                if state.candidates[listed[i]] in relations
+                and relations[state.candidates[listed[i]]].evidence
+            },
+            provenance={
+                "strategy": self.name,
+                "k": self.k,
+                "weights": asdict(self.weights),
+                "relation_scores": RELATION_SCORE,
+                "cold_start": u is None,
+                "shortlist": [state.candidates[j] for j in listed] if u is not None else "all",
+            },
+        )
+
+    def _reasons(
+        self,
+        state: AcquisitionState,
+        steps: PanelSteps,
+        listed: NDArray[np.int64],
+        kinds: list[str],
+        relations: dict[str, Relation],
+    ) -> dict[int, str]:
+        """One sentence a pick, built from the terms of its gain."""
+        names = (*state.candidates, *state.measured)
+        rows = [*listed, *range(len(state.candidates), len(names))]
+        ranks = uncertainty_ranks(state) if self.use_uncertainty else {}
+        in_module: dict[str, int] = {}
+        reasons = {}
+        for i in steps.order:
+            name = state.candidates[listed[i]]
+            parts = []
+            if relations:
+                text = RELATION_WORDS[kinds[i]]
+                module = relations[name].module if name in relations else ""
+                if module and steps.terms[i, 2] > 0:
+                    in_module[module] = in_module.get(module, 0) + 1
+                    text += f", module “{module}” (pick {in_module[module]} there)"
+                parts.append(text)
+            if ranks:
+                parts.append(f"uncertainty rank {ranks[name]} of {len(ranks)}")
+            near = int(steps.nearest[i])
+            if near >= 0 and steps.terms[i, 3] < 0:
+                other = names[rows[near]]
+                old = other in state.measured and other not in state.pinned
+                where = "measured" if old else "also on this panel"
+                alike = -steps.terms[i, 3] / self.weights.redundancy
+                if old:
+                    alike /= MEASURED_DISCOUNT  # show the similarity itself
+                parts.append(f"most alike: {other} ({where}, similarity {alike:.2f})")
+            else:
+                parts.append("unlike everything acquired or chosen")
+            text = "; ".join(parts)
+            reasons[int(listed[i])] = text[0].upper() + text[1:]
+        return reasons
+
+
+def neighbour_matrix(state: AcquisitionState) -> csr_matrix | None:
+    """Graph weights between candidates and measured, rows in that order; None without a graph."""
+    if state.neighbours is not None or state.knowledge is None:
+        return state.neighbours
+    from pertwise.acquire.state import neighbour_weights
+
+    return neighbour_weights(state.knowledge, [*state.candidates, *state.measured])

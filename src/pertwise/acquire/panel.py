@@ -1,0 +1,246 @@
+"""`Plan`: a panel with its reasons and everything needed to repeat, question and change it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pertwise._io import atomic_path, write_json_atomic
+from pertwise.errors import InputError
+
+#: Version of plan.json; a newer file is refused with a clear message.
+FORMAT = 1
+
+
+class PanelPick(BaseModel):
+    """One row of the panel.
+
+    `chosen_by` is "strategy" (or "strategy, fallback" where the declared fallback chose), "pin",
+    or the person who put it there by an amendment.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    rank: int
+    gene: str
+    symbol: str = ""
+    full_name: str = ""
+    summary: str = ""
+    module: str = ""
+    relation: str = ""
+    uncertainty_rank: int | None = None
+    uncertainty: float | None = None
+    utility: float | None = None
+    reason: str
+    evidence: list[str] = Field(default_factory=list)
+    chosen_by: str = "strategy"
+
+
+class LeftOut(BaseModel):
+    """A name that was never a candidate, or no longer one, and why."""
+
+    gene: str
+    kind: str  # measured | excluded | unknown | duplicate
+    why: str
+
+
+class NearMiss(BaseModel):
+    """A candidate that was not picked although it could have been, and what stood against it."""
+
+    gene: str
+    kind: str  # next | uncertain | member
+    why: str
+    relation: str = ""
+    module: str = ""
+    uncertainty_rank: int | None = None
+    position: int | None = None
+
+
+class ModuleCoverage(BaseModel):
+    """How far one module of the target is covered. Names are approved symbols or panel names."""
+
+    module: str
+    size: int
+    measured: list[str] = Field(default_factory=list)
+    picked: list[str] = Field(default_factory=list)
+    #: Picks that are not members but regulate, interact with or respond to this module.
+    related: list[str] = Field(default_factory=list)
+    open: list[str] = Field(default_factory=list)
+    unavailable: list[str] = Field(default_factory=list)
+
+
+class RepairNote(BaseModel):
+    """A correction that was made on the way, and by whom it was needed."""
+
+    stage: str
+    kind: str
+    item: str
+    action: str
+
+
+class Decision(BaseModel):
+    """Who decided what, when and why; the panel before allows every step to be undone."""
+
+    when: str
+    by: str
+    action: str
+    why: str = ""
+    added: list[str] = Field(default_factory=list)
+    dropped: list[str] = Field(default_factory=list)
+    panel_before: list[PanelPick] = Field(default_factory=list)
+
+
+class Plan(BaseModel):
+    """The next panel.
+
+    Attributes
+    ----------
+    picks
+        The panel, best first.
+    candidates
+        Column -> values over *all* candidates (gene, symbol, relation, module, uncertainty,
+        uncertainty_rank, utility, x, y, ...), sorted by gene.
+    measured
+        Column -> values (gene, x, y) of what is measured in this context.
+    inputs
+        Name -> path, sha256 (or knowledge fingerprint) and what was recognised.
+    settings
+        Everything the call was given, as JSON.
+    provenance
+        The strategy's own: shortlist, weights, prompt hash, ledger keys, counts.
+    decisions
+        First entry: the making of the plan; then every amendment.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    format: int = FORMAT
+    kind: str = "pertwise plan"
+    title: str
+    created: str
+    revision: int = 1
+    simulated: bool = False
+    context: str = ""
+    target: dict[str, Any] = Field(default_factory=dict)
+    picks: list[PanelPick]
+    candidates: dict[str, list[Any]]
+    measured: dict[str, list[Any]]
+    coverage: list[ModuleCoverage] = Field(default_factory=list)
+    near_misses: list[NearMiss] = Field(default_factory=list)
+    left_out: list[LeftOut] = Field(default_factory=list)
+    repairs: list[RepairNote] = Field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list)
+    source: str = ""
+    fallback: bool = False
+    inputs: dict[str, Any] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    decisions: list[Decision] = Field(default_factory=list)
+
+    # -- what a notebook asks --------------------------------------------------------------
+
+    @property
+    def genes(self) -> tuple[str, ...]:
+        """The panel's names, best first."""
+        return tuple(p.gene for p in self.picks)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The panel, one row a pick: the columns of plan.csv."""
+        rows = [
+            {
+                "rank": p.rank,
+                "gene": p.gene,
+                "module": p.module,
+                "relation": p.relation,
+                "uncertainty_rank": p.uncertainty_rank,
+                "uncertainty": p.uncertainty,
+                "utility": p.utility,
+                "reason": p.reason,
+                "evidence": "; ".join(p.evidence),
+                "chosen_by": p.chosen_by,
+            }
+            for p in self.picks
+        ]
+        table = pd.DataFrame(rows)
+        table["uncertainty_rank"] = table["uncertainty_rank"].astype("Int64")
+        for column in ("uncertainty", "utility"):
+            table[column] = table[column].astype(float)
+        return table
+
+    @property
+    def candidate_table(self) -> pd.DataFrame:
+        """All candidates with their utilities, indexed by gene."""
+        return pd.DataFrame(self.candidates).set_index("gene")
+
+    def __repr__(self) -> str:
+        tag = " SIMULATED" if self.simulated else ""
+        return (
+            f"<Plan{tag}: {len(self.picks)} of {len(self.candidates['gene'])} candidates by "
+            f"{self.source}, revision {self.revision}>"
+        )
+
+    __str__ = __repr__
+
+    # -- files -----------------------------------------------------------------------------
+
+    def save_json(self, path: str | os.PathLike[str]) -> None:
+        """Write plan.json atomically."""
+        write_json_atomic(path, json.loads(self.model_dump_json()))
+
+    def save_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write plan.csv atomically: `table`, readable by any spreadsheet."""
+        table = self.table
+        for column in ("gene", "module", "reason", "evidence", "chosen_by"):
+            table[column] = table[column].map(_spreadsheet_safe)
+        if self.simulated:
+            table.insert(len(table.columns), "data", "simulated")
+        with atomic_path(path) as temporary:
+            table.to_csv(temporary, index=False, float_format="%.6g")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Plan:
+        """Read plan.json.
+
+        Raises
+        ------
+        pertwise.errors.InputError
+            Missing file, not JSON, not a plan, or from a newer version.
+        """
+        file = Path(path)
+        if file.is_dir():
+            file = file / "plan.json"
+        try:
+            value = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"no such plan file: {file}") from None
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise InputError(f"{file} is not JSON: {error}") from None
+        if not isinstance(value, dict) or value.get("kind") != "pertwise plan":
+            raise InputError(f"{file} is not a plan made by `pertwise plan`")
+        if int(value.get("format", 0)) > FORMAT:
+            raise InputError(
+                f"{file} has plan format {value['format']}, newer than this pertwise reads "
+                f"({FORMAT}); upgrade pertwise"
+            )
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise InputError(f"{file} is damaged at {where}: {first['msg']}") from None
+
+
+def _spreadsheet_safe(text: str) -> str:
+    """Text that a spreadsheet will not run as a formula (reasons come from a language model)."""
+    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def column_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, list[Any]]:
+    """Rows to columns: a third of the size as JSON, and what `DataFrame` takes."""
+    return {c: [row.get(c) for row in rows] for c in columns}

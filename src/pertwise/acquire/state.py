@@ -1,0 +1,139 @@
+"""Builds what a strategy looks at: uncertainty, embedding, graph neighbours, relations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from pertwise.acquire.common import unit_rows
+from pertwise.errors import InputError
+from pertwise.knowledge import Knowledge
+from pertwise.predict.base import Predictor
+from pertwise.screen import COMBINATION, Screen
+
+#: Graphs asked for redundancy, the first one that the knowledge folder has.
+NEIGHBOUR_GRAPHS = ("string", "string_functional")
+
+
+def split_combination(name: str) -> list[str]:
+    """Parts of a combination; a single gene is its own only part."""
+    return name.split(COMBINATION)
+
+
+def gene_features(
+    knowledge: Knowledge, names: Sequence[str], kind: str = "text", dim: int = 256
+) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """Unit-length knowledge features; a combination gets the mean of its parts.
+
+    Returns
+    -------
+    (n_names, k) float32 and the names whose row is zero because nothing is known of them.
+    """
+    parts = list(dict.fromkeys(g for n in names for g in split_combination(n)))
+    embedding = knowledge.embedding(parts, kind=kind, dim=dim)
+    position = {g: i for i, g in enumerate(parts)}
+    rows = np.stack(
+        [embedding.matrix[[position[g] for g in split_combination(n)]].mean(axis=0) for n in names]
+    )
+    rows = unit_rows(rows)
+    return rows, tuple(n for n, row in zip(names, rows, strict=True) if not row.any())
+
+
+def neighbour_weights(knowledge: Knowledge, names: Sequence[str]) -> csr_matrix | None:
+    """(n_names, n_names) weights in [0, 1] of the functional graph; None when there is none.
+
+    A combination has the edges of all its parts (weights added, at most 1).
+    """
+    known = knowledge.graph_names()
+    name = next((g for g in NEIGHBOUR_GRAPHS if g in known), None)
+    if name is None:
+        return None
+    graph = knowledge.graph(name)
+    position = {g: i for i, g in enumerate(graph.nodes)}
+    parts = list(dict.fromkeys(g for n in names for g in split_combination(n)))
+    approved = knowledge.resolve(parts).approved
+    rows, columns = [], []
+    for i, n in enumerate(names):
+        for gene in split_combination(n):
+            node = position.get(approved.get(gene, gene))
+            if node is not None:
+                rows.append(i)
+                columns.append(node)
+    pick = csr_matrix(
+        (np.ones(len(rows), dtype=np.float32), (rows, columns)),
+        shape=(len(names), len(graph.nodes)),
+    )
+    weights = csr_matrix(pick @ graph.adjacency @ pick.T)
+    weights.data = np.clip(weights.data, 0.0, 1.0)
+    return weights
+
+
+def ensemble_uncertainty(
+    predictor: Predictor,
+    screen: Screen,
+    knowledge: Knowledge,
+    candidates: Sequence[str],
+    features: Sequence[str] | None,
+) -> tuple[pd.Series, NDArray[np.float32] | None, dict[str, str]]:
+    """Fit on the measured rows, predict the candidates, average the variance over the target.
+
+    Returns
+    -------
+    u(p) indexed by candidate; (n_members, n_candidates, n_target_features) predictions or None;
+    and candidate -> what the predictor used instead, for those it could not predict properly.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        When the predictor gives neither members nor a spread.
+    """
+    prediction = predictor.fit(screen.only_measured(), knowledge).predict(candidates)
+    columns = np.arange(len(prediction.features))
+    if features is not None:
+        position = {f: i for i, f in enumerate(prediction.features)}
+        columns = np.array([position[f] for f in features])
+    members = None
+    if prediction.members is not None:
+        members = np.ascontiguousarray(prediction.members[:, :, columns])
+        u = members.astype(np.float64).var(axis=0, ddof=1).mean(axis=1)
+    elif prediction.spread is not None:
+        u = (prediction.spread[:, columns].astype(np.float64) ** 2).mean(axis=1)
+    else:
+        raise InputError(
+            f"predictor {predictor.name!r} gives no uncertainty; use an ensemble or a method with "
+            "a spread"
+        )
+    used = {
+        str(p): str(f)
+        for p, f in zip(prediction.perturbations, prediction.support["fallback"], strict=True)
+        if f
+    }
+    return pd.Series(u, index=list(candidates), name="uncertainty"), members, used
+
+
+def noise_variance(screen: Screen, features: Sequence[str] | None) -> float | None:
+    """Sampling variance of one feature's mean, averaged over measured rows and the target.
+
+    From the per-feature table when the screen has one, else the row sums divided by the number of
+    features; None when neither is known.
+    """
+    rows = screen.measured
+    if not rows.any():
+        return None
+    if screen.sampling_variance is not None:
+        columns = (
+            [screen.features.index(f) for f in features]
+            if features is not None
+            else list(range(screen.n_features))
+        )
+        values = screen.sampling_variance[rows][:, columns]
+        if np.isfinite(values).any():
+            return float(np.nanmean(values))
+    sums = screen.obs["sampling_variance"].to_numpy(dtype=float)[rows]
+    if np.isfinite(sums).any():
+        return float(np.nanmean(sums)) / screen.n_features
+    return None

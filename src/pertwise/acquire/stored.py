@@ -1,0 +1,72 @@
+"""Uncertainty kept beside the plan, so that a killed run asks the very same question again.
+
+A chat request is found in the ledger only if it is equal to the last byte. Training again could
+move the last digit of an uncertainty (other thread count, other machine), change the prompt and
+pay twice; so what was computed once is stored under a key over everything it depends on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pertwise import __version__
+from pertwise._io import atomic_path, sha256_text
+from pertwise.acquire.base import Target
+
+
+class StoredUncertainty:
+    """u(p) of one question in one folder; does nothing when `folder` is None or the inputs have
+    no checksum (a `Screen` object given in the call)."""
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] | None,
+        inputs: Mapping[str, Any],
+        target: Target,
+        candidates: Sequence[str],
+        seed: int,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._path: Path | None = None
+        self._candidates = list(candidates)
+        screen = inputs.get("screen", {})
+        if folder is None or "sha256" not in screen:
+            return
+        question = {
+            "pertwise": __version__,
+            "screen": screen["sha256"],
+            "knowledge": inputs["knowledge"]["fingerprint"],
+            "features": None if target.features is None else list(target.features),
+            "candidates": self._candidates,
+            "seed": seed,
+            **dict(extra or {}),
+        }
+        key = sha256_text(json.dumps(question, sort_keys=True))[:16]
+        self._path = Path(folder) / f"uncertainty-{key}.parquet"
+
+    def load(self) -> pd.Series | None:
+        """The stored values in candidate order, or None."""
+        if self._path is None or not self._path.is_file():
+            return None
+        table = pd.read_parquet(self._path).set_index("gene")
+        values = table["uncertainty"].reindex(self._candidates)
+        if not np.isfinite(values.to_numpy(dtype=float)).all():
+            return None
+        return pd.Series(values.to_numpy(dtype=float), index=self._candidates, name="uncertainty")
+
+    def save(self, uncertainty: pd.Series) -> None:
+        """Write atomically."""
+        if self._path is None:
+            return
+        table = pd.DataFrame(
+            {"gene": uncertainty.index, "uncertainty": uncertainty.to_numpy(dtype=float)}
+        )
+        with atomic_path(self._path) as temporary:
+            table.to_parquet(temporary, index=False)
