@@ -8,6 +8,15 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from pydantic import BaseModel, ConfigDict
 
 from pertwise._io import sha256_text
+from pertwise.errors import ChatError
+
+
+class FatalChatError(ChatError):
+    """No call to this endpoint can succeed (wrong key, unknown model, server gone): stop.
+
+    A picker falls back to its declared fallback on a plain `ChatError`; on this one it must not,
+    because every further call would fail the same way and the run would be all fallback.
+    """
 
 
 class Message(BaseModel):
@@ -23,7 +32,8 @@ class ChatRequest(BaseModel):
 
     `endpoint` is the base URL without credentials or query string; it is part of the key because
     the same model name can mean different weights on different servers. `temperature` None means
-    "do not send one" (some reasoning models refuse it); 0 is sent as 0.
+    "do not send one" (some reasoning models refuse it); 0 is sent as 0. `max_tokens` bounds all
+    generated tokens, reasoning included; `reasoning_tokens` is the part meant for reasoning.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -34,19 +44,29 @@ class ChatRequest(BaseModel):
     temperature: float | None = None
     max_tokens: int | None = None
     reasoning: bool | None = None
+    reasoning_tokens: int | None = None
     json_schema: dict[str, Any] | None = None
     seed: int | None = None
     #: Distinguishes deliberate repeats of one request (votes, samples); part of the key.
     replicate: int = 0
 
     def key(self) -> str:
-        """SHA-256 of the canonical JSON form: the ledger's primary key."""
-        payload = self.model_dump(mode="json")
+        """SHA-256 of the canonical JSON form: the ledger's primary key.
+
+        Fields at their default are left out, so that a field added later does not orphan the
+        exchanges already paid for.
+        """
+        payload = self.model_dump(mode="json", exclude_defaults=True)
         return sha256_text(json.dumps(payload, sort_keys=True, separators=(",", ":")))
 
 
 class ChatReply(BaseModel):
-    """One answer. `reasoning` holds thinking text where the endpoint separates it."""
+    """One answer. `reasoning` holds thinking text where the endpoint separates it.
+
+    `finish_reason` is normalised: "stop", "length" (cut off at the token limit), "refusal", or
+    whatever else the endpoint said. `degraded` names what the endpoint would not accept and was
+    therefore sent without, e.g. ("json_schema",). `cost_usd` is None when no price is known.
+    """
 
     model_config = ConfigDict(frozen=True)
     text: str
@@ -60,6 +80,7 @@ class ChatReply(BaseModel):
     attempts: int = 1
     from_ledger: bool = False
     request_key: str = ""
+    degraded: tuple[str, ...] = ()
 
 
 @runtime_checkable

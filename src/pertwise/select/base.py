@@ -39,7 +39,8 @@ class Repair:
     """One thing the picker did wrong and what was done about it.
 
     `kind` is one of: alias, case, duplicate, out_of_list, query_itself, too_few, too_many,
-    unparsable, refusal, call_failed, fallback.
+    no_reason, empty, truncated, unparsable, refusal, call_failed, impossible_edit, empty_set,
+    fallback.
     """
 
     kind: str
@@ -116,7 +117,10 @@ class Selector(Protocol):
     state every repair. `tests/select/conformance.py` checks this for each of them.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Short name for tables; may be a plain attribute."""
+        ...
 
     def select(self, query: Query, candidates: Sequence[str], n: int) -> Selection:
         """Pick at most `n` of `candidates`.

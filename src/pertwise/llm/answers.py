@@ -1,0 +1,208 @@
+"""Typed answers and the JSON schemas that ask for them.
+
+The models read generously (other field names, plain strings instead of objects) because small
+models vary; what they hold is checked against the closed list elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+_NAME = AliasChoices("name", "gene", "drug", "symbol", "item", "perturbation", "compound")
+_REASON = AliasChoices("reason", "justification", "rationale", "why", "explanation")
+_LISTS = (
+    "picks",
+    "selected",
+    "selection",
+    "selected_genes",
+    "genes",
+    "neighbours",
+    "neighbors",
+    "drugs",
+    "similar",
+    "top_k",
+    "items",
+    "answer",
+)
+
+
+class NamedReason(BaseModel):
+    """One named item with its own reason (empty when the model gave none)."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    name: str = Field(validation_alias=_NAME, min_length=1)
+    reason: str = Field(default="", validation_alias=_REASON)
+    module: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("reason", "module", mode="before")
+    @classmethod
+    def _none_is_empty(cls, value: Any) -> Any:
+        return "" if value is None else value
+
+
+def _as_list(value: Any) -> Any:
+    """{"MYC": "because ..."} -> [{"name": "MYC", "reason": "because ..."}]; None -> []."""
+    if value is None:
+        return []
+    if isinstance(value, dict) and not set(value) & set(_NAME.choices):
+        return [
+            {"name": k, **v} if isinstance(v, dict) else {"name": k, "reason": v}
+            for k, v in value.items()
+        ]
+    return value
+
+
+class PicksAnswer(BaseModel):
+    """Ranked picks: acquisition, similar knock-downs, similar drugs."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    picks: list[NamedReason]
+    strategy: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _find_list(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return {"picks": value}
+        if isinstance(value, dict) and "picks" not in value:
+            for name in _LISTS:
+                if name in value:
+                    return {**value, "picks": value[name]}
+        return value
+
+    @field_validator("picks", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return _as_list(value)
+
+    @field_validator("strategy", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        return value if isinstance(value, str) else ""
+
+
+class EditAnswer(BaseModel):
+    """Additions to and removals from a neighbour list."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    add: list[NamedReason] = Field(validation_alias=AliasChoices("add", "additions", "added"))
+    remove: list[NamedReason] = Field(
+        validation_alias=AliasChoices("remove", "removals", "removed")
+    )
+
+    @field_validator("add", "remove", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return _as_list(value)
+
+
+class JudgeAnswer(BaseModel):
+    """Which of two sets; `confidence` in 0..1."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    preference: Literal["A", "B", "tie"]
+    confidence: float = Field(ge=0, le=1)
+    reasons: list[str] = Field(default_factory=list)
+    strengths: dict[str, list[str]] = Field(default_factory=dict)
+    differentiators: list[str] = Field(default_factory=list)
+
+    @field_validator("preference", mode="before")
+    @classmethod
+    def _spelling(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        word = value.strip().strip("\"'.").casefold().removeprefix("set").strip()
+        return {"a": "A", "b": "B"}.get(word, "tie" if word in {"tie", "equal"} else value)
+
+    @field_validator("confidence", mode="before")
+    @classmethod
+    def _scale(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            words = {"low": 0.3, "medium": 0.6, "moderate": 0.6, "high": 0.9}
+            text = value.strip().casefold()
+            if text in words:
+                return words[text]
+            if text.endswith("%"):
+                return float(text[:-1]) / 100
+        return value
+
+    @field_validator("reasons", "differentiators", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        return [] if value is None else [value] if isinstance(value, str) else value
+
+    @field_validator("strengths", mode="before")
+    @classmethod
+    def _by_set(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return {}
+        return {k: [v] if isinstance(v, str) else v for k, v in value.items()}
+
+
+class SummaryAnswer(BaseModel):
+    """One sentence about a gene."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    summary: str = Field(min_length=1)
+
+
+# -- schemas ---------------------------------------------------------------------------------
+# Only what both protocols' constrained decoding supports: types, enum, required,
+# additionalProperties false. Numbers of items are checked on the answer instead.
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _named(names: Sequence[str] | None, module: bool = False) -> dict[str, Any]:
+    name: dict[str, Any] = {"type": "string"}
+    if names is not None:
+        name["enum"] = list(names)
+    fields: dict[str, Any] = {"name": name}
+    if module:
+        fields["module"] = {"type": "string"}
+    fields["reason"] = {"type": "string"}
+    return {"type": "array", "items": _object(fields)}
+
+
+def picks_schema(names: Sequence[str] | None, *, module: bool = False) -> dict[str, Any]:
+    """Schema of `PicksAnswer`; `names` is the closed list (None: any string)."""
+    return _object({"picks": _named(names, module)})
+
+
+def edit_schema(add: Sequence[str] | None, remove: Sequence[str]) -> dict[str, Any]:
+    """Schema of `EditAnswer`: additions from the candidates, removals from the neighbours."""
+    return _object({"add": _named(add or None), "remove": _named(remove or None)})
+
+
+def judge_schema() -> dict[str, Any]:
+    """Schema of `JudgeAnswer`."""
+    texts = {"type": "array", "items": {"type": "string"}}
+    return _object(
+        {
+            "reasons": texts,
+            "strengths": _object({"A": texts, "B": texts}),
+            "differentiators": texts,
+            "preference": {"type": "string", "enum": ["A", "B", "tie"]},
+            "confidence": {"type": "number"},
+        }
+    )
+
+
+def summary_schema() -> dict[str, Any]:
+    """Schema of `SummaryAnswer`."""
+    return _object({"summary": {"type": "string"}})

@@ -1,0 +1,100 @@
+"""Prompts as files: jinja2 templates with a system and a user part, overridable by path."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pertwise._io import sha256_text
+from pertwise.errors import InputError, unknown_name
+from pertwise.llm.base import Message
+
+BUILT_IN = (
+    "acquire",
+    "langpert",
+    "edit",
+    "lgr",
+    "judge",
+    "gene_summary",
+)
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """A prompt: jinja2 text with the blocks `system` and `user`.
+
+    Attributes
+    ----------
+    name
+        Built-in name, or the path it was read from (file name only).
+    text
+        Template source.
+    """
+
+    name: str
+    text: str
+
+    @property
+    def hash(self) -> str:
+        """First 16 hex digits of the SHA-256 of the source: goes into provenance."""
+        return sha256_text(self.text)[:16]
+
+    def render(self, **values: Any) -> tuple[Message, ...]:
+        """Fill in; an empty system part is left out.
+
+        Raises
+        ------
+        pertwise.errors.InputError
+            When the template is not valid jinja2, lacks the block `user` or uses a variable that
+            this prompt does not have.
+        """
+        import jinja2
+
+        environment = jinja2.Environment(
+            undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+        )
+        try:
+            template = environment.from_string(self.text)
+            if "user" not in template.blocks:
+                raise InputError(f"prompt {self.name}: there is no {{% block user %}}")
+            parts = {}
+            for part in ("system", "user"):
+                block = template.blocks.get(part)
+                context = template.new_context(values)
+                parts[part] = "".join(block(context)).strip() if block else ""
+        except jinja2.TemplateError as error:
+            line = getattr(error, "lineno", None)
+            where = f", line {line}" if line else ""
+            raise InputError(
+                f"prompt {self.name}{where}: {error}; variables of this prompt: {sorted(values)}"
+            ) from None
+        roles = [("system", parts["system"]), ("user", parts["user"])]
+        return tuple(
+            Message(role=role, content=content)  # type: ignore[arg-type]
+            for role, content in roles
+            if content
+        )
+
+
+def load_prompt(name_or_path: str | os.PathLike[str]) -> PromptTemplate:
+    """A built-in prompt by name, or a user's own by path (anything with a suffix or a slash).
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        When the file does not exist or the name is unknown.
+    """
+    text = os.fspath(name_or_path)
+    if text in BUILT_IN:
+        folder = resources.files("pertwise.llm").joinpath("prompts")
+        source = folder.joinpath(f"{text}.j2").read_text(encoding="utf-8")
+        return PromptTemplate(text, source)
+    path = Path(text)
+    if path.suffix or len(path.parts) > 1:
+        if not path.is_file():
+            raise InputError(f"prompt file {path} does not exist")
+        return PromptTemplate(path.name, path.read_text(encoding="utf-8"))
+    raise unknown_name("prompt", text, BUILT_IN, "(or give the path of a template file)")
