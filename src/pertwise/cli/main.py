@@ -10,6 +10,7 @@ import typer
 
 from pertwise import __version__
 from pertwise._progress import set_quiet
+from pertwise.cli import bench
 from pertwise.errors import PertwiseError
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(bench.app, name="bench")
 
 
 def _version(value: bool) -> None:

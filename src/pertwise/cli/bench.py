@@ -1,0 +1,93 @@
+"""`pertwise bench ...`: how good is it?"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+
+    from pertwise.evaluate.methods import Method
+    from pertwise.evaluate.perturbqa import Scorer
+    from pertwise.knowledge import Knowledge
+
+app = typer.Typer(
+    help="Benchmarks: prediction, PerturbQA.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+
+def show_table(table: pd.DataFrame, title: str, digits: int = 3) -> None:
+    """Print a data frame as a table on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=title, title_justify="left")
+    numeric = {c: str(table[c].dtype).startswith(("float", "int")) for c in table.columns}
+    for column in table.columns:
+        right = numeric[column]
+        shown.add_column(str(column), justify="right" if right else "left", no_wrap=right)
+    for row in table.itertuples(index=False):
+        shown.add_row(*(f"{v:.{digits}f}" if isinstance(v, float) else str(v) for v in row))
+    # A pipe or file has no width of its own; 80 columns would cut most tables.
+    Console(width=None if sys.stdout.isatty() else 160).print(shown)
+
+
+def _label_scorer(method: Method, knowledge: Knowledge | None, line: str, task: str) -> Scorer:
+    from pertwise.evaluate.perturbqa import predictor_scorer
+
+    return predictor_scorer(method.build, task, knowledge, context=line)
+
+
+@app.command()
+def perturbqa(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder with LINE-de.csv(.gz), LINE-dir.csv(.gz).")
+    ],
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="Method name, or path/to/file.py:Class; repeat for several."),
+    ] = None,
+    knowledge: Annotated[Path | None, typer.Option(help="Knowledge folder.")] = None,
+    line: Annotated[list[str] | None, typer.Option(help="Only these cell lines.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only de or dir.")] = None,
+    inner: Annotated[
+        int | None,
+        typer.Option(help="Score this many folds inside the training split (to choose settings)."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of folds and bootstrap.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for summary.csv, per_gene.csv.")] = None,
+) -> None:
+    """AUROC per target gene, averaged, of predictors on the PerturbQA labels."""
+    from pertwise._io import atomic_path
+    from pertwise.evaluate.methods import make_method
+    from pertwise.evaluate.perturbqa import TASKS, gene_frequency, run_perturbqa
+
+    facts = None
+    if knowledge is not None:
+        from pertwise.knowledge import Knowledge as Opened
+
+        facts = Opened.open(knowledge)
+
+    scorers: dict[str, Callable[[str, str], Scorer]] = {
+        "gene frequency": lambda line, task: gene_frequency
+    }
+    for spec in method or ():
+        chosen = make_method(spec)
+        scorers[chosen.label] = partial(_label_scorer, chosen, facts)
+    summary, per_gene = run_perturbqa(
+        folder, scorers, tasks=task or TASKS, lines=line, inner=inner, seed=seed
+    )
+    where = "test split" if inner is None else f"mean of {inner} folds inside the training split"
+    show_table(summary, f"PerturbQA, AUROC per target gene ({where})")
+    if out is not None:
+        for name, table in (("summary.csv", summary), ("per_gene.csv", per_gene)):
+            with atomic_path(out / name) as temporary:
+                table.to_csv(temporary, index=False)
+        typer.echo(f"written: {out / 'summary.csv'}, {out / 'per_gene.csv'}")
