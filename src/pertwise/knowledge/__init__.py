@@ -1,5 +1,8 @@
 """What is already known about genes, pathways and drugs."""
 
+from pertwise.knowledge.build import build_knowledge
+from pertwise.knowledge.extras import add_embedding, add_graph, store_summaries
+from pertwise.knowledge.pathways import load_pathway, read_gene_list
 from pertwise.knowledge.store import Knowledge
 from pertwise.knowledge.types import (
     Embedding,
@@ -20,4 +23,10 @@ __all__ = [
     "Pathway",
     "Relation",
     "Resolution",
+    "add_embedding",
+    "add_graph",
+    "build_knowledge",
+    "load_pathway",
+    "read_gene_list",
+    "store_summaries",
 ]

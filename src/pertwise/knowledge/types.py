@@ -69,11 +69,17 @@ class Pathway:
     source: str = ""
     #: "curated", "computed" or "none": where the modules come from.
     modules_from: str = "none"
+    #: Names of a user's gene list that could not be resolved (unknown or ambiguous).
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Relation:
-    """How a gene stands to a pathway, with the edge that says so ("" for unknown)."""
+    """How a gene stands to a pathway, with the edge that says so ("" for unknown).
+
+    `weight` in [0, 1]: 1 for members; the STRING score / 1000 for partners; for directed kinds the
+    share of the folder's directed resources that hold the edge.
+    """
 
     gene: str
     kind: RelationKind
@@ -81,6 +87,8 @@ class Relation:
     weight: float = 0.0
     #: Module of the pathway this gene belongs to or touches; "" when none.
     module: str = ""
+    #: Number of pathway members this gene has an edge of that kind with (0 for members).
+    n_touched: int = 0
 
 
 @dataclass(frozen=True)

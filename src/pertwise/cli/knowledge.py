@@ -1,0 +1,193 @@
+"""`pertwise knowledge`: build, look into and extend a knowledge folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pertwise.knowledge import Knowledge
+
+app = typer.Typer(no_args_is_help=True, help="What is already known: build and look things up.")
+
+Folder = Annotated[
+    Path, typer.Option("--knowledge", "-k", help="Knowledge folder (made by build).")
+]
+
+
+@app.command()
+def build(
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="A folder, files, or KIND=FILE (kinds: hgnc, gaf, obo, gmt ...)."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")],
+    overwrite: Annotated[bool, typer.Option(help="Replace a knowledge folder.")] = False,
+    string_min_score: Annotated[
+        int, typer.Option(min=0, max=1000, help="Leave out weaker STRING protein links.")
+    ] = 400,
+    text_mining: Annotated[
+        bool, typer.Option(help="Use STRING's text-mining channel (links files).")
+    ] = True,
+) -> None:
+    """Build a knowledge folder from public files."""
+    from pertwise.knowledge import Knowledge, build_knowledge
+
+    build_knowledge(
+        parse_sources(sources),
+        out,
+        overwrite=overwrite,
+        string_min_score=string_min_score,
+        string_text_mining=text_mining,
+    )
+    typer.echo(f"built {out}")
+    _describe(Knowledge.open(out))
+
+
+def parse_sources(items: list[str]) -> str | list[str] | dict[str, list[str]]:
+    """Command-line sources: one folder, files, or KIND=FILE pairs (these may not be mixed)."""
+    from pertwise.errors import InputError
+
+    pairs = [i.split("=", 1) for i in items if "=" in i and not Path(i).exists()]
+    if not pairs:
+        return items[0] if len(items) == 1 else items
+    if len(pairs) != len(items):
+        raise InputError("give either KIND=FILE for every source, or folders and files only")
+    grouped: dict[str, list[str]] = {}
+    for kind, path in pairs:
+        grouped.setdefault(kind, []).append(path)
+    return grouped
+
+
+@app.command()
+def info(folder: Annotated[Path, typer.Argument(help="Knowledge folder.")]) -> None:
+    """Show what a knowledge folder holds, where it comes from and what it lacks."""
+    from pertwise.knowledge import Knowledge
+
+    _describe(Knowledge.open(folder))
+
+
+def _describe(knowledge: Knowledge) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    manifest = knowledge.manifest
+    console = Console(width=None, soft_wrap=False)
+    label = f" [{manifest['label']}]" if manifest["label"] else ""
+    console.print(
+        f"knowledge {knowledge.path}{label}, format {manifest['format_version']}, built "
+        f"{manifest['built']}, fingerprint {knowledge.fingerprint()}",
+        markup=False,
+        highlight=False,
+    )
+    tables = Table("table", "rows", "from", "version or date", "licence", "screen?")
+    for name, entry in manifest["tables"].items():
+        sources = [manifest["sources"][s] for s in entry["sources"]]
+        dates = dict.fromkeys(s["version"] or s["date"] or s["file_date"] for s in sources)
+        tables.add_row(
+            name,
+            f"{entry['rows']:,}",
+            ", ".join(dict.fromkeys(s["title"] for s in sources)),
+            ", ".join(d for d in dates if d),
+            entry["licence"],
+            "yes" if entry["from_screen"] else "no",
+        )
+    for name, entry in manifest["embeddings"].items():
+        tables.add_row(
+            f"embedding {name}",
+            f"{entry['n_genes']:,} x {entry['dim']}",
+            entry["title"],
+            entry["date"],
+            entry["licence"],
+            "yes" if entry["from_screen"] else "no",
+        )
+    console.print(tables)
+    console.print(f"graphs: {', '.join(knowledge.graph_names()) or 'none'}", highlight=False)
+    for name, how in manifest["unavailable"].items():
+        console.print(f"not in it: {name} (needs {how})", markup=False, highlight=False)
+    for name, counts in manifest["unresolved_names"].items():
+        shown = ", ".join(counts["examples"][:4])
+        console.print(
+            f"left out of {name}: {counts.get('rows', 0)} rows with names that are no gene here "
+            f"({shown} ...)",
+            markup=False,
+            highlight=False,
+        )
+    if manifest["ignored_files"]:
+        console.print(f"files not recognised: {', '.join(manifest['ignored_files'])}", markup=False)
+
+
+@app.command()
+def gene(
+    symbols: Annotated[list[str], typer.Argument(help="Gene names, aliases or Ensembl ids.")],
+    knowledge: Folder = Path("knowledge"),
+    terms: Annotated[int, typer.Option(help="GO terms shown.")] = 8,
+) -> None:
+    """Show the card of a gene: names, one-sentence summary, GO terms (most specific first)."""
+    from pertwise.errors import UnknownNameError, suggest
+    from pertwise.knowledge import Knowledge
+
+    opened = Knowledge.open(knowledge)
+    resolution = opened.resolve(symbols)
+    for name, card in opened.cards(symbols).items():
+        if not card.known:
+            continue
+        alias = "" if name == card.symbol else f" (asked for: {name})"
+        typer.echo(f"{card.symbol}{alias}  {card.full_name}")
+        if card.summary:
+            typer.echo(f"  {card.summary}")
+        if card.aliases:
+            typer.echo(f"  also called: {', '.join(card.aliases)}")
+        for term in card.go[:terms]:
+            typer.echo(f"  {term.id} {term.namespace} {term.name} ({term.n_genes} genes)")
+        if len(card.go) > terms:
+            typer.echo(f"  ... and {len(card.go) - terms} less specific GO terms")
+    for name, found in resolution.ambiguous.items():
+        typer.echo(f"{name} is ambiguous: it can mean {', '.join(found)}")
+    if resolution.unknown:
+        near = suggest(resolution.unknown[0], opened.genes())
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise UnknownNameError(f"unknown gene {', '.join(resolution.unknown)}{hint}", near)
+
+
+@app.command()
+def pathway(
+    name: Annotated[
+        str, typer.Argument(help="Set name, Reactome or GO id, file.gmt[:SET], gene list, A,B,C.")
+    ],
+    knowledge: Folder = Path("knowledge"),
+) -> None:
+    """Show a pathway: description, functional modules and their members."""
+    from pertwise.knowledge import Knowledge, load_pathway
+
+    found = load_pathway(Knowledge.open(knowledge), name)
+    typer.echo(f"{found.name}: {len(found.members)} genes; modules {found.modules_from}")
+    typer.echo(f"  {found.description}")
+    for module, genes in found.modules.items():
+        typer.echo(f"  {module} ({len(genes)}): {' '.join(genes)}")
+    if found.unknown:
+        typer.echo(f"  not known and left out: {', '.join(found.unknown)}")
+
+
+@app.command(name="add-embedding")
+def add_embedding(
+    name: Annotated[str, typer.Argument(help="Name to ask for it by, e.g. genept.")],
+    file: Annotated[Path, typer.Argument(help="npz, parquet, csv or tsv of gene vectors.")],
+    knowledge: Folder = Path("knowledge"),
+    licence: Annotated[str, typer.Option(help="Licence of the matrix.")] = "",
+    from_screen: Annotated[
+        bool, typer.Option("--from-screen", help="It was learnt from perturbation responses.")
+    ] = False,
+) -> None:
+    """Register a precomputed gene matrix (GenePT, ProtT5, ESM ...)."""
+    from pertwise import knowledge as room
+
+    room.Knowledge.open(knowledge)
+    entry = room.add_embedding(knowledge, name, file, licence=licence, from_screen=from_screen)
+    left = entry["left_out"]
+    typer.echo(
+        f"{name}: {entry['n_genes']} genes x {entry['dim']}; left out: {left['unknown']} unknown, "
+        f"{left['ambiguous']} ambiguous, {left['repeated']} repeated"
+    )
