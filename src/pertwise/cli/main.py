@@ -10,7 +10,7 @@ import typer
 
 from pertwise import __version__
 from pertwise._progress import set_quiet
-from pertwise.cli import bench
+from pertwise.cli import bench, knowledge
 from pertwise.errors import PertwiseError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(bench.app, name="bench")
+app.add_typer(knowledge.app, name="knowledge")
 
 
 def _version(value: bool) -> None:
