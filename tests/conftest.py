@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from scripted_llm import scripted_llm as scripted_llm
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

@@ -26,6 +26,7 @@ from pertwise.llm.budget import (
     prompt_tokens_expected,
 )
 from pertwise.llm.ledger import Failure, Ledger
+from pertwise.llm.loop import run_sync
 from pertwise.llm.settings import ChatSettings
 from pertwise.llm.wire import FATAL, RETRYABLE, Backend, CallFailure, first_dialect, open_backend
 
@@ -67,6 +68,7 @@ class EndpointChat:
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _PerLoop] = (
             weakref.WeakKeyDictionary()
         )
+        weakref.finalize(self, _close_forgotten, self._loops).atexit = False
         self._under_way: dict[str, Future[ChatReply]] = {}
         self._lock = threading.Lock()
         self._failed_in_a_row = 0
@@ -204,6 +206,10 @@ class EndpointChat:
         state = self._loops.pop(asyncio.get_running_loop(), None)
         if state is not None:
             await state.backend.close()
+
+    def shutdown(self) -> None:
+        """Close the connections made by synchronous calls (`run_sync`, `Selector.select`)."""
+        run_sync(self.close())
 
     # -- the paid path ---------------------------------------------------------------------
 
@@ -374,6 +380,15 @@ class EndpointChat:
             f"replay: ledger {path} holds no answer of {self.address} to request {key[:12]} "
             f"({start!r}...); prompt, model, settings and seeds must be those of the recorded run"
         )
+
+
+def _close_forgotten(
+    loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _PerLoop],
+) -> None:
+    """Close what a chat left open when it is garbage-collected."""
+    for loop, state in list(loops.items()):
+        if loop.is_running():
+            asyncio.run_coroutine_threadsafe(state.backend.close(), loop)
 
 
 def open_chat(

@@ -113,46 +113,45 @@ def _unwrapped(value: Any, depth: int = 0) -> Iterator[Any]:
 
 
 def _scan(text: str) -> Iterator[Any]:
-    position, failures = 0, 0
-    while True:
-        starts = [i for i in (text.find("{", position), text.find("[", position)) if i >= 0]
-        if not starts:
+    position, steps = 0, 0
+    while steps < _MAX_STEPS:
+        start = min(
+            (i for i in (text.find("{", position), text.find("[", position)) if i >= 0), default=-1
+        )
+        if start < 0:
             return
-        start = min(starts)
-        end = _matching(text, start)
+        end, used = _matching(text, start, _MAX_STEPS - steps)
+        steps += used
         found, value = (False, None) if end is None else _loads(text[start:end])
         if found and end is not None:
             yield value
             position = end
         else:
-            # "[note" in prose or a broken object: look further in, but never quadratically long.
-            failures += 1
-            if failures > 2000:
-                return
+            # "[note" in prose, or a broken object: look further in.
             position = start + 1
 
 
-def _matching(text: str, start: int) -> int | None:
-    """End (exclusive) of the bracket opened at `start`, ignoring brackets inside strings."""
-    depth, in_string, escaped = 0, False, False
-    for i in range(start, len(text)):
-        character = text[i]
-        if in_string:
-            if escaped:
-                escaped = False
-            elif character == "\\":
-                escaped = True
-            elif character == '"':
-                in_string = False
-        elif character == '"':
-            in_string = True
-        elif character in "{[":
+# A string, a bracket, or a quotation mark that never closes.
+_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|[{}\[\]]|"', re.DOTALL)
+#: Tokens looked at in all: bounds the time that unbalanced brackets can cost.
+_MAX_STEPS = 1_000_000
+
+
+def _matching(text: str, start: int, most: int) -> tuple[int | None, int]:
+    """End (exclusive) of the bracket opened at `start`, ignoring brackets inside strings, and the
+    number of tokens looked at."""
+    depth = used = 0
+    for used, token in enumerate(_TOKEN.finditer(text, start), start=1):
+        mark = token.group()
+        if mark in "{[":
             depth += 1
-        elif character in "}]":
+        elif mark in "}]":
             depth -= 1
             if depth == 0:
-                return i + 1
-    return None
+                return token.end(), used
+        elif mark == '"' or used >= most:
+            break
+    return None, used + 1
 
 
 def _loads(text: str) -> tuple[bool, Any]:
