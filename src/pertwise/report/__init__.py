@@ -1,0 +1,26 @@
+"""What does a person see? Figures, and pages that hold everything in one file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pertwise.report.page import render_page as render_page
+    from pertwise.report.plan_page import plan_page as plan_page
+    from pertwise.report.plan_page import write_plan as write_plan
+
+_LAZY = {
+    "plan_page": "pertwise.report.plan_page",
+    "render_page": "pertwise.report.page",
+    "write_plan": "pertwise.report.plan_page",
+}
+
+__all__ = ["plan_page", "render_page", "write_plan"]
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'pertwise.report' has no attribute {name!r}")

@@ -1,0 +1,337 @@
+"""plan.html: the panel as a page a biologist can argue with."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from markupsafe import Markup
+
+from pertwise._io import write_text_atomic
+from pertwise.acquire.panel import LeftOut, NearMiss, Plan
+from pertwise.report.page import render_page
+from pertwise.report.style import COLOURS, RELATIONS
+from pertwise.report.svg import Chart, stacked_bars
+
+#: More grey points than this make a page slow and say no more.
+MAX_POINTS = 2500
+
+_COVERAGE = (
+    (COLOURS["orange"], "#1f2430", "on this panel"),
+    (COLOURS["blue"], "#ffffff", "already measured"),
+    (COLOURS["pale"], "#1f2430", "open: a candidate, not picked"),
+    ("#f1f3f6", "#5a6272", "neither measured nor on the list"),
+)
+_MISSES = {
+    "next": "Next in line",
+    "uncertain": "Most uncertain, not picked",
+    "member": "Members of the pathway, not picked",
+}
+_LEFT_OUT = {
+    "measured": "already measured",
+    "excluded": "excluded by --exclude",
+    "unknown": "not known to the knowledge folder",
+    "duplicate": "the same gene under another name",
+}
+
+
+def write_plan(plan: Plan, out: str | os.PathLike[str]) -> dict[str, Path]:
+    """Write plan.csv, plan.html and, last, plan.json into the folder `out`, each atomically.
+
+    plan.json comes last because it is the one the others can be made from again.
+    """
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {kind: folder / f"plan.{kind}" for kind in ("csv", "html", "json")}
+    plan.save_csv(paths["csv"])
+    write_text_atomic(paths["html"], plan_page(plan, str(paths["json"])))
+    plan.save_json(paths["json"])
+    return paths
+
+
+def plan_page(plan: Plan, plan_file: str = "plan.json") -> str:
+    """The whole page as text; every name and reason is escaped."""
+    pathway = plan.target.get("pathway")
+    has_uncertainty = any(u is not None for u in plan.candidates["uncertainty"])
+    misses = [
+        (words, [m for m in plan.near_misses if m.kind == kind]) for kind, words in _MISSES.items()
+    ]
+    map_figure, map_caption = _map(plan)
+    figure, caption = _uncertainty(plan) if has_uncertainty else (None, "")
+    swap = next((m.gene for m in plan.near_misses), "OTHER")
+    return render_page(
+        "plan.html.j2",
+        title=plan.title,
+        simulated=plan.simulated,
+        plan=plan,
+        pathway=pathway,
+        relations=RELATIONS,
+        lead=_lead(plan),
+        tiles=_tiles(plan),
+        reasons_from="were written by the language model and checked against the list"
+        if plan.settings.get("strategy") == "llm" and not plan.fallback
+        else "are built from the numbers that decided",
+        n_candidates=len(plan.candidates["gene"]),
+        has_uncertainty=has_uncertainty,
+        coverage_text=_coverage_text(plan),
+        coverage_figure=_coverage(plan),
+        coverage_legend=[(fill, words) for fill, _, words in _COVERAGE],
+        uncertainty_figure=figure,
+        uncertainty_caption=caption,
+        relation_legend=_relation_legend(plan),
+        map_figure=map_figure,
+        map_caption=map_caption,
+        map_legend=[
+            (COLOURS["orange"], "on this panel"),
+            (COLOURS["blue"], "measured"),
+            (COLOURS["pale"], "candidate, not picked"),
+        ],
+        misses=[(words, rows) for words, rows in misses if rows],
+        left_out=_left_out(plan.left_out),
+        repair_text=_counts(plan),
+        facts=_facts(plan),
+        record=json.dumps(
+            {
+                "settings": plan.settings,
+                "inputs": plan.inputs,
+                "versions": plan.versions,
+                "strategy": plan.provenance,
+            },
+            indent=1,
+            ensure_ascii=False,
+            default=str,
+        ),
+        plan_file=plan_file,
+        swap=swap,
+    )
+
+
+def _lead(plan: Plan) -> str:
+    n = len(plan.candidates["gene"])
+    done = len(plan.measured["gene"])
+    features = plan.target.get("features")
+    text = f"{len(plan.picks)} of {n} candidates, chosen by “{plan.source}”"
+    text += f", with {done} perturbations measured" if done else ", with nothing measured yet"
+    if plan.context:
+        text += f" in {plan.context}"
+    if features:
+        shown = "; ".join(features[:6]) + (" …" if len(features) > 6 else "")
+        text += f". Response that counts: {shown}"
+    elif done:
+        text += ". Response that counts: all features of the screen"
+    return text + "."
+
+
+def _tiles(plan: Plan) -> list[tuple[str, str]]:
+    tiles = [(str(len(plan.picks)), "on the panel")]
+    if plan.coverage:
+        touched = sum(bool(r.picked or r.related) for r in plan.coverage)
+        tiles.append((f"{touched} of {len(plan.coverage)}", "modules touched"))
+        members = sum(p.relation == "direct_member" for p in plan.picks)
+        tiles.append((str(members), "members of the pathway"))
+        tiles.append((str(sum(len(r.open) for r in plan.coverage)), "members still open"))
+    ranks = sorted(p.uncertainty_rank for p in plan.picks if p.uncertainty_rank is not None)
+    if ranks:
+        tiles.append((str(ranks[len(ranks) // 2]), "middle uncertainty rank"))
+    tiles.append((str(len(plan.candidates["gene"])), "candidates"))
+    tiles.append((str(len(plan.measured["gene"])), "measured"))
+    if plan.repairs:
+        tiles.append((str(len(plan.repairs)), "repairs"))
+    if plan.revision > 1:
+        tiles.append((str(plan.revision), "revision"))
+    return tiles
+
+
+def _coverage_text(plan: Plan) -> str:
+    if not plan.coverage:
+        return ""
+    empty = [r.module for r in plan.coverage if not (r.picked or r.related or r.measured)]
+    size = sum(r.size for r in plan.coverage)
+    measured = sum(len(r.measured) for r in plan.coverage)
+    picked = sum(len(r.picked) for r in plan.coverage)
+    text = (
+        f"Of {size} members, {measured} are measured and {picked} are on the panel; "
+        f"{sum(len(r.open) for r in plan.coverage)} more are candidates and "
+        f"{sum(len(r.unavailable) for r in plan.coverage)} are on no list. "
+    )
+    if empty:
+        return text + "Nothing is measured or picked in: " + "; ".join(empty) + "."
+    return text + "Every module has at least one gene measured or on the panel."
+
+
+def _coverage(plan: Plan) -> Markup:
+    rows = []
+    for row in plan.coverage:
+        parts = (row.picked, row.measured, row.open, row.unavailable)
+        rows.append(
+            (
+                row.module,
+                [
+                    (len(genes), f"{row.module}: {words}: {', '.join(genes[:40])}")
+                    for genes, (_, _, words) in zip(parts, _COVERAGE, strict=True)
+                ],
+            )
+        )
+    return stacked_bars(rows, [(f, ink) for f, ink, _ in _COVERAGE], "Coverage of each module")
+
+
+def _thin(order: Sequence[int], keep: set[int]) -> list[int]:
+    """At most `MAX_POINTS` of `order`, evenly, and all of `keep`."""
+    step = max(1, -(-len(order) // MAX_POINTS))
+    return [j for i, j in enumerate(order) if i % step == 0 or j in keep]
+
+
+def _uncertainty(plan: Plan) -> tuple[Markup, str]:
+    table = plan.candidates
+    picked = {p.gene for p in plan.picks}
+    ranked = [j for j, r in enumerate(table["uncertainty_rank"]) if r is not None]
+    ranked.sort(key=lambda j: table["uncertainty_rank"][j])
+    top = max(float(table["uncertainty"][j]) for j in ranked)
+    chart = Chart(
+        x=(1, max(2, len(ranked))),
+        y=(0.0, top * 1.08 or 1.0),
+        title="Uncertainty of every candidate, most uncertain first",
+        x_label="uncertainty rank (1 = the model knows least)",
+        y_label="ensemble variance u(p)",
+        width=1000,
+        height=400,
+    )
+    keep = {j for j in ranked if table["gene"][j] in picked}
+    shown = _thin(ranked, keep)
+    listed = plan.provenance.get("shortlist")
+    if isinstance(listed, list) and len(listed) < len(ranked):
+        chart.vertical(len(listed) + 0.5, f"shortlist ends at {len(listed)}")
+    for j in [j for j in shown if j not in keep] + sorted(keep):
+        gene, relation = table["gene"][j], table["relation"][j]
+        words, colour = RELATIONS[relation or ""]
+        rank, u = table["uncertainty_rank"][j], float(table["uncertainty"][j])
+        tip = f"{gene}: rank {rank}, u = {u:.3g}" + (f", {words}" if words else "")
+        on = j in keep
+        chart.point(
+            rank,
+            u,
+            (COLOURS["orange"] if not relation else colour) if on else colour,
+            tip,
+            radius=5.5 if on else 2.2,
+            opacity=1.0 if on else 0.45 if relation not in ("", "unknown") else 0.25,
+            outline=COLOURS["ink"] if on else "none",
+            solid=on,
+        )
+        if on:
+            chart.label(rank, u, gene)
+    caption = (
+        "Every candidate by its uncertainty; large outlined marks are the panel. Colour is the "
+        "relation to the target."
+    )
+    if len(shown) < len(ranked):
+        caption += f" {len(shown)} of {len(ranked)} candidates are drawn."
+    return chart.render(), caption
+
+
+def _map(plan: Plan) -> tuple[Markup | None, str]:
+    table = plan.candidates
+    placed = [j for j, x in enumerate(table["x"]) if x is not None]
+    done = [j for j, x in enumerate(plan.measured["x"]) if x is not None]
+    xs = [table["x"][j] for j in placed] + [plan.measured["x"][j] for j in done]
+    ys = [table["y"][j] for j in placed] + [plan.measured["y"][j] for j in done]
+    if not xs or (max(xs) == min(xs) and max(ys) == min(ys)):
+        return None, ""
+    pad_x, pad_y = 0.04 * (max(xs) - min(xs)), 0.04 * (max(ys) - min(ys))
+    chart = Chart(
+        x=(min(xs) - pad_x, max(xs) + pad_x),
+        y=(min(ys) - pad_y, max(ys) + pad_y),
+        title="Map of genes by their knowledge features",
+        width=1000,
+        height=560,
+        left=10,
+        right=10,
+        bottom=10,
+        axes=False,
+    )
+    picked = {p.gene: p for p in plan.picks}
+    keep = {j for j in placed if table["gene"][j] in picked}
+    shown, shown_done = _thin(placed, keep), _thin(done, set())
+    for j in shown:
+        if j not in keep:
+            chart.point(
+                table["x"][j], table["y"][j], "#b9bfc9", table["gene"][j], radius=2.4, opacity=0.6
+            )
+    for j in shown_done:
+        chart.point(
+            plan.measured["x"][j],
+            plan.measured["y"][j],
+            COLOURS["blue"],
+            f"{plan.measured['gene'][j]} (measured)",
+            radius=2.4,
+            opacity=0.5,
+        )
+    for j in sorted(keep):
+        pick = picked[table["gene"][j]]
+        chart.point(
+            table["x"][j],
+            table["y"][j],
+            COLOURS["orange"],
+            f"{pick.rank}. {pick.gene}: {pick.reason}",
+            radius=6,
+            outline=COLOURS["ink"],
+            solid=True,
+        )
+        chart.label(table["x"][j], table["y"][j], pick.gene)
+    kind = plan.settings.get("embedding", "knowledge")
+    caption = (
+        f"First two principal components of the “{kind}” features of all candidates and measured "
+        "genes: near means described alike, not necessarily responding alike."
+    )
+    if len(shown) + len(shown_done) < len(placed) + len(done):
+        caption += f" {len(shown) + len(shown_done)} of {len(placed) + len(done)} genes are drawn."
+    return chart.render(), caption
+
+
+def _relation_legend(plan: Plan) -> list[tuple[str, str]]:
+    present = {r for r in plan.candidates["relation"] if r}
+    if not present:
+        return [(COLOURS["orange"], "on this panel"), (COLOURS["grey"], "candidate, not picked")]
+    return [(colour, words) for kind, (words, colour) in RELATIONS.items() if kind in present]
+
+
+def _left_out(rows: Sequence[LeftOut]) -> list[tuple[str, str, list[LeftOut]]]:
+    groups = []
+    for kind, words in _LEFT_OUT.items():
+        group = [r for r in rows if r.kind == kind]
+        if group:
+            groups.append((kind, words, group))
+    return groups
+
+
+def _counts(plan: Plan) -> str:
+    counts: dict[str, int] = {}
+    for r in plan.repairs:
+        counts[r.kind] = counts.get(r.kind, 0) + 1
+    return ", ".join(f"{n} × {kind}" for kind, n in sorted(counts.items())) + "."
+
+
+def _facts(plan: Plan) -> list[tuple[str, str]]:
+    facts = [("made", f"{plan.created} (UTC), revision {plan.revision}")]
+    for name, entry in plan.inputs.items():
+        text = str(entry.get("path") or entry.get("note") or entry.get("origin") or "")
+        for key in ("sha256", "fingerprint"):
+            if key in entry:
+                text += f" ({key} {str(entry[key])[:16]}…)"
+        if name == "candidates" and entry.get("path"):
+            text += f": {entry['origin']}"
+        source = entry.get("meta", {}).get("source") if isinstance(entry, dict) else None
+        if source:
+            text += f"; {source}"
+        facts.append((name, text))
+    facts.append(("strategy", plan.source))
+    for key in ("model", "endpoint", "prompt", "prompt_hash", "ledger_keys", "cost_usd"):
+        if plan.provenance.get(key) is not None:
+            facts.append((key.replace("_", " "), str(plan.provenance[key])))
+    facts.append(("seed", str(plan.settings.get("seed"))))
+    facts.append(("versions", ", ".join(f"{k} {v}" for k, v in plan.versions.items())))
+    return facts
+
+
+__all__ = ["LeftOut", "NearMiss", "plan_page", "write_plan"]

@@ -1,0 +1,268 @@
+"""Small hand-made SVG charts: crisp, printable, with a tooltip on every mark.
+
+All text is escaped here; names and reasons on a page may come from a language model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from markupsafe import Markup, escape
+
+#: Mean width of a character relative to the font size, for placing labels.
+_CHARACTER = 0.58
+
+
+def ticks(low: float, high: float, n: int = 5) -> list[float]:
+    """About `n` round numbers within [low, high]; [low] when the range is empty."""
+    if not high > low:
+        return [low]
+    raw = (high - low) / n
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+@dataclass
+class Chart:
+    """A plot area with linear axes. Draw, then `render`.
+
+    Attributes
+    ----------
+    x, y
+        Data ranges (low, high).
+    title
+        Read by screen readers.
+    """
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    title: str
+    x_label: str = ""
+    y_label: str = ""
+    width: int = 760
+    height: int = 340
+    left: int = 64
+    right: int = 16
+    top: int = 14
+    bottom: int = 46
+    axes: bool = True
+    _marks: list[str] = field(default_factory=list)
+    _labels: list[tuple[float, float, str]] = field(default_factory=list)
+    _occupied: list[tuple[float, float]] = field(default_factory=list)
+
+    def px(self, value: float) -> float:
+        """Data x to pixels."""
+        low, high = self.x
+        share = (value - low) / (high - low) if high > low else 0.5
+        return self.left + share * (self.width - self.left - self.right)
+
+    def py(self, value: float) -> float:
+        """Data y to pixels."""
+        low, high = self.y
+        share = (value - low) / (high - low) if high > low else 0.5
+        return self.height - self.bottom - share * (self.height - self.top - self.bottom)
+
+    def point(
+        self,
+        x: float,
+        y: float,
+        colour: str,
+        tip: str = "",
+        *,
+        radius: float = 3.0,
+        opacity: float = 1.0,
+        outline: str = "none",
+        shape: str = "circle",
+        solid: bool = False,
+    ) -> None:
+        """One mark with a tooltip; `solid` ones keep labels away from themselves."""
+        a, b = self.px(x), self.py(y)
+        body = f"<title>{escape(tip)}</title>" if tip else ""
+        style = f'fill="{colour}" fill-opacity="{opacity:g}" stroke="{outline}"'
+        if shape == "circle":
+            self._marks.append(
+                f'<circle cx="{a:.1f}" cy="{b:.1f}" r="{radius:g}" {style}>{body}</circle>'
+            )
+        else:
+            d = radius * 1.25
+            path = (
+                f"M{a:.1f} {b - d:.1f}L{a + d:.1f} {b:.1f}L{a:.1f} {b + d:.1f}L{a - d:.1f} {b:.1f}Z"
+            )
+            self._marks.append(f'<path d="{path}" {style}>{body}</path>')
+        if solid:
+            self._occupied.append((a, b))
+
+    def line(self, points: Sequence[tuple[float, float]], colour: str, width: float = 1.5) -> None:
+        """A polyline in data coordinates."""
+        path = " ".join(f"{self.px(x):.1f},{self.py(y):.1f}" for x, y in points)
+        self._marks.append(
+            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width:g}"/>'
+        )
+
+    def vertical(self, x: float, text: str, colour: str = "#555") -> None:
+        """A dashed vertical line with words at its head."""
+        a = self.px(x)
+        self._marks.append(
+            f'<line x1="{a:.1f}" x2="{a:.1f}" y1="{self.top}" y2="{self.height - self.bottom}" '
+            f'stroke="{colour}" stroke-dasharray="4 3"/>'
+            f'<text x="{a + 5:.1f}" y="{self.top + 11}" class="note">{escape(text)}</text>'
+        )
+
+    def label(self, x: float, y: float, text: str) -> None:
+        """Words beside a point; the place is found when rendering."""
+        self._labels.append((self.px(x), self.py(y), text))
+
+    def render(self) -> Markup:
+        """The complete <svg> element."""
+        parts = [
+            f'<svg role="img" viewBox="0 0 {self.width} {self.height}" '
+            f'xmlns="http://www.w3.org/2000/svg"><title>{escape(self.title)}</title>'
+        ]
+        if self.axes:
+            parts.append(self._frame())
+        parts += self._marks
+        parts += self._placed_labels()
+        parts.append("</svg>")
+        return Markup("".join(parts))
+
+    def _frame(self) -> str:
+        base, end = self.height - self.bottom, self.width - self.right
+        out = []
+        for value in ticks(*self.y):
+            b = self.py(value)
+            out.append(
+                f'<line x1="{self.left}" x2="{end}" y1="{b:.1f}" y2="{b:.1f}" class="grid"/>'
+                f'<text x="{self.left - 7}" y="{b + 4:.1f}" class="tick" text-anchor="end">'
+                f"{value:g}</text>"
+            )
+        for value in ticks(*self.x):
+            a = self.px(value)
+            out.append(
+                f'<line x1="{a:.1f}" x2="{a:.1f}" y1="{base}" y2="{base + 4}" class="axis"/>'
+                f'<text x="{a:.1f}" y="{base + 17}" class="tick" text-anchor="middle">{value:g}'
+                "</text>"
+            )
+        middle = (self.top + base) / 2
+        out.append(
+            f'<line x1="{self.left}" x2="{end}" y1="{base}" y2="{base}" class="axis"/>'
+            f'<text x="{(self.left + end) / 2:.0f}" y="{self.height - 8}" class="name" '
+            f'text-anchor="middle">{escape(self.x_label)}</text>'
+            f'<text transform="translate(14 {middle:.0f}) rotate(-90)" class="name" '
+            f'text-anchor="middle">{escape(self.y_label)}</text>'
+        )
+        return "".join(out)
+
+    def _placed_labels(self) -> list[str]:
+        """Greedy label placement: the nearest of several spots that covers nothing."""
+        size = 11.5
+        boxes: list[tuple[float, float, float, float]] = []
+        out = []
+        spots = [
+            (distance * math.cos(angle), distance * math.sin(angle))
+            for distance in (9, 16, 26, 38, 54, 72)
+            for angle in (math.radians(a) for a in (0, 180, -45, 45, -135, 135, -90, 90))
+        ]
+        for a, b, text in sorted(self._labels):
+            width = len(text) * size * _CHARACTER
+            best: tuple[float, tuple[float, float, float, float], float] | None = None
+            for dx, dy in spots:
+                x0 = a + dx if dx > 1 else a + dx - width if dx < -1 else a - width / 2
+                box = (x0, b + dy - size * 0.62, x0 + width, b + dy + size * 0.5)
+                cost = math.hypot(dx, dy) * 0.05 + self._clash(box, boxes)
+                if best is None or cost < best[0]:
+                    best = (cost, box, math.hypot(dx, dy))
+            if best is None:
+                continue
+            _, box, distance = best
+            boxes.append(box)
+            if distance > 12:
+                near_x = min(max(a, box[0]), box[2])
+                out.append(
+                    f'<line x1="{a:.1f}" y1="{b:.1f}" x2="{near_x:.1f}" '
+                    f'y2="{(box[1] + box[3]) / 2:.1f}" class="leader"/>'
+                )
+            out.append(
+                f'<text x="{box[0]:.1f}" y="{box[3] - 2.5:.1f}" class="label">{escape(text)}</text>'
+            )
+        return out
+
+    def _clash(
+        self,
+        box: tuple[float, float, float, float],
+        boxes: Sequence[tuple[float, float, float, float]],
+    ) -> float:
+        cost = 0.0
+        inside = (
+            box[0] >= 2
+            and box[2] <= self.width - 2
+            and box[1] >= 2
+            and box[3] <= self.height - (self.bottom - 4 if self.axes else 2)
+        )
+        if not inside:
+            cost += 50.0
+        for other in boxes:
+            if box[0] < other[2] and box[2] > other[0] and box[1] < other[3] and box[3] > other[1]:
+                cost += 20.0
+        for x, y in self._occupied:
+            if box[0] - 4 < x < box[2] + 4 and box[1] - 4 < y < box[3] + 4:
+                cost += 4.0
+        return cost
+
+
+def stacked_bars(
+    rows: Sequence[tuple[str, Sequence[tuple[int, str]]]],
+    colours: Sequence[tuple[str, str]],
+    title: str,
+    width: int = 760,
+) -> Markup:
+    """Horizontal stacked bars, one row each, in members (not percent).
+
+    Parameters
+    ----------
+    rows
+        (name, [(count, tooltip) for every colour]).
+    colours
+        (fill, text colour) of each part.
+    """
+    bar, gap, left, right = 22, 8, 250, 44
+    height = len(rows) * (bar + gap) + gap
+    largest = max((sum(n for n, _ in parts) for _, parts in rows), default=1) or 1
+    scale = (width - left - right) / largest
+    out = [
+        f'<svg role="img" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">'
+        f"<title>{escape(title)}</title>"
+    ]
+    for i, (name, parts) in enumerate(rows):
+        y = gap + i * (bar + gap)
+        shown = name if len(name) <= 38 else name[:37] + "…"
+        out.append(
+            f'<text x="{left - 10}" y="{y + bar / 2 + 4:.0f}" class="name" text-anchor="end">'
+            f"{escape(shown)}<title>{escape(name)}</title></text>"
+        )
+        x = float(left)
+        for (count, tip), (fill, ink) in zip(parts, colours, strict=True):
+            if not count:
+                continue
+            w = count * scale
+            out.append(
+                f'<g><title>{escape(tip)}</title><rect x="{x:.1f}" y="{y}" width="{w:.1f}" '
+                f'height="{bar}" fill="{fill}" stroke="#fff"/>'
+            )
+            if w > 8 + 7 * len(str(count)):
+                out.append(
+                    f'<text x="{x + w / 2:.1f}" y="{y + bar / 2 + 4:.0f}" text-anchor="middle" '
+                    f'class="count" fill="{ink}">{count}</text>'
+                )
+            out.append("</g>")
+            x += w
+        out.append(
+            f'<text x="{x + 6:.1f}" y="{y + bar / 2 + 4:.0f}" class="tick">'
+            f"{sum(n for n, _ in parts)}</text>"
+        )
+    out.append("</svg>")
+    return Markup("".join(out))
