@@ -272,8 +272,12 @@ def make_state(
     context_text: str = "",
     round_number: int | None = None,
     store: str | os.PathLike[str] | None = None,
+    train: bool = True,
 ) -> tuple[AcquisitionState | None, list[RepairNote]]:
-    """The state a strategy sees; None when every place is pinned."""
+    """The state a strategy sees; None when every place is pinned.
+
+    With `train` False nothing is fitted: the uncertainty is then the stored one, or absent.
+    """
     pool = setup.pool
     if setup.n_to_pick < 1:
         return None, []
@@ -299,7 +303,7 @@ def make_state(
         )
         if predictor is None and needs == "uncertainty":
             uncertainty = stored.load()
-        if uncertainty is None:
+        if uncertainty is None and train:
             uncertainty, members, used = ensemble_uncertainty(
                 predictor or default_predictor(seed),
                 setup.screen,

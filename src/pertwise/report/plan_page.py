@@ -37,14 +37,14 @@ _LEFT_OUT = {
 }
 
 
-def write_plan(plan: Plan, out: str | os.PathLike[str]) -> dict[str, Path]:
+def write_plan(plan: Plan, out: str | os.PathLike[str], name: str = "plan") -> dict[str, Path]:
     """Write plan.csv, plan.html and, last, plan.json into the folder `out`, each atomically.
 
     plan.json comes last because it is the one the others can be made from again.
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {kind: folder / f"plan.{kind}" for kind in ("csv", "html", "json")}
+    paths = {kind: folder / f"{name}.{kind}" for kind in ("csv", "html", "json")}
     plan.save_csv(paths["csv"])
     write_text_atomic(paths["html"], plan_page(plan, str(paths["json"])))
     plan.save_json(paths["json"])
