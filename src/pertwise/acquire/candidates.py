@@ -77,7 +77,7 @@ def list_candidates(
             )
         return unmeasured, f"the {len(unmeasured)} rows of the screen with nothing measured"
     if word == "knowledge":
-        genes = sorted(map(str, knowledge.table("genes")["symbol"]))
+        genes = list(knowledge.genes())
         return genes, f"all {len(genes)} genes of the knowledge folder"
     if not Path(word).is_file():
         raise InputError(

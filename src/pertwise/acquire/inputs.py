@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from pertwise.errors import InputError, unknown_name
+from pertwise.errors import InputError, UnknownNameError, suggest, unknown_name
 from pertwise.knowledge import Knowledge, Pathway
 from pertwise.screen import Screen
 
@@ -169,16 +170,25 @@ def match_features(screen: Screen, patterns: Sequence[str]) -> tuple[str, ...] |
             continue
         hits = [f for f in screen.features if fnmatch.fnmatchcase(f.casefold(), pattern.casefold())]
         if not hits:
-            known = screen.features
-            raise unknown_name(
-                "target feature",
-                pattern,
-                known,
-                f"(the screen has {len(known)}, e.g. {', '.join(map(repr, known[:3]))}; globs such "
-                "as '*erythroid*' work)",
-            )
+            raise _unknown_feature(pattern, screen.features)
         wanted.update(dict.fromkeys(hits))
     return tuple(f for f in screen.features if f in wanted)
+
+
+def _unknown_feature(pattern: str, known: Sequence[str]) -> UnknownNameError:
+    """Suggests features that hold a word like the pattern: their full names are long."""
+    words: dict[str, list[str]] = {}
+    for feature in known:
+        for word in re.split(r"[^A-Za-z0-9]+", feature):
+            words.setdefault(word.casefold(), []).append(feature)
+    near = suggest(pattern, known) or tuple(
+        dict.fromkeys(f for w in suggest(pattern.strip("*?"), words) for f in words[w])
+    )
+    message = f"unknown target feature {pattern!r}"
+    if near:
+        message += f"; did you mean {', '.join(map(repr, near[:3]))}?"
+    message += f" (the screen has {len(known)}, e.g. {', '.join(map(repr, known[:3]))}; globs work)"
+    return UnknownNameError(message, tuple(near[:3]))
 
 
 def one_context(screen: Screen, context: str | None) -> Screen:

@@ -15,8 +15,8 @@ from pertwise.knowledge import Knowledge
 from pertwise.predict.base import Predictor
 from pertwise.screen import COMBINATION, Screen
 
-#: Graphs asked for redundancy, the first one that the knowledge folder has.
-NEIGHBOUR_GRAPHS = ("string", "string_functional")
+#: Graphs that say who is redundant with whom; those the knowledge folder has are merged.
+NEIGHBOUR_GRAPHS = ("string", "complexes")
 
 
 def split_combination(name: str) -> list[str]:
@@ -44,15 +44,15 @@ def gene_features(
 
 
 def neighbour_weights(knowledge: Knowledge, names: Sequence[str]) -> csr_matrix | None:
-    """(n_names, n_names) weights in [0, 1] of the functional graph; None when there is none.
+    """(n_names, n_names) weights in [0, 1] of `NEIGHBOUR_GRAPHS`; None when there is none.
 
     A combination has the edges of all its parts (weights added, at most 1).
     """
     known = knowledge.graph_names()
-    name = next((g for g in NEIGHBOUR_GRAPHS if g in known), None)
-    if name is None:
+    found = [g for g in NEIGHBOUR_GRAPHS if g in known]
+    if not found:
         return None
-    graph = knowledge.graph(name)
+    graph = knowledge.graph("+".join(found))
     position = {g: i for i, g in enumerate(graph.nodes)}
     parts = list(dict.fromkeys(g for n in names for g in split_combination(n)))
     approved = knowledge.resolve(parts).approved

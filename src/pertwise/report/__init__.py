@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pertwise.report.page import render_page as render_page
-    from pertwise.report.plan_page import plan_page as plan_page
+    from pertwise.report.plan_page import render_plan as render_plan
     from pertwise.report.plan_page import write_plan as write_plan
 
 _LAZY = {
-    "plan_page": "pertwise.report.plan_page",
+    "render_plan": "pertwise.report.plan_page",
     "render_page": "pertwise.report.page",
     "write_plan": "pertwise.report.plan_page",
 }
 
-__all__ = ["plan_page", "render_page", "write_plan"]
+__all__ = ["render_page", "render_plan", "write_plan"]
 
 
 def __getattr__(name: str) -> Any:

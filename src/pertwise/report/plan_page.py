@@ -46,12 +46,12 @@ def write_plan(plan: Plan, out: str | os.PathLike[str], name: str = "plan") -> d
     folder.mkdir(parents=True, exist_ok=True)
     paths = {kind: folder / f"{name}.{kind}" for kind in ("csv", "html", "json")}
     plan.save_csv(paths["csv"])
-    write_text_atomic(paths["html"], plan_page(plan, str(paths["json"])))
+    write_text_atomic(paths["html"], render_plan(plan, str(paths["json"])))
     plan.save_json(paths["json"])
     return paths
 
 
-def plan_page(plan: Plan, plan_file: str = "plan.json") -> str:
+def render_plan(plan: Plan, plan_file: str = "plan.json") -> str:
     """The whole page as text; every name and reason is escaped."""
     pathway = plan.target.get("pathway")
     has_uncertainty = any(u is not None for u in plan.candidates["uncertainty"])
@@ -334,4 +334,4 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
     return facts
 
 
-__all__ = ["LeftOut", "NearMiss", "plan_page", "write_plan"]
+__all__ = ["LeftOut", "NearMiss", "render_plan", "write_plan"]
