@@ -2,5 +2,12 @@
 
 from pertwise.predict.base import Prediction, Predictor
 from pertwise.predict.baselines import ControlPredictor, TrainingMeanPredictor
+from pertwise.predict.llmpert import LLMPertEnsemble
 
-__all__ = ["ControlPredictor", "Prediction", "Predictor", "TrainingMeanPredictor"]
+__all__ = [
+    "ControlPredictor",
+    "LLMPertEnsemble",
+    "Prediction",
+    "Predictor",
+    "TrainingMeanPredictor",
+]

@@ -170,7 +170,8 @@ def fit_ensemble(
     y_scale = _root_mean_square(y[observed]) if scale_targets else 1.0
     centred /= np.float32(x_scale)
     basis = input_basis(centred, settings.reduce)
-    blocks = target_blocks(y / np.float32(y_scale), settings.hidden[-1], settings.reduce)
+    targets = np.divide(y, np.float32(y_scale), dtype=np.float32)
+    blocks = target_blocks(targets, settings.hidden[-1], settings.reduce)
     networks = train(centred, blocks, basis, y.shape[1], settings, rng)
     extra = settings.hidden[-1] + 1
     fitted = FittedEnsemble(
@@ -181,9 +182,7 @@ def fit_ensemble(
         target_scale=y_scale,
         noise=np.zeros(y.shape[1], dtype=np.float32),
         n_inputs=x.shape[1] if basis is None else len(basis),
-        n_outputs=sum(
-            len(b.features) if b.basis is None else len(b.basis) + extra for b in blocks
-        ),
+        n_outputs=sum(len(b.features) if b.basis is None else len(b.basis) + extra for b in blocks),
     )
     residual = fitted.moments(x)[0] - y
     noise = np.nanmean(np.square(residual, out=residual), axis=0)

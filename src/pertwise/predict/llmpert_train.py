@@ -19,6 +19,7 @@ torch is an optional extra and is imported on first use.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -240,8 +241,7 @@ def _initial(
     """Initial (weight, bias) of every linear layer of one member."""
     sizes = [d, *hidden, f]
     return [
-        (_uniform(rng, (a, b), a), _uniform(rng, (b,), a))
-        for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+        (_uniform(rng, (a, b), a), _uniform(rng, (b,), a)) for a, b in itertools.pairwise(sizes)
     ]
 
 
@@ -309,9 +309,7 @@ def _optimise(
             for t in (head.weight, head.bias):
                 rotated.append(_SharedMomentAdamW(t, -1, size, settings.weight_decay))
     if basis is not None:
-        rotated.append(
-            _SharedMomentAdamW(nets.weights[0], -2, x.shape[1], settings.weight_decay)
-        )
+        rotated.append(_SharedMomentAdamW(nets.weights[0], -2, x.shape[1], settings.weight_decay))
     for shared in rotated:
         grads[id(shared.tensor)] = shared.grad
     plain = [*nets.weights, *nets.biases, *nets.gains, *nets.shifts]
@@ -353,9 +351,7 @@ def _optimise(
         t.grad = None
 
 
-def _batches(
-    n: int, size: int, rngs: list[np.random.Generator]
-) -> list[NDArray[np.int64] | None]:
+def _batches(n: int, size: int, rngs: list[np.random.Generator]) -> list[NDArray[np.int64] | None]:
     """Rows of each batch, (M, b); [None] when one batch holds everything (order is then moot)."""
     if n <= size:
         return [None]
@@ -387,9 +383,7 @@ def _gradients(
     torch = import_torch()
     hidden = batch
     cache = []
-    for w, b, gain, shift in zip(
-        nets.weights, nets.biases, nets.gains, nets.shifts, strict=True
-    ):
+    for w, b, gain, shift in zip(nets.weights, nets.biases, nets.gains, nets.shifts, strict=True):
         z = torch.baddbmm(b[:, None], hidden, w)
         unit, mean, rstd = torch.native_layer_norm(z, z.shape[-1:], None, None, LAYER_NORM_EPSILON)
         below, hidden = hidden, torch.addcmul(shift[:, None], unit, gain[:, None])
