@@ -37,8 +37,8 @@ def raw_fit(x, y, seed=3, **settings):
 
 def naive_member(x, y, settings, member, seed=3, share=(), batches=None, counts=None, groups=None):
     """One plain network in full coordinates, by autograd; `share` names layers ("first", "last")
-    whose AdamW second moment is averaged over the inputs (first) or the outputs (last; within `groups` of
-    outputs when given)."""
+    whose AdamW second moment is averaged over the inputs (first) or the outputs (last; within
+    `groups` of outputs when given)."""
     rng = np.random.default_rng(seed).spawn(settings.members)[member]
     sizes = [x.shape[1], *settings.hidden, y.shape[1]]
     parameters = []
