@@ -556,11 +556,7 @@ class Knowledge:
         return tuple(kinds)
 
     def features(
-        self,
-        kind: str,
-        genes: Sequence[str],
-        exclude_from_screen: bool = False,
-        weighted: bool = False,
+        self, kind: str, genes: Sequence[str], exclude_from_screen: bool = False
     ) -> csr_matrix:
         """Sparse gene features for kernels: (n_genes, k) float32 csr in the order asked for.
 
@@ -569,19 +565,10 @@ class Knowledge:
         kind
             "go" (0/1, terms with all ancestors), "reactome", "sets" (0/1, pathways), any graph
             name (adjacency rows with 1 for the gene itself), "text" (TF-IDF, unit rows).
-        weighted
-            Columns weighted by log(all genes / genes that have it), rows of unit length: the
-            products of two rows are then cosine kernels. "text" is weighted already.
 
         Unknown genes and genes without any feature get zero rows.
         """
         nodes, matrix, _ = self._features(kind, exclude_from_screen)
-        if weighted and kind != "text":
-            plain = matrix
-            matrix = self._keep(
-                ("weighted", kind, exclude_from_screen),
-                lambda: feature_kernels.idf_unit_rows(plain),
-            )
         approved = self.resolve(genes).approved
         return feature_kernels.take_rows(matrix, nodes, [approved.get(g, "") for g in genes])
 

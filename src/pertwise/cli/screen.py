@@ -1,0 +1,261 @@
+"""`pertwise screen`: look at screens, make them from cells, simulate them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pertwise.screen.info import ScreenInfo
+    from pertwise.screen.layouts import Keys
+
+app = typer.Typer(
+    help="What was measured: recognise, pseudobulk and simulate screens.", no_args_is_help=True
+)
+
+_PERTURBATION = typer.Option(None, "--perturbation-key", help="Column with the perturbation names.")
+_CONTROL = typer.Option(None, "--control", help="Label of unperturbed cells; may be repeated.")
+_CONTEXT = typer.Option(
+    None, "--context-key", help='Column with the cell line or type; "" for none.'
+)
+_DOSE = typer.Option(None, "--dose-key", help='Column with the dose; "" for none.')
+_BATCH = typer.Option(None, "--batch-key", help='Column with the batch; "" for none.')
+_FEATURE = typer.Option(None, "--feature-key", help="Column of var with the feature names.")
+_LAYER = typer.Option(None, "--layer", help='Matrix to read: "X" or the name of a layer.')
+_EMPTY = typer.Option(False, "--drop-empty", help="Leave out rows without a perturbation name.")
+
+Text = str | None
+
+
+def _keys(
+    perturbation: Text, control: list[str] | None, context: Text, dose: Text, batch: Text
+) -> Keys:
+    from pertwise.screen.layouts import Keys
+
+    return Keys(perturbation, tuple(control or ()), context, dose, batch)
+
+
+@app.command()
+def info(
+    file: Annotated[Path, typer.Argument(help="h5ad, zarr, parquet, csv or tsv.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+    perturbation_key: Text = _PERTURBATION,
+    control: list[str] | None = _CONTROL,
+    context_key: Text = _CONTEXT,
+    dose_key: Text = _DOSE,
+    batch_key: Text = _BATCH,
+    feature_key: Text = _FEATURE,
+    layer: Text = _LAYER,
+    drop_empty: bool = _EMPTY,
+    values: Annotated[
+        str, typer.Option(help="auto, means, or deltas (control-subtracted already).")
+    ] = "auto",
+    duplicates: Annotated[str, typer.Option(help="refuse or average repeated rows.")] = "refuse",
+    infinite: Annotated[str, typer.Option(help="refuse, or nan = not measured.")] = "refuse",
+) -> None:
+    """Say what was recognised in FILE and count what is in it."""
+    import json
+
+    from pertwise.screen.info import describe_screen
+
+    found = describe_screen(
+        file,
+        keys=_keys(perturbation_key, control, context_key, dose_key, batch_key),
+        layer=layer,
+        feature_key=feature_key,
+        drop_empty=drop_empty,
+        values=values,
+        duplicates=duplicates,
+        infinite=infinite,
+    )
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+    else:
+        _show(found)
+    if found.problems:
+        raise typer.Exit(2)
+
+
+def _show(found: ScreenInfo) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(title=found.path, title_justify="left", show_header=False, box=None)
+    for name, value in _lines(found):
+        table.add_row(name, value)
+    console.print(table)
+    for note in found.notes:
+        console.print(f"note: {note}", markup=False)
+    for problem in found.problems:
+        console.print(f"problem: {problem}", style="bold", markup=False)
+
+
+def _lines(found: ScreenInfo) -> list[tuple[str, str]]:
+    contexts = [f"{name or '(unnamed)'}: {n}" for name, n in list(found.contexts.items())[:8]]
+    if len(found.contexts) > 8:
+        contexts.append(f"... {len(found.contexts)} in all")
+    combined = f" ({found.n_combinations} combinations)" if found.n_combinations else ""
+    lines = [
+        ("recognised", found.layout + (" (SIMULATED)" if found.simulated else "")),
+        ("holds", f"{found.n_rows:,} {found.holds} x {found.n_features:,} features"),
+        ("perturbations", f"{found.n_perturbations:,}{combined}"),
+        ("contexts", ", ".join(contexts) or "-"),
+    ]
+    if found.doses:
+        lines.append(("doses", str(found.doses)))
+    rows = f" ({found.control_rows:,} rows)" if found.control_rows else ""
+    lines.append(("control", (", ".join(found.control) or "none") + rows))
+    if found.batches:
+        lines.append(("batches", str(found.batches)))
+    if found.cells:
+        spread = ", ".join(f"{k} {v:g}" for k, v in found.cells.items())
+        lines.append(("cells per perturbation", spread))
+    if found.nan_share is not None:
+        lines.append(("not measured", f"{found.nan_share:.1%} of values"))
+    lines.append(("values", found.scale or "-"))
+    return lines
+
+
+@app.command()
+def pseudobulk(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Cells (h5ad, zarr, parquet), one file or many shards; the last name is the "
+            "h5ad to write."
+        ),
+    ],
+    perturbation_key: Text = _PERTURBATION,
+    control: list[str] | None = _CONTROL,
+    context_key: Text = _CONTEXT,
+    dose_key: Text = _DOSE,
+    batch_key: Text = _BATCH,
+    feature_key: Text = _FEATURE,
+    layer: Text = _LAYER,
+    drop_empty: bool = _EMPTY,
+    scale: Annotated[
+        str, typer.Option(help="What the values are: auto, counts, normalised, log1p, as-is.")
+    ] = "auto",
+    target_sum: Annotated[float, typer.Option(help="Counts per cell after scaling.")] = 1e4,
+    library_key: Annotated[
+        Text, typer.Option(help="Column with library sizes (when genes were removed).")
+    ] = None,
+    hvg: Annotated[int, typer.Option(help="Highly variable features to keep; 0 for all.")] = 5000,
+    holdout: Annotated[
+        Text,
+        typer.Option(help="Held-out perturbations (a,b,c or a file of names): not used for HVGs."),
+    ] = None,
+    min_cells: Annotated[int, typer.Option(help="Fewest cells of a perturbation.")] = 1,
+    skip_uncontrolled: Annotated[
+        bool, typer.Option("--skip-uncontrolled", help="Leave out contexts without controls.")
+    ] = False,
+) -> None:
+    """Average the cells of each perturbation and subtract matched controls."""
+    from pertwise.errors import InputError
+    from pertwise.screen import PseudobulkSettings
+    from pertwise.screen.pseudobulk import pseudobulk as run
+
+    if len(files) < 2:
+        raise InputError("give the file(s) of cells and, last, the h5ad file to write")
+    *sources, out = files
+    if out.suffix != ".h5ad":
+        raise InputError(f"the output {out} must end in .h5ad")
+    if out in sources:
+        raise InputError(f"the output {out} is one of the inputs")
+    settings = PseudobulkSettings(
+        keys=_keys(perturbation_key, control, context_key, dose_key, batch_key),
+        scale=scale,
+        target_sum=target_sum,
+        library_key=library_key,
+        n_hvg=hvg,
+        holdout=_names(holdout),
+        min_cells=min_cells,
+        drop_empty=drop_empty,
+        skip_uncontrolled=skip_uncontrolled,
+        layer=layer,
+        feature_key=feature_key,
+    )
+    screen = run(sources, settings)
+    screen.save(out)
+    typer.echo(screen.meta["layout"])
+    typer.echo(f"values: {screen.meta['scale']} ({screen.meta['scale_evidence']})")
+    for note in screen.meta["notes"]:
+        typer.echo(f"note: {note}")
+    typer.echo(
+        f"wrote {out}: {len(screen)} rows, {len(screen.perturbations)} perturbations x "
+        f"{screen.n_features} features, from {screen.meta['n_cells']:,} cells"
+    )
+
+
+def _names(text: Text) -> tuple[str, ...]:
+    if not text:
+        return ()
+    path = Path(text)
+    listed = path.read_text().split("\n") if path.is_file() else text.split(",")
+    return tuple(name.strip() for name in listed if name.strip())
+
+
+@app.command()
+def simulate(
+    out_dir: Annotated[Path, typer.Argument(help="Folder to write into.")],
+    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+    perturbations: Annotated[int, typer.Option(help="Single perturbations.")] = 200,
+    features: Annotated[int, typer.Option(help="Output genes.")] = 400,
+    pathways: Annotated[int, typer.Option(help="Pathways.")] = 8,
+    contexts: Annotated[str, typer.Option(help="Cell lines, comma-separated.")] = "SimLine1",
+    combinations: Annotated[int, typer.Option(help="Pairs, as A+B.")] = 0,
+    completeness: Annotated[
+        float, typer.Option(help="Share of the true facts that the knowledge holds.")
+    ] = 0.8,
+    cells: Annotated[bool, typer.Option("--cells", help="Also write single cells.")] = False,
+    batches: Annotated[int, typer.Option(help="Batches of the single cells.")] = 2,
+) -> None:
+    """Write a SIMULATED screen, its knowledge tables and its truth."""
+    from pertwise._io import atomic_path, write_text_atomic
+    from pertwise.screen import simulate_screen
+    from pertwise.screen.simulate import NOTICE
+
+    made = simulate_screen(
+        seed,
+        n_perturbations=perturbations,
+        n_features=features,
+        n_pathways=pathways,
+        contexts=tuple(c.strip() for c in contexts.split(",") if c.strip()),
+        n_combinations=combinations,
+        knowledge_completeness=completeness,
+    )
+    out_dir.mkdir(parents=True, exist_ok=True)
+    write_text_atomic(out_dir / "SIMULATED.txt", NOTICE)
+    made.screen.save(out_dir / "screen.h5ad")
+    made.write_sources(out_dir / "knowledge_sources")
+    _save_truth(made, out_dir / "truth")
+    written: list[Any] = ["screen.h5ad", "knowledge_sources/", "truth/"]
+    if cells:
+        with atomic_path(out_dir / "cells.h5ad") as temporary:
+            made.cells(seed, n_batches=batches).write_h5ad(temporary, compression="gzip")
+        written.append("cells.h5ad")
+    typer.echo(f"SIMULATED: wrote {', '.join(written)} to {out_dir}")
+    typer.echo(repr(made.screen))
+
+
+def _save_truth(made: Any, folder: Path) -> None:
+    import pandas as pd
+
+    from pertwise._io import atomic_path
+
+    screen, truth = made.screen, made.truth
+    tables = {
+        "genes.tsv": truth.genes.reset_index(),
+        "effect.parquet": pd.DataFrame(
+            truth.effect, index=screen.obs.index, columns=list(screen.features)
+        ),
+    }
+    for name, table in tables.items():
+        with atomic_path(folder / name) as temporary:
+            if name.endswith(".tsv"):
+                table.to_csv(temporary, sep="\t", index=False)
+            else:
+                table.to_parquet(temporary)

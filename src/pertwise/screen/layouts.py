@@ -1,0 +1,490 @@
+"""Recognise how a file names its perturbations, and turn its labels into pertwise names.
+
+No room is left for guessing in silence: what was recognised, and by which column, is part of the
+result, and every choice can be overridden.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pertwise.errors import InputError, unknown_name
+from pertwise.screen.core import COMBINATION, canonical_perturbation
+
+#: Labels of unperturbed cells in public files, in the order they are looked for.
+CONTROL_LABELS = (
+    "control",
+    "ctrl",
+    "non-targeting",
+    "nontargeting",
+    "non_targeting",
+    "non-targeting control",
+    "NT",
+    "NTC",
+    "DMSO_TF",
+    "DMSO",
+    "vehicle",
+    "unperturbed",
+    "safe-targeting",
+    "negctrl",
+    "neg_control",
+    "negative control",
+)
+_CONTEXT_KEYS = ("cell_name", "cell_line", "cell_type", "celltype", "cellline", "context")
+_DOSE_KEYS = ("dose", "dose_value", "dose_val", "concentration", "conc")
+_BATCH_KEYS = ("batch", "gem_group", "gemgroup", "plate", "batch_var", "library")
+_N_CELLS_KEYS = ("n_cells", "ncells", "num_cells_filtered", "cell_count", "cell_counts")
+_VARIANCE_KEYS = ("sampling_variance", "mean_sampling_variance")
+_DRUG_KINDS = ("tahoe", "drug")
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Columns and labels the user insists on; None = recognise. "" for a column = there is none."""
+
+    perturbation: str | None = None
+    control: tuple[str, ...] = ()
+    context: str | None = None
+    dose: str | None = None
+    batch: str | None = None
+    n_cells: str | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What was recognised in a table of cells or means.
+
+    Attributes
+    ----------
+    kind
+        pertwise, gears, scperturb, replogle, replogle_bulk, tahoe, drug, target_gene or named.
+    perturbation, context, dose, batch, n_cells, variance
+        Column names; "" when the file has none. The perturbation column of replogle_bulk is the
+        index of the table, written "".
+    control
+        Labels (as they stand in the file) of unperturbed cells; empty when none was found.
+    context_name
+        The one context of the whole file, where it is stated outside the table.
+    notes
+        What was decided and could have been decided otherwise.
+    """
+
+    kind: str
+    perturbation: str
+    control: tuple[str, ...] = ()
+    context: str = ""
+    dose: str = ""
+    batch: str = ""
+    n_cells: str = ""
+    variance: str = ""
+    context_name: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    def describe(self) -> str:
+        """One line: "GEARS layout: perturbation in 'condition', control 'ctrl', ..."."""
+        where = repr(self.perturbation) if self.perturbation else "the row names"
+        parts = [f"perturbation in {where}"]
+        parts.append(
+            f"control {', '.join(map(repr, self.control))}" if self.control else "no control label"
+        )
+        parts += [
+            f"{name} in {column!r}"
+            for name in ("context", "dose", "batch", "n_cells")
+            if (column := getattr(self, name))
+        ]
+        if self.context_name:
+            parts.append(f"context {self.context_name!r}")
+        return f"{_TITLES[self.kind]}: " + ", ".join(parts)
+
+
+_TITLES = {
+    "pertwise": "pertwise screen",
+    "gears": "GEARS layout",
+    "scperturb": "scPerturb layout",
+    "replogle": "Replogle 2022 layout",
+    "replogle_bulk": "Replogle 2022 pseudobulk layout",
+    "tahoe": "Tahoe-100M layout",
+    "drug": "drug screen",
+    "target_gene": "target_gene layout (STATE, Virtual Cell Challenge)",
+    "named": "plain layout",
+}
+# (kind, column): the first whose column exists, and whose test passes, is taken.
+_KINDS = (
+    ("tahoe", "drugname_drugconc"),
+    ("gears", "condition"),
+    ("scperturb", "perturbation"),
+    ("target_gene", "target_gene"),
+    ("named", "pert"),
+    ("replogle", "gene"),
+    ("drug", "drug"),
+    ("drug", "compound"),
+    ("drug", "treatment"),
+    ("named", "gene_perturbed"),
+)
+#: Columns that are recognised as naming the perturbation, in order.
+PERTURBATION_KEYS = tuple(dict.fromkeys(column for _, column in _KINDS))
+
+
+def recognise(
+    obs: pd.DataFrame,
+    keys: Keys | None = None,
+    *,
+    context_name: str = "",
+    partial: bool = False,
+    where: str = "the file",
+) -> Layout:
+    """Find the perturbation column and its companions.
+
+    Parameters
+    ----------
+    obs
+        Table of cells (or of means).
+    keys
+        What the user insists on.
+    context_name
+        Context stated elsewhere in the file (``uns["cell_line"]``).
+    partial
+        The table is one of several: a control label that was asked for may be in another.
+    where
+        Name of the file for messages.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        If no perturbation column is recognised, or a column that was asked for is missing.
+    pertwise.errors.UnknownNameError
+        If a control label that was asked for does not occur.
+    """
+    keys = keys or Keys()
+    for flag, column in (
+        ("perturbation", keys.perturbation),
+        ("context", keys.context),
+        ("dose", keys.dose),
+        ("batch", keys.batch),
+        ("n_cells", keys.n_cells),
+    ):
+        if column and column not in obs.columns:
+            raise unknown_name(
+                "column",
+                column,
+                map(str, obs.columns),
+                f"(given as {flag} key) in {where}. Columns are: {_listing(obs.columns)}",
+            )
+    kind, column = _kind(obs, keys, where)
+    layout = Layout(
+        kind=kind,
+        perturbation=column,
+        context=_column(obs, keys.context, _CONTEXT_KEYS),
+        dose=_column(obs, keys.dose, _DOSE_KEYS),
+        batch=_column(obs, keys.batch, _BATCH_KEYS),
+        n_cells=_column(obs, keys.n_cells, _N_CELLS_KEYS),
+        variance=_column(obs, None, _VARIANCE_KEYS),
+        context_name=context_name,
+    )
+    if layout.context and context_name:
+        layout = replace(layout, context_name="")
+    if kind == "gears" and keys.dose is None:
+        # GEARS writes "1" or "1+1" there: the number of perturbations, not a dose.
+        layout = replace(layout, dose="")
+    labels = label_counts(obs, layout)
+    control, notes = _control(obs, layout, labels, keys.control, partial, where)
+    return replace(layout, control=control, notes=notes)
+
+
+def _kind(obs: pd.DataFrame, keys: Keys, where: str) -> tuple[str, str]:
+    if keys.perturbation:
+        known = {column: kind for kind, column in _KINDS}
+        return known.get(keys.perturbation, "named"), keys.perturbation
+    if obs.index.name == "gene_transcript" and "gene" not in obs.columns:
+        return "replogle_bulk", ""
+    found = [(kind, column) for kind, column in _KINDS if column in obs.columns]
+    for kind, column in found:
+        # A column "condition" may hold anything; GEARS writes "ctrl" into it.
+        if kind == "gears" and len(found) > 1 and not _mentions_ctrl(obs[column]):
+            continue
+        return kind, column
+    raise InputError(
+        f"{where}: no perturbation column recognised (looked for "
+        f"{', '.join(sorted({c for _, c in _KINDS}))}). Columns are: {_listing(obs.columns)}. "
+        "Name it with --perturbation-key (perturbation_key=...)"
+    )
+
+
+def _mentions_ctrl(column: pd.Series) -> bool:
+    return any("ctrl" in str(v).split(COMBINATION) for v in column.unique())
+
+
+def _column(obs: pd.DataFrame, wanted: str | None, known: Sequence[str]) -> str:
+    if wanted is not None:
+        return wanted
+    return next((c for c in known if c in obs.columns), "")
+
+
+def _listing(items: Iterable[Any], n: int = 20) -> str:
+    names = list(map(str, items))
+    more = f", ... ({len(names)} in all)" if len(names) > n else ""
+    return (", ".join(names[:n]) or "(none)") + more
+
+
+def label_counts(obs: pd.DataFrame, layout: Layout) -> pd.Series:
+    """Label -> number of rows, most frequent first."""
+    return perturbation_labels(obs, layout).value_counts()
+
+
+def no_control(counts: pd.Series, where: str) -> InputError:
+    """The error for a file in which no unperturbed cells were recognised."""
+    return InputError(
+        f"{where}: no control found. The most frequent labels are: {_listing(counts.index, 8)}. "
+        "Name the label of unperturbed cells with --control LABEL (control=...)"
+    )
+
+
+def perturbation_labels(obs: pd.DataFrame, layout: Layout) -> pd.Series:
+    """(n_rows,) text labels as they stand in the file; missing stays missing."""
+    if layout.perturbation:
+        column = obs[layout.perturbation]
+    else:
+        # Replogle bulk rows: 10005_ZBTB4-IT1_P1P2_ENSG... (number, gene, transcript, gene id).
+        column = obs.index.to_series().str.split("_").str[1]
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return column.cat.remove_unused_categories().cat.rename_categories(str)
+    return column.map(str, na_action="ignore").astype("category")
+
+
+def _control(
+    obs: pd.DataFrame,
+    layout: Layout,
+    labels: pd.Series,
+    wanted: tuple[str, ...],
+    partial: bool,
+    where: str,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    known = list(map(str, labels.index))
+    parsed = (
+        {label: parse_label(label, layout)[0] for label in known}
+        if (layout.kind == "tahoe")
+        else {label: label for label in known}
+    )
+    if wanted:
+        found: list[str] = []
+        for name in wanted:
+            hits = [label for label, text in parsed.items() if name in (label, text)]
+            if not hits and not partial:
+                raise unknown_name(
+                    "control label",
+                    name,
+                    known,
+                    f"The most frequent labels are: {_listing(known, 8)}",
+                )
+            found += hits
+        return tuple(dict.fromkeys(found)), ()
+    if "is_control" in obs.columns:
+        flag = obs["is_control"].astype(bool).to_numpy()
+        flagged = perturbation_labels(obs, layout)[flag].dropna().unique()
+        return tuple(map(str, flagged)), ()
+    for name in CONTROL_LABELS:
+        hits = [k for k, text in parsed.items() if text.casefold() == name.casefold()]
+        if hits:
+            others = [
+                k
+                for k, text in parsed.items()
+                if k not in hits and any(text.casefold() == c.casefold() for c in CONTROL_LABELS)
+            ]
+            note = (
+                (f"{_listing(others)} also looks like a control but was not used as one",)
+                if others
+                else ()
+            )
+            return tuple(hits), note
+    return (), ()
+
+
+def parse_label(label: str, layout: Layout) -> tuple[str, float]:
+    """A label as (canonical name, dose); the dose is NaN unless the label itself states it.
+
+    "A+ctrl" -> "A" (GEARS); "[('Infigratinib', 0.05, 'uM')]" -> ("Infigratinib", 0.05) (Tahoe).
+    Control labels are not treated here.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        If a Tahoe label is not a list of (drug, concentration, unit).
+    """
+    if layout.kind == "tahoe" and label.lstrip().startswith("["):
+        try:
+            drugs = [(str(d).strip(), float(c)) for d, c, _ in ast.literal_eval(label)]
+        except (ValueError, SyntaxError, TypeError) as error:
+            raise InputError(
+                f"{layout.perturbation} value {label!r} is not a list of (drug, concentration, "
+                "unit)"
+            ) from error
+        name = COMBINATION.join(sorted(_drug_name(d) for d, _ in drugs))
+        return name, drugs[0][1] if len(drugs) == 1 else float("nan")
+    if layout.kind in _DRUG_KINDS:
+        return _drug_name(label), float("nan")
+    if layout.kind == "gears":
+        parts = [p for p in label.split(COMBINATION) if p.strip() != "ctrl"]
+        return canonical_perturbation(COMBINATION.join(parts)), float("nan")
+    return canonical_perturbation(label), float("nan")
+
+
+def _drug_name(name: str) -> str:
+    """A drug name that is its own canonical form: a plus sign inside a name is no combination."""
+    name = name.strip()
+    if COMBINATION not in name:
+        return name
+    return name.replace("(+)", "(plus)").replace(COMBINATION, " plus ")
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Which group every row (cell or mean) belongs to.
+
+    Attributes
+    ----------
+    codes
+        (n_rows,) index into `groups`; -1 = row left out (no perturbation name).
+    groups
+        Columns perturbation, context, dose, is_control; sorted by context, then control first,
+        then perturbation and dose, so that row order in the file does not matter. One control
+        group per context, with perturbation "".
+    batches
+        (n_rows,) batch labels ("" when there is no batch column).
+    n_empty
+        Rows left out for want of a name.
+    """
+
+    codes: NDArray[np.int64]
+    groups: pd.DataFrame
+    batches: NDArray[Any]
+    n_empty: int = 0
+
+
+def group_rows(
+    obs: pd.DataFrame, layout: Layout, *, drop_empty: bool = False, where: str = "the file"
+) -> Grouping:
+    """Assign every row to its (perturbation, context, dose), or to the control of its context.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        If names are empty (and `drop_empty` is False), or contexts are missing, or doses are not
+        numbers.
+    """
+    labels = perturbation_labels(obs, layout)
+    # A missing value that went through text comes out as "nan"; no gene or drug is called that.
+    empty_label = {c: not str(c).strip() or str(c) == "nan" for c in labels.cat.categories}
+    empty = (labels.isna() | labels.map(empty_label).eq(True)).to_numpy()
+    if empty.any() and not drop_empty:
+        first = obs.index[int(empty.argmax())]
+        raise InputError(
+            f"{where}: {int(empty.sum())} rows have an empty perturbation name in "
+            f"{layout.perturbation or 'the row names'!r} (first: row {str(first)!r}); name them, "
+            "or leave them out with --drop-empty (drop_empty=True)"
+        )
+    frame = pd.DataFrame({"label": labels.cat.codes.to_numpy()})
+    parsed = [
+        ("", float("nan"))
+        if label in layout.control or empty_label[label]
+        else _named(str(label), layout)
+        for label in labels.cat.categories
+    ]
+    is_control = np.array([c in layout.control for c in labels.cat.categories], dtype=bool)
+    code = frame["label"].to_numpy()
+    names = np.array([name for name, _ in parsed], dtype=object)
+    frame["perturbation"] = names[code]
+    frame["is_control"] = is_control[code] & ~empty
+    if layout.kind == "gears":
+        # "ctrl+ctrl" and the like parse to no gene at all: those are controls too.
+        frame["is_control"] |= (frame["perturbation"] == "") & ~empty
+    if layout.kind == "scperturb" and "nperts" in obs.columns:
+        frame["perturbation"] = _split_combinations(frame["perturbation"], obs["nperts"])
+    frame["context"] = _contexts(obs, layout, where)
+    stated = np.array([dose for _, dose in parsed])[code]
+    frame["dose"] = _doses(obs, layout, where) if np.isnan(stated).all() else stated
+    frame.loc[frame["is_control"], "perturbation"] = ""
+    frame.loc[frame["is_control"], "dose"] = np.nan
+    kept = ~empty
+    groups = sort_groups(frame.loc[kept])
+    key = group_keys(groups)
+    position = pd.Series(np.arange(len(groups)), index=key)
+    codes = np.full(len(frame), -1, dtype=np.int64)
+    codes[kept] = position.reindex(group_keys(frame.loc[kept])).to_numpy()
+    batches = obs[layout.batch].astype(str).to_numpy() if layout.batch else np.full(len(obs), "")
+    return Grouping(codes, groups, batches, int(empty.sum()))
+
+
+def sort_groups(frame: pd.DataFrame) -> pd.DataFrame:
+    """Distinct groups in the order of `Grouping.groups`."""
+    columns = ["context", "is_control", "perturbation", "dose"]
+    return (
+        frame[columns]
+        .drop_duplicates()
+        .sort_values(columns, ascending=[True, False, True, True], na_position="first")
+        .reset_index(drop=True)
+    )
+
+
+def group_keys(frame: pd.DataFrame) -> pd.MultiIndex:
+    """What identifies a group, as text (NaN never equals NaN as a merge key)."""
+    return pd.MultiIndex.from_arrays(
+        [
+            frame["context"],
+            frame["is_control"],
+            frame["perturbation"],
+            frame["dose"].map(lambda v: "" if np.isnan(v) else repr(float(v))),
+        ]
+    )
+
+
+def _named(label: str, layout: Layout) -> tuple[str, float]:
+    name, dose = parse_label(label, layout)
+    if not name and layout.kind != "gears":
+        raise InputError(f"perturbation label {label!r} has no name left in it")
+    return name, dose
+
+
+def _split_combinations(names: pd.Series, n_perturbations: pd.Series) -> list[str]:
+    """ScPerturb writes "A_B" with nperts = 2; split where the number of parts agrees."""
+    pairs = pd.DataFrame({"name": names.to_numpy(), "n": n_perturbations.to_numpy()})
+    known: dict[tuple[str, Any], str] = {}
+    for name, n in pairs.drop_duplicates().itertuples(index=False):
+        parts = str(name).split("_")
+        combined = pd.notna(n) and int(n) > 1 and len(parts) == int(n)
+        kept = [p for p in parts if p != "control"]
+        known[name, n] = canonical_perturbation(COMBINATION.join(kept)) if combined else name
+    return [known[key] for key in pairs.itertuples(index=False, name=None)]
+
+
+def _contexts(obs: pd.DataFrame, layout: Layout, where: str) -> Any:
+    if not layout.context:
+        return layout.context_name
+    column = obs[layout.context]
+    if column.isna().any():
+        first = obs.index[int(column.isna().to_numpy().argmax())]
+        raise InputError(
+            f"{where}: context column {layout.context!r} is empty in {int(column.isna().sum())} "
+            f"rows (first: {str(first)!r}); fill it, or choose another with --context-key"
+        )
+    return column.astype(str).to_numpy()
+
+
+def _doses(obs: pd.DataFrame, layout: Layout, where: str) -> NDArray[np.float64]:
+    if not layout.dose:
+        return np.full(len(obs), np.nan)
+    column = obs[layout.dose]
+    numbers = pd.to_numeric(column.astype(object), errors="coerce").to_numpy(dtype=float)
+    bad = np.isnan(numbers) & column.notna().to_numpy() & (column.astype(str) != "nan").to_numpy()
+    if bad.any():
+        raise InputError(
+            f"{where}: dose {str(column.iloc[int(bad.argmax())])!r} in column {layout.dose!r} is "
+            'not a number; choose another column with --dose-key, or --dose-key "" for none'
+        )
+    return np.asarray(numbers)

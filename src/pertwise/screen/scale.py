@@ -1,0 +1,164 @@
+"""Is a matrix made of counts or of logarithms? Decided from evidence, never assumed.
+
+Log data that are logged again, or counts that are averaged raw, give plausible but wrong screens;
+so what cannot be told apart is refused with the flag that settles it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from pertwise.errors import InputError
+
+#: counts: raw counts; normalised: divided by library size, not logged; log1p: logged; as-is:
+#: averaged as it stands (z-scores, components).
+Scale = Literal["counts", "normalised", "log1p", "as-is"]
+#: The largest natural log1p of normalised counts worth believing: ln(1 + 1e6).
+MAX_LOG = 14.0
+_TAGS: dict[str, Scale] = {
+    "counts": "counts",
+    "raw": "counts",
+    "raw_counts": "counts",
+    "raw counts": "counts",
+    "umi": "counts",
+    "normalised": "normalised",
+    "normalized": "normalised",
+    "cpm": "normalised",
+    "log1p": "log1p",
+    "lognorm": "log1p",
+    "log-normalised": "log1p",
+    "log-normalized": "log1p",
+    "logcounts": "log1p",
+    "as-is": "as-is",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A scale with the evidence for it (shown to the user)."""
+
+    scale: Scale
+    evidence: str
+
+
+def tag_of(uns: Mapping[str, Any]) -> Verdict | None:
+    """The scale a file states about its X: ``uns["scale"]``, ``["X_name"]`` or ``["log1p"]``."""
+    for key in ("scale", "X_scale", "X_name", "data_scale"):
+        value = uns.get(key)
+        if isinstance(value, str) and value.strip().casefold() in _TAGS:
+            return Verdict(_TAGS[value.strip().casefold()], f"uns[{key!r}] = {value!r}")
+    if "log1p" in uns:
+        return Verdict("log1p", "uns['log1p'] is set (scanpy)")
+    return None
+
+
+def judge_values(sample: NDArray[Any] | sparse.csr_matrix) -> tuple[Scale | None, str]:
+    """Scale of a sample of cells from its values alone.
+
+    Parameters
+    ----------
+    sample
+        (n_cells, n_features) values.
+
+    Returns
+    -------
+    The scale, or None when the values do not tell; and the evidence. Within one cell, counts
+    that were divided by the library size are integer multiples of the smallest one; the same
+    holds after undoing log1p. That tells normalised from log-normalised values whatever the
+    library sizes or the genes that were kept.
+    """
+    x = sparse.csr_matrix(sample)
+    x.eliminate_zeros()
+    values = np.asarray(x.data, dtype=np.float64)
+    if not values.size:
+        return None, "all values are zero"
+    if values.min() < 0:
+        return None, f"negative values (smallest {values.min():.3g})"
+    largest = values.max()
+    if np.array_equal(values, np.rint(values)):
+        if largest <= 2 and values.size < 50:
+            return None, "only a few small integers"
+        return "counts", f"all values are non-negative integers (largest {largest:g})"
+    logged, linear = [], []
+    for i in range(x.shape[0]):
+        row = np.asarray(x.data[x.indptr[i] : x.indptr[i + 1]], dtype=np.float64)
+        if len(row) < 5:
+            continue
+        linear.append(_integer_multiples(row))
+        if largest <= MAX_LOG:
+            logged.append(_integer_multiples(np.expm1(row)))
+    share_log = float(np.mean(logged)) if logged else 0.0
+    share_linear = float(np.mean(linear)) if linear else 0.0
+    if share_log >= 0.8 and share_log > share_linear:
+        return "log1p", (
+            f"undoing log1p gives whole multiples within {share_log:.0%} of the sampled cells"
+        )
+    if share_linear >= 0.8 and share_linear > share_log:
+        return "normalised", (
+            f"values are whole multiples within {share_linear:.0%} of the sampled cells"
+        )
+    if largest > MAX_LOG:
+        return None, (f"values are not integers and reach {largest:.4g}, too large for logarithms")
+    return (
+        None,
+        f"values are not integers, largest {largest:.3g}: could be logs or corrected counts",
+    )
+
+
+def _integer_multiples(row: NDArray[np.float64]) -> bool:
+    """True when all entries are whole multiples of the smallest (or of half or a third of it)."""
+    ratio = row / row.min()
+    for unit in (1, 2, 3):
+        scaled = ratio * unit
+        near = np.rint(scaled)
+        # Large ratios carry float32 error in proportion; small ones must be clearly whole.
+        close = np.abs(scaled - near) < 1e-2 + 2e-4 * near
+        # Ratios above 30 are near a whole number by chance too often to be evidence.
+        small = scaled < 30
+        if small.sum() >= 5 and close[small].mean() > 0.98 and len(np.unique(near[small])) > 1:
+            return True
+    return False
+
+
+def decide_scale(
+    sample: NDArray[Any] | sparse.csr_matrix,
+    *,
+    tag: Verdict | None = None,
+    wanted: str = "auto",
+    where: str = "the file",
+) -> Verdict:
+    """The scale to work with: what the user says, else the tag, else the values.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        If the tag contradicts the values, or neither tells.
+    """
+    choices = ("auto", *get_args(Scale))
+    if wanted not in choices:
+        raise InputError(f"scale {wanted!r} is not one of {', '.join(choices)}")
+    scale, evidence = judge_values(sample)
+    if wanted != "auto":
+        if wanted == "log1p" and scale == "counts":
+            evidence += "; taken as log1p because you said so"
+        return Verdict(wanted, f"given by the user ({evidence})")  # type: ignore[arg-type]
+    flags = "--scale counts | normalised | log1p | as-is"
+    if tag is not None:
+        if scale is not None and scale != tag.scale:
+            raise InputError(
+                f"{where} contradicts itself: {tag.evidence} says {tag.scale}, but {evidence}. "
+                f"Say which is right with {flags}"
+            )
+        return Verdict(tag.scale, f"{tag.evidence}; {evidence}")
+    if scale is None:
+        raise InputError(
+            f"{where}: cannot tell counts from logs ({evidence}), and log data must not be "
+            f"logged twice. Say what it is with {flags}"
+        )
+    return Verdict(scale, evidence)

@@ -1,0 +1,276 @@
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from pertwise.errors import InputError, UnknownNameError
+from pertwise.screen import PseudobulkSettings, Screen, read_screen, simulate_screen
+from pertwise.screen.layouts import Keys
+from pertwise.screen.pseudobulk import pseudobulk
+
+ALL = PseudobulkSettings(n_hvg=None)
+
+
+@pytest.fixture(scope="module")
+def cells():
+    made = simulate_screen(
+        0, n_perturbations=16, n_features=40, n_pathways=2, contexts=("A", "B"),
+        n_combinations=3, mean_cells=15, control_cells=60,
+    )  # fmt: skip
+    return made.cells(1, n_batches=3)
+
+
+def naive(data, batched=True):
+    """Slow, independent: dense arrays and a loop over perturbations."""
+    counts = data.X.toarray().astype(float)
+    x = np.log1p(counts / counts.sum(1, keepdims=True) * 1e4)
+    obs = data.obs.reset_index(drop=True)
+    batch = obs["batch"].astype(str) if batched else pd.Series("", index=obs.index)
+    out = {}
+    for context in obs["cell_line"].unique():
+        here = obs["cell_line"] == context
+        control = here & (obs["perturbation"] == "control")
+        centre = {b: x[control & (batch == b)].mean(0) for b in batch.unique()}
+        size = {b: (control & (batch == b)).sum() for b in batch.unique()}
+        squares = sum(x[control & (batch == b)].var(0) * size[b] for b in size)
+        pooled = squares / (control.sum() - len(size))
+        for name in obs["perturbation"].unique():
+            mine = np.flatnonzero(here & (obs["perturbation"] == name))
+            if name == "control" or not len(mine):
+                continue
+            y = np.array([x[i] - centre[batch[i]] for i in mine])
+            w = batch[mine].value_counts() / len(mine)
+            share = sum(v**2 / size[b] for b, v in w.items())
+            own = y.var(0, ddof=1) if len(mine) > 1 else pooled
+            out[name, context] = (y.mean(0), own / len(mine) + pooled * share, len(mine))
+    return out
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_against_a_plain_loop(cells, batched):
+    settings = ALL if batched else PseudobulkSettings(n_hvg=None, keys=Keys(batch=""))
+    screen = pseudobulk(cells, settings)
+    expected = naive(cells, batched)
+    assert len(screen) == len(expected)
+    for row in range(len(screen)):
+        entry = screen.obs.iloc[row]
+        delta, variance, n = expected[entry["perturbation"], entry["context"]]
+        np.testing.assert_allclose(screen.responses[row], delta, atol=2e-6)
+        np.testing.assert_allclose(screen.sampling_variance[row], variance, rtol=1e-4)
+        assert entry["n_cells"] == n
+        assert entry["sampling_variance"] == pytest.approx(variance.sum(), rel=1e-4)
+    assert screen.simulated
+
+
+def same(a, b):
+    np.testing.assert_array_equal(a.responses, b.responses)
+    np.testing.assert_array_equal(a.sampling_variance, b.sampling_variance)
+    np.testing.assert_array_equal(a.control_mean, b.control_mean)
+    pd.testing.assert_frame_equal(a.obs, b.obs)
+    assert a.features == b.features
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "dense", "zarr", "wide parquet", "shuffled"])
+def test_every_form_of_file_gives_the_same_bits(cells, form, tmp_path, monkeypatch):
+    monkeypatch.setattr("pertwise.screen.cells.BLOCK_ENTRIES", 500)
+    data = cells.copy()
+    path = tmp_path / "cells.h5ad"
+    if form == "csc":
+        data.X = sparse.csc_matrix(data.X)
+    elif form == "dense":
+        data.X = data.X.toarray()
+    elif form == "shuffled":
+        data = data[np.random.default_rng(0).permutation(len(data))].copy()
+    if form == "zarr":
+        pytest.importorskip("zarr")
+        path = tmp_path / "cells.zarr"
+        data.write_zarr(path)
+    elif form == "wide parquet":
+        path = tmp_path / "cells.parquet"
+        table = pd.DataFrame(data.X.toarray(), columns=list(data.var_names))
+        pd.concat([data.obs.reset_index(drop=True), table], axis=1).to_parquet(
+            path, row_group_size=97
+        )
+    else:
+        data.write_h5ad(path)
+    settings = PseudobulkSettings(n_hvg=25)
+    same(pseudobulk(path, settings), pseudobulk(cells, settings))
+
+
+def test_token_parquet_of_tahoe(cells, tmp_path):
+    dense = cells.X.toarray()
+    table = pd.DataFrame(
+        {
+            "genes": [[1, *(np.flatnonzero(row) + 3)] for row in dense],
+            "expressions": [[-2.0, *row[row > 0]] for row in dense],
+            "drug": cells.obs["perturbation"].astype(str).to_numpy(),
+            "cell_line": cells.obs["cell_line"].astype(str).to_numpy(),
+            "plate": cells.obs["batch"].astype(str).to_numpy(),
+        }
+    )
+    table.to_parquet(tmp_path / "tahoe.parquet", row_group_size=101)
+    genes = pd.DataFrame(
+        {"token_id": np.arange(3, 3 + cells.n_vars), "gene_symbol": list(cells.var_names)}
+    )
+    genes.to_parquet(tmp_path / "genes.parquet")
+    settings = PseudobulkSettings(n_hvg=None, gene_table=str(tmp_path / "genes.parquet"))
+    screen = pseudobulk(tmp_path / "tahoe.parquet", settings)
+    reference = pseudobulk(cells, ALL)
+    np.testing.assert_array_equal(
+        np.sort(screen.responses.ravel()), np.sort(reference.responses.ravel())
+    )
+    with pytest.raises(InputError, match="names genes by token"):
+        pseudobulk(tmp_path / "tahoe.parquet", ALL)
+    genes.iloc[1:].to_parquet(tmp_path / "genes.parquet")
+    with pytest.raises(InputError, match=r"holds gene token 3, which .* does not list"):
+        pseudobulk(tmp_path / "tahoe.parquet", settings)
+
+
+def logged(cells):
+    data = cells.copy()
+    x = data.X.toarray()
+    data.X = sparse.csr_matrix(np.log1p(x / x.sum(1, keepdims=True) * 1e4))
+    return data
+
+
+def test_log_data_are_never_logged_twice(cells):
+    untagged, tagged = logged(cells), logged(cells)
+    tagged.uns["log1p"] = {"base": None}
+    expected = pseudobulk(cells, ALL)
+    for data in (untagged, tagged):
+        screen = pseudobulk(data, ALL)
+        assert screen.meta["scale"] == "log1p"
+        np.testing.assert_allclose(screen.responses, expected.responses, atol=2e-6)
+
+
+def test_counts_layer_is_preferred_and_logs_in_x_are_not_touched(cells):
+    data = logged(cells)
+    data.layers["counts"] = cells.X.copy()
+    screen = pseudobulk(data, ALL)
+    assert "layer 'counts'" in screen.meta["scale_evidence"]
+    same(screen, pseudobulk(cells, ALL))
+
+
+def test_counts_with_a_log_tag_are_refused(cells):
+    data = cells.copy()
+    data.uns["log1p"] = {"base": None}
+    with pytest.raises(InputError, match=r"contradicts itself.*--scale counts"):
+        pseudobulk(data, ALL)
+    same(pseudobulk(data, PseudobulkSettings(n_hvg=None, scale="counts")), pseudobulk(cells, ALL))
+
+
+def test_held_out_cells_do_not_influence_the_features(cells):
+    names = sorted({p for p in cells.obs["perturbation"] if "+" not in p and p != "control"})
+    held = names[0]
+    settings = PseudobulkSettings(n_hvg=12, holdout=(held,))
+    disturbed = cells.copy()
+    x = disturbed.X.toarray()
+    mine = np.array([held in p.split("+") for p in disturbed.obs["perturbation"]])
+    rng = np.random.default_rng(0)
+    x[mine] = rng.poisson(rng.gamma(0.2, 40, size=x[mine].shape)) + (x[mine] > 0)
+    disturbed.X = sparse.csr_matrix(x)
+    assert pseudobulk(disturbed, settings).features == pseudobulk(cells, settings).features
+    free = PseudobulkSettings(n_hvg=12)
+    assert pseudobulk(disturbed, free).features != pseudobulk(cells, free).features
+    with pytest.raises(UnknownNameError, match="unknown held-out perturbation 'nobody'"):
+        pseudobulk(cells, PseudobulkSettings(n_hvg=12, holdout=("nobody",)))
+
+
+def test_batches_without_controls_use_the_context_and_say_so(cells):
+    lost = (
+        (cells.obs["perturbation"] == "control")
+        & (cells.obs["batch"] == "batch2")
+        & (cells.obs["cell_line"] == "A")
+    )
+    screen = pseudobulk(cells[~lost].copy(), ALL)
+    assert any("1 of 3 batches have no control cells" in n for n in screen.meta["notes"])
+
+
+def test_context_without_controls(cells):
+    data = cells[~((cells.obs["perturbation"] == "control") & (cells.obs["cell_line"] == "B"))]
+    with pytest.raises(InputError, match=r"context 'B' has no control cells.*--skip-uncontrolled"):
+        pseudobulk(data.copy(), ALL)
+    screen = pseudobulk(data.copy(), PseudobulkSettings(n_hvg=None, skip_uncontrolled=True))
+    assert screen.contexts == ("A",)
+    assert any("'B' has no control cells and was left out" in n for n in screen.meta["notes"])
+
+
+def test_cells_without_counts_are_left_out_and_counted(cells):
+    data = cells.copy()
+    x = data.X.toarray()
+    victims = np.flatnonzero(data.obs["perturbation"] != "control")[:2]
+    x[victims] = 0
+    data.X = sparse.csr_matrix(x)
+    screen = pseudobulk(data, ALL)
+    assert "2 perturbed cells without any count left out" in screen.meta["notes"]
+    assert screen.obs["n_cells"].sum() == pseudobulk(cells, ALL).obs["n_cells"].sum() - 2
+
+
+def test_small_groups_are_left_out_and_counted(cells):
+    everything = pseudobulk(cells, ALL)
+    screen = pseudobulk(cells, PseudobulkSettings(n_hvg=None, min_cells=12))
+    assert (screen.obs["n_cells"] >= 12).all()
+    lost = int((everything.obs["n_cells"] < 12).sum())
+    assert any(n.startswith(f"{lost} perturbations with fewer") for n in screen.meta["notes"])
+    with pytest.raises(InputError, match="no perturbation has 100000 cells"):
+        pseudobulk(cells, PseudobulkSettings(min_cells=100_000))
+
+
+def test_value_that_is_not_finite_names_cell_and_gene(cells):
+    data = cells.copy()
+    data.X = data.X.copy()
+    data.X.data[0] = np.inf
+    with pytest.raises(InputError, match=r"cell 'simcell\d+' has the value inf for 'SIM\d+'"):
+        pseudobulk(data, PseudobulkSettings(n_hvg=None, scale="counts"))
+
+
+def test_no_control_lists_the_labels(cells):
+    data = cells[cells.obs["perturbation"] != "control"].copy()
+    with pytest.raises(InputError, match=r"no control found. The most frequent labels are: SIM"):
+        pseudobulk(data, ALL)
+
+
+def test_shards_give_the_same_bits_as_one_file(cells, tmp_path):
+    pieces = np.array_split(np.random.default_rng(0).permutation(len(cells)), 4)
+    paths = []
+    for i, rows in enumerate(pieces):
+        paths.append(tmp_path / f"{i}.h5ad")
+        cells[rows].copy().write_h5ad(paths[-1])
+    settings = PseudobulkSettings(n_hvg=20)
+    same(pseudobulk(paths, settings), pseudobulk(cells, settings))
+
+
+def test_shards_that_differ_are_refused(cells, tmp_path):
+    cells.write_h5ad(tmp_path / "a.h5ad")
+    cells[:, ::-1].copy().write_h5ad(tmp_path / "b.h5ad")
+    with pytest.raises(InputError, match=r"different features.*first difference at position 0"):
+        pseudobulk([tmp_path / "a.h5ad", tmp_path / "b.h5ad"], ALL)
+    logged(cells).write_h5ad(tmp_path / "c.h5ad")
+    with pytest.raises(InputError, match=r"a.h5ad holds counts .*c.h5ad holds log1p"):
+        pseudobulk([tmp_path / "a.h5ad", tmp_path / "c.h5ad"], ALL)
+
+
+def test_result_survives_a_file_and_reading_cells_needs_a_word(cells, tmp_path):
+    path = tmp_path / "cells.h5ad"
+    cells.write_h5ad(path)
+    with pytest.raises(InputError, match=r"holds single cells .* pertwise screen pseudobulk"):
+        read_screen(path)
+    screen = read_screen(path, pseudobulk=ALL)
+    screen.save(tmp_path / "out.h5ad")
+    back = read_screen(tmp_path / "out.h5ad")
+    assert isinstance(back, Screen)
+    same(screen, back)
+
+
+def test_ensembl_names_give_way_to_symbols_and_repeats_keep_their_id():
+    data = anndata.AnnData(
+        X=np.arange(12, dtype=np.float32).reshape(4, 3) + 1,
+        obs=pd.DataFrame({"gene": ["non-targeting", "non-targeting", "A", "A"]}, list("abcd")),
+        var=pd.DataFrame(
+            {"gene_name": ["TBCE", "TBCE", "KLF1"]}, ["ENSG001", "ENSG002", "ENSG003"]
+        ),
+    )
+    screen = pseudobulk(data, PseudobulkSettings(n_hvg=None, scale="counts"))
+    assert screen.features == ("ENSG001", "ENSG002", "KLF1")
+    assert "2 repeated or empty feature names replaced by row names" in screen.meta["notes"]
