@@ -281,7 +281,7 @@ def _control(
                     "control label",
                     name,
                     known,
-                    f"The most frequent labels are: {_listing(known, 8)}",
+                    f"in {where}. The most frequent labels are: {_listing(known, 8)}",
                 )
             found += hits
         return tuple(dict.fromkeys(found)), ()
