@@ -171,6 +171,26 @@ def pathway(
         typer.echo(f"  not known and left out: {', '.join(found.unknown)}")
 
 
+@app.command()
+def fetch(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the downloaded files.")],
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only this source (repeatable), see --list.")
+    ] = None,
+    mirror: Annotated[str, typer.Option(help="Take the files from this address instead.")] = "",
+    show: Annotated[bool, typer.Option("--list", help="Show names and addresses only.")] = False,
+) -> None:
+    """Download the public source files (then: pertwise knowledge build OUT --out DIR)."""
+    from pertwise.knowledge.fetch import REMOTES, fetch_sources
+
+    if show:
+        for remote in REMOTES:
+            typer.echo(f"{remote.name}\t{remote.url}\t{remote.licence}")
+        return
+    folder = fetch_sources(out, only or (), mirror=mirror)
+    typer.echo(f"fetched into {folder}; next: pertwise knowledge build {folder} --out knowledge")
+
+
 @app.command(name="add-embedding")
 def add_embedding(
     name: Annotated[str, typer.Argument(help="Name to ask for it by, e.g. genept.")],

@@ -30,6 +30,7 @@ from pertwise.knowledge.layout import (
     KINDS,
     MANIFEST,
     SIDECAR,
+    SIMULATED,
     TABLES,
     UNDIRECTED,
 )
@@ -120,7 +121,7 @@ def build_knowledge(
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.building-", dir=target.parent))
     try:
-        manifest = _manifest(found, ignored, dropped, label or _sidecar_label(found))
+        manifest = _manifest(found, ignored, dropped, label or _sidecar_label(found, ignored))
         manifest["tables"] = _write_tables(tables, work, manifest["sources"])
         manifest["unavailable"] = {n: HOW[n] for n in HOW if n not in tables}
         if overwrite and target.exists():
@@ -202,6 +203,12 @@ def _gather(
             ignored.append(path.name)
             continue
         beside = _read_sidecar(path.parent).get("files", {}).get(path.name, {})
+        recorded = beside.get("sha256")
+        if recorded and sha256_file(path) != recorded:
+            raise InputError(
+                f"{path}: its checksum is not the one recorded in {SIDECAR} when it was fetched; "
+                "fetch it again, or remove its entry there"
+            )
         found.append(_Source("", found_kind, path, {**beside, **info.get(path.name, {})}))
     taken: set[str] = set()
     for source in found:
@@ -236,7 +243,9 @@ def _read_sidecar(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _sidecar_label(found: list[_Source]) -> str:
+def _sidecar_label(found: list[_Source], ignored: Sequence[str]) -> str:
+    if SIMULATED in ignored:
+        return "simulated"
     labels = {str(_read_sidecar(s.path.parent).get("label", "")) for s in found} - {""}
     return ", ".join(sorted(labels))
 

@@ -9,6 +9,8 @@ FORMAT = "pertwise-knowledge"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 SIDECAR = "sources.json"
+#: A file that `screen.simulate` puts beside invented tables: the folder is labelled by it.
+SIMULATED = "SIMULATED.txt"
 
 #: Columns of the tables. Every row has `source`: a key of `manifest["sources"]`.
 TABLES: dict[str, tuple[str, ...]] = {

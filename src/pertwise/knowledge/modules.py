@@ -39,46 +39,43 @@ class TermTable:
     total: int
 
 
-def cluster(similarity: NDArray[np.float64], n_modules: int | None = None) -> NDArray[np.int64]:
-    """Labels of members, shape (n,), -1 = linked to no other member.
+def cluster(kernel: NDArray[np.float64], n_modules: int | None = None) -> NDArray[np.int64]:
+    """Labels of members, shape (n,), -1 = nothing is known about the member.
 
-    Spectral clustering of the similarity (n, n): rows of the leading eigenvectors of
-    D^-1/2 S D^-1/2, scaled to unit length (Ng, Jordan, Weiss 2001), joined by Ward's linkage
-    instead of k-means, so that the result depends on no random start. Labels are numbered by
-    size, then by first member.
+    Kernel principal components, as many as modules, rows scaled to unit length, joined by Ward's
+    linkage: no random start, so the same set gives the same modules. Labels are numbered by size,
+    then by first member.
+
+    Parameters
+    ----------
+    kernel
+        (n, n) positive semi-definite similarity; a zero diagonal entry marks an unknown member.
+    n_modules
+        Default: one for every `MEMBERS_PER_MODULE` known members, 2 to `MAX_MODULES`.
     """
+    from scipy.linalg import eigh
     from sklearn.cluster import AgglomerativeClustering
 
-    weight = np.array(similarity, dtype=np.float64)
-    np.fill_diagonal(weight, 0.0)
-    labels = np.full(len(weight), -1, dtype=np.int64)
-    linked = np.flatnonzero(weight.sum(axis=1) > 0)
-    n = len(linked)
+    labels = np.full(len(kernel), -1, dtype=np.int64)
+    known = np.flatnonzero(np.diag(kernel) > 0)
+    n = len(known)
     if n == 0:
         return labels
     k = n_modules or int(np.clip(round(n / MEMBERS_PER_MODULE), 2, MAX_MODULES))
+    k = min(k, n)
     if n < MIN_MEMBERS or k < 2:
-        labels[linked] = 0
+        labels[known] = 0
         return labels
-    sub = weight[np.ix_(linked, linked)]
-    scale = 1.0 / np.sqrt(sub.sum(axis=1))
-    rows = _leading_vectors(sub * scale[:, None] * scale[None, :], min(k, n - 1))
+    values, vectors = eigh(kernel[np.ix_(known, known)], subset_by_index=[n - k, n - 1])
+    rows = vectors * np.sqrt(np.maximum(values, 0.0))
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    raw = AgglomerativeClustering(n_clusters=min(k, n), linkage="ward").fit_predict(rows)
+    raw = AgglomerativeClustering(n_clusters=k, linkage="ward").fit_predict(rows)
     order = sorted(
         set(raw.tolist()), key=lambda c: (-int((raw == c).sum()), int((raw == c).argmax()))
     )
     rename = {c: i for i, c in enumerate(order)}
-    labels[linked] = [rename[c] for c in raw.tolist()]
+    labels[known] = [rename[c] for c in raw.tolist()]
     return labels
-
-
-def _leading_vectors(matrix: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    from scipy.linalg import eigh
-
-    n = len(matrix)
-    _, vectors = eigh(matrix, subset_by_index=[n - k, n - 1])
-    return np.ascontiguousarray(vectors)
 
 
 def name_modules(
@@ -87,7 +84,7 @@ def name_modules(
     """A unique name for every label >= 0: the term most over-represented in it.
 
     Over-representation is the hypergeometric tail among the members of the set (so that what all
-    members share names no module); at least two genes and a third of the module must have the
+    members share names no module); at least two genes and a quarter of the module must have the
     term. Ties: more of the module, fewer genes in the folder, name. Terms are given out best
     first, so no two modules get the same one. A module without any is named after its genes.
     """
@@ -99,7 +96,7 @@ def name_modules(
     sizes = {int(c): int((labels == c).sum()) for c in np.unique(labels) if c >= 0}
     for label, size in sizes.items():
         inside = np.asarray(terms.membership[labels == label].sum(axis=0)).ravel()
-        usable = np.flatnonzero(inside >= max(2, size / 3))
+        usable = np.flatnonzero(inside >= max(2, size / 4))
         if not len(usable):
             continue
         tail = hypergeom.logsf(inside[usable] - 1, n, carriers[usable], size)
@@ -125,7 +122,7 @@ def name_modules(
 
 def compute_modules(
     members: Sequence[str],
-    similarities: Sequence[NDArray[np.float64]],
+    kernels: Sequence[NDArray[np.float64]],
     terms: TermTable | None,
     n_modules: int | None = None,
 ) -> dict[str, tuple[str, ...]]:
@@ -135,15 +132,15 @@ def compute_modules(
     ----------
     members
         Approved symbols, sorted.
-    similarities
-        Matrices (n, n) in 0..1, averaged: STRING, shared GO terms, shared Reactome pathways.
+    kernels
+        Similarities (n, n), averaged: GO terms, STRING neighbours, Reactome pathways, texts.
     terms
         What names the modules; None when the folder has no terms.
     """
     n = len(members)
-    if n == 0 or not similarities:
+    if n == 0 or not kernels:
         return {}
-    labels = cluster(np.mean(np.stack(list(similarities)), axis=0), n_modules)
+    labels = cluster(np.mean(np.stack(list(kernels)), axis=0), n_modules)
     empty = TermTable([], csr_matrix((n, 0)), np.zeros(0, dtype=np.int64), 1)
     names = name_modules(labels, terms or empty, members)
     modules: dict[str, tuple[str, ...]] = {}

@@ -24,7 +24,7 @@ _RANK = {"curated": 0, "hallmark": 1, "user": 2, "reactome": 9}
 
 def key(text: str) -> str:
     """The form in which names are compared: no collection prefix, case or punctuation."""
-    return re.sub(r"[^a-z0-9]+", " ", pretty(text).casefold()).strip()
+    return re.sub(r"[^a-z0-9]+", " ", pretty(text.replace(" ", "_")).casefold()).strip()
 
 
 def name_index(sets: pd.DataFrame) -> dict[str, str]:

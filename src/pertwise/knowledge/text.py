@@ -11,7 +11,9 @@ _ATTRIBUTION = re.compile(
     re.IGNORECASE,
 )
 _TRUNCATED = re.compile(r"\s*\[\.\.\.\]\s*$")
-_PARENTHESIS = re.compile(r"\s*(?:\([^()]*\)|\[[^\[\]]*\])")
+# Square brackets within a word are part of it: the sequence "CAC[GA]TG".
+_PARENTHESIS = re.compile(r"\s*\([^()]*\)|\s+\[[^\[\]]*\]")
+_FAMILY = re.compile(r"; Belongs to the .*$")
 # A full stop ends a sentence only before white space and a capital, digit or quote, and not after
 # these abbreviations or a single initial ("E. coli").
 _END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9'\"(])")
@@ -25,7 +27,7 @@ _LEAD = (
     (re.compile(r"^The (?:human )?(?:[\w-]+ )?gene encodes ", re.I), "Encodes "),
     (
         re.compile(
-            r"^(?:The|A) (?:protein|enzyme|product) (?:that is )?(?:encoded|specified) "
+            r"^(?:The|A|This) (?:protein|enzyme|product) (?:that is )?(?:encoded|specified) "
             r"by this gene (?:is|was) ",
             re.I,
         ),
@@ -33,7 +35,7 @@ _LEAD = (
     ),
     (
         re.compile(
-            r"^(?:The|A) (?:protein|enzyme|product|receptor|gene product) "
+            r"^(?:The|A|This) (?:protein|enzyme|product|receptor|gene product) "
             r"(?:that is )?(?:encoded|specified) by this gene ",
             re.I,
         ),
@@ -101,10 +103,10 @@ def _candidates(refseq: str, annotation: str) -> list[tuple[float, str]]:
 
 def _score(sentence: str, position: int) -> float:
     n_words = len(_PARENTHESIS.sub("", sentence).split())
-    score = -0.25 * position
+    score = -0.45 * position
     score += min(len(_GOOD.findall(sentence)), 3) * 0.7
     score -= min(len(_BAD.findall(sentence)), 3) * 1.0
-    score -= 0.4 * bool(_HEDGE.search(sentence))
+    score -= 0.2 * bool(_HEDGE.search(sentence))
     score -= 1.5 * (n_words < 4)
     score -= 0.05 * max(0, n_words - MAX_WORDS)
     if re.search(r"\bmember of\b", sentence):
@@ -114,23 +116,30 @@ def _score(sentence: str, position: int) -> float:
     return score
 
 
+#: Where a long sentence may be cut, and how much is lost by cutting there: before these words.
+_CUTS = {
+    0.0: ("which", "where", "whereas", "thereby", "while", "because", "leading", "resulting"),
+    1.0: ("by", "through", "via", "during", "including", "for", "in", "and"),
+    2.5: ("that", "to", "with", "from", "as", "of", "into"),
+}
+_CUT_COST = {word: cost for cost, words in _CUTS.items() for word in words}
+
+
 def _shorten(sentence: str, max_words: int) -> str:
-    """Cut to `max_words`, at a clause border when there is one in the second half."""
+    """Cut to `max_words`, at the border of a clause where one is near."""
     words = sentence.split()
     if len(words) <= max_words:
         return sentence
-    kept = words[:max_words]
-    for i in range(max_words - 1, max_words // 2 - 1, -1):
-        following = words[i + 1] if i + 1 < len(words) else ""
-        if kept[i].endswith((",", ";", ":")) or following in (
-            "which", "where", "whereas", "thereby", "while", "because", "through", "by", "during",
-            "and", "in", "via", "for", "including", "as", "that", "to", "with", "from", "leading",
-            "resulting",
-        ):  # fmt: skip
-            if following == "and" and kept[i] in _DANGLING:
-                continue
-            kept = kept[: i + 1]
-            break
+    best, best_cost = max_words, 4.0
+    for n in range(max_words, max_words // 3, -1):
+        cost = _CUT_COST.get(words[n].strip(",;").casefold(), 4.0)
+        if words[n - 1].endswith((",", ";", ":")):
+            cost = 0.0
+        # A shorter text loses too: three words weigh as much as one step of cost.
+        cost += (max_words - n) / 3.0
+        if cost < best_cost:
+            best, best_cost = n, cost
+    kept = words[:best]
     while kept and kept[-1].casefold().strip(",;:") in _DANGLING:
         kept.pop()
     return " ".join(kept)
@@ -141,7 +150,10 @@ def tidy(sentence: str, max_words: int = MAX_WORDS) -> str:
     text = sentence.strip()
     for _ in range(3):
         text = _PARENTHESIS.sub("", text)
-    text = re.sub(r"(\w)- (\w)", r"\1-\2", text)  # "two- step": a line break kept by UniProt
+    text = _FAMILY.sub("", text)
+    text = re.sub(
+        r"(\w)- (?!and\b|or\b|to\b)(\w)", r"\1-\2", text
+    )  # "two- step": a line break kept by UniProt
     for pattern, replacement in _LEAD:
         text, n = pattern.subn(replacement, text, count=1)
         if n:
@@ -149,6 +161,7 @@ def tidy(sentence: str, max_words: int = MAX_WORDS) -> str:
     text = re.sub(
         r"^(?:Encodes|Is) (?:an? )?(?:protein|enzyme|gene product) (?:that|which) ", "", text
     )
+    text = re.sub(r"^is (?:an?|the) ", "", text, flags=re.IGNORECASE)
     text = _shorten(text, max_words).rstrip(" ,;:.")
     if not text:
         return ""

@@ -23,6 +23,7 @@ class CuratedPathway:
 
     name: str
     description: str
+    reference: str
     modules: Mapping[str, tuple[str, ...]]
 
 
@@ -35,20 +36,25 @@ def curated_pathways() -> Mapping[str, CuratedPathway]:
             content = json.loads(entry.read_text("utf-8"))
             modules = {m: tuple(genes.split()) for m, genes in content["modules"].items()}
             found[content["name"]] = CuratedPathway(
-                content["name"], content["description"], MappingProxyType(modules)
+                content["name"],
+                content["description"],
+                content["reference"],
+                MappingProxyType(modules),
             )
     return MappingProxyType(found)
 
 
 def assign_modules(
-    curated: CuratedPathway, members: Iterable[str]
+    curated: CuratedPathway, members: Iterable[str], current: Mapping[str, str]
 ) -> dict[str, tuple[str, ...]] | None:
     """Curated modules cut down to `members`; members that none names go to "other".
+
+    `current` gives the symbols by which a folder calls the curated genes.
 
     None when fewer than half of the members are known to the curation: then it is another gene
     set of the same name, and its modules must be computed.
     """
-    module_of = {g: m for m, genes in curated.modules.items() for g in genes}
+    module_of = {current.get(g, g): m for m, genes in curated.modules.items() for g in genes}
     wanted = sorted(set(members))
     hit = [g for g in wanted if g in module_of]
     if not wanted or 2 * len(hit) < len(wanted):

@@ -1,0 +1,115 @@
+"""The opened folder: manifest, tables read on demand, and what was computed from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from pertwise.errors import InputError, unknown_name
+from pertwise.knowledge.layout import FORMAT, FORMAT_VERSION, HOW, MANIFEST, TABLES
+from pertwise.knowledge.symbols import SymbolIndex
+
+T = TypeVar("T")
+
+
+class Tables:
+    """A knowledge folder on disk. Each instance keeps what it read; nothing is shared."""
+
+    def __init__(self, path: str | os.PathLike[str], manifest: Mapping[str, Any]) -> None:
+        self.path = os.fspath(path)
+        self.manifest: Mapping[str, Any] = MappingProxyType(dict(manifest))
+        self._kept: dict[Any, Any] = {}
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Tables:
+        """Open a folder (reads its manifest); see `Knowledge.open` for the errors."""
+        folder = Path(path)
+        how = "build one with: pertwise knowledge build SOURCES --out DIR"
+        if not folder.exists():
+            raise InputError(f"{folder}: no such knowledge folder; {how}")
+        file = folder / MANIFEST
+        try:
+            manifest = json.loads(file.read_text("utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise InputError(
+                f"{folder} is not a knowledge folder (no {MANIFEST} in it); {how}"
+            ) from None
+        except json.JSONDecodeError as error:
+            raise InputError(f"{file} is damaged ({error}); build it anew") from error
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise InputError(f"{file} is not the manifest of a knowledge folder; {how}")
+        found = manifest.get("format_version")
+        if found != FORMAT_VERSION:
+            raise InputError(
+                f"{folder} has knowledge format version {found}, this pertwise reads version "
+                f"{FORMAT_VERSION}; build it anew: pertwise knowledge build SOURCES --out {folder} "
+                "--overwrite"
+            )
+        for name, entry in manifest["tables"].items():
+            if not (folder / entry["file"]).is_file():
+                raise InputError(f"{folder}: the file {entry['file']} of table {name!r} is missing")
+        return cls(folder, manifest)
+
+    def keep(self, key: Any, make: Callable[[], T]) -> T:
+        """The value made for `key`, made once."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        value: T = self._kept[key]
+        return value
+
+    def fingerprint(self) -> str:
+        """Twelve hex digits over the checksums of all tables and registered matrices."""
+        entries = {**self.manifest["tables"], **self.manifest["embeddings"]}
+        lines = sorted(f"{name} {entry['sha256']}" for name, entry in entries.items())
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+    def names(self) -> tuple[str, ...]:
+        """Names of the tables."""
+        return tuple(self.manifest["tables"])
+
+    def has(self, *names: str) -> bool:
+        """Whether the folder holds all these tables."""
+        return all(n in self.manifest["tables"] for n in names)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table by name (kept: do not change it in place).
+
+        Raises
+        ------
+        InputError
+            When this folder was built without it; says which file brings it.
+        """
+        entry = self.manifest["tables"].get(name)
+        if entry is None:
+            known = {*TABLES, *HOW, *self.manifest["tables"]}
+            if name not in known:
+                raise unknown_name("knowledge table", name, known)
+            raise InputError(self.lack(f"table {name!r}", name))
+
+        def read() -> pd.DataFrame:
+            frame = pd.read_parquet(Path(self.path) / entry["file"])
+            return frame.astype({"source": str})
+
+        return self.keep(("table", name), read)
+
+    def lack(self, what: str, table: str) -> str:
+        """The sentence that says what is not there and which file would bring it."""
+        return (
+            f"{what} is not available: {self.path} was built without {table!r}; rebuild it with "
+            f"{HOW.get(table, 'its source')}"
+        )
+
+    def symbols(self) -> SymbolIndex:
+        """The look-up of names."""
+        return self.keep("symbols", lambda: SymbolIndex.from_table(self.table("symbols")))
+
+    def screen_sources(self) -> list[str]:
+        """Ids of the sources that were derived from a perturbation screen."""
+        return [s for s, entry in self.manifest["sources"].items() if entry["from_screen"]]
