@@ -43,12 +43,6 @@ Sources = (
     | Sequence[str | os.PathLike[str]]
     | Mapping[str, str | os.PathLike[str] | Sequence[str | os.PathLike[str]]]
 )
-#: Tables whose genes are genes of the folder even when no symbol table lists them, by trust.
-_UNIVERSE = (
-    ("symbols", ("approved",)),
-    ("genes", ("symbol",)),
-    ("gene_go", ("symbol",)),
-)
 _GENE_TEXT = (
     "full_name", "entrez", "ensembl", "string_id", "string_annotation", "refseq_summary",
 )  # fmt: skip
@@ -212,13 +206,16 @@ def _gather(
         found.append(_Source("", found_kind, path, {**beside, **info.get(path.name, {})}))
     taken: set[str] = set()
     for source in found:
-        stem = source.path.name.split(".")[0] or source.kind
+        stem = _SUFFIX.sub("", source.path.name)
         name, i = stem, 2
         while name in taken:
             name, i = f"{stem}_{i}", i + 1
         taken.add(name)
         source.id = name
     return found, ignored
+
+
+_SUFFIX = re.compile(r"(?:\.(?:gz|zip|tsv|txt|csv|gmt|gtf|obo|gaf))+$")
 
 
 def _recognise(path: Path, from_folder: bool) -> str | None:
@@ -284,46 +281,53 @@ def _assemble(found: list[_Source]) -> tuple[dict[str, pd.DataFrame], dict[str, 
 
 
 def _symbols(found: list[_Source]) -> pd.DataFrame:
-    """The table of names. HGNC (or an alias table) decides what is approved where it is there."""
-    columns = list(TABLES["symbols"])
-    parts: list[pd.DataFrame] = []
-    authority = [s for s in found if s.kind in ("hgnc", "alias")]
-    for source in authority:
-        parts.append(source.parsed.tables["symbols"].assign(source=source.id))
-    approved = set(pd.concat(parts)["approved"]) if parts else set()
-    known = set(pd.concat(parts)["name"]) if parts else set()
-    for source in found:
-        if source in authority or "symbols" not in source.parsed.tables:
-            continue
-        table = source.parsed.tables["symbols"].assign(source=source.id)
-        parts.append(table[table["approved"].isin(approved)] if authority else table)
-    # Genes that only a text or annotation file names are genes too.
-    extra: list[tuple[str, str]] = []
-    for source in found:
-        for name, cols in _UNIVERSE[1:]:
-            if source.kind in ("string_info", "gene_info", "gene_summary") and parts:
-                continue
-            table = source.parsed.tables.get(name)
-            if table is not None and cols[0] in table:
-                extra.extend((s, source.id) for s in table[cols[0]].unique() if s)
-    if not parts and not extra:
-        for source in found:
-            for table in source.parsed.tables.values():
-                for column in ("symbol", "a", "b"):
-                    if column in table and "protein" not in source.kind:
-                        extra.extend((s, source.id) for s in table[column].unique() if s)
-    new = [(n, s) for n, s in dict(reversed(extra)).items() if n not in known]
-    parts.append(
-        pd.DataFrame(
-            {
-                "name": [n for n, _ in new],
-                "approved": [n for n, _ in new],
-                "kind": "approved",
-                "source": [s for _, s in new],
-            }
+    """The table of names.
+
+    HGNC, an alias table that lists the approved symbols themselves, or else NCBI gene_info
+    decides what a gene is; other sources add names only. Without any of them every name of every
+    table is a gene.
+    """
+    named = [s for s in found if "symbols" in s.parsed.tables]
+
+    def lists_genes(source: _Source) -> bool:
+        return bool((source.parsed.tables["symbols"]["kind"] == "approved").any())
+
+    first = [s for s in named if s.kind in ("hgnc", "alias") and lists_genes(s)]
+    authority = first or [s for s in named if lists_genes(s)]
+    parts = [s.parsed.tables["symbols"].assign(source=s.id) for s in authority]
+    if authority:
+        approved = set(pd.concat(parts)["approved"])
+    else:
+        genes = {
+            str(name): source.id
+            for source in reversed(found)
+            for kind, table in source.parsed.tables.items()
+            if kind not in ("symbols", "edges_string_protein", "string_names")
+            for column in ("symbol", "a", "b")
+            if column in table
+            for name in table[column].unique()
+        }
+        aliases = {n for s in named for n in s.parsed.tables["symbols"]["name"]}
+        listed = {g: i for g, i in genes.items() if g not in aliases}
+        for source in named:
+            for name in source.parsed.tables["symbols"]["approved"]:
+                listed.setdefault(str(name), source.id)
+        approved = set(listed)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "name": list(listed),
+                    "approved": list(listed),
+                    "kind": "approved",
+                    "source": list(listed.values()),
+                }
+            )
         )
-    )
-    table = pd.concat(parts, ignore_index=True)[columns]
+    for source in named:
+        if source not in authority:
+            table = source.parsed.tables["symbols"].assign(source=source.id)
+            parts.append(table[table["approved"].isin(approved)])
+    table = pd.concat(parts, ignore_index=True)[list(TABLES["symbols"])]
     table = table[table["name"] != ""].drop_duplicates(["name", "approved"])
     return table.sort_values(["name", "approved"], kind="stable")
 

@@ -99,19 +99,32 @@ def diffusion_rows(graph: Graph) -> csr_matrix:
     return unit_rows((half @ matrix @ half).tocsr())
 
 
-def truncated_svd(matrix: csr_matrix, dim: int) -> NDArray[np.float32]:
-    """Scores U S of the leading components, (n_rows, min(dim, rank bound)) float32.
+#: Matrices up to this many entries are decomposed exactly: cheap, and no component is lost.
+_DENSE = 2_000_000
 
-    Randomised SVD with a fixed start and scikit-learn's sign rule: the same input gives the same
-    numbers on one machine.
+
+def truncated_svd(matrix: csr_matrix, dim: int) -> NDArray[np.float32]:
+    """Scores U S of the leading components, (n_rows, min(dim, n_rows, n_columns)) float32.
+
+    Exact for small matrices, else a randomised SVD with a fixed start; each component's sign is
+    such that its largest loading is positive. The same input gives the same numbers on one
+    machine.
     """
     from sklearn.decomposition import TruncatedSVD
 
-    k = min(dim, min(matrix.shape) - 1)
-    if k < 1:
-        return np.asarray(matrix.toarray()[:, :dim], dtype=np.float32)
-    svd = TruncatedSVD(n_components=k, algorithm="randomized", n_iter=4, random_state=0)
-    return np.ascontiguousarray(svd.fit_transform(matrix), dtype=np.float32)
+    k = min(dim, *matrix.shape)
+    if k == 0:
+        return np.zeros((matrix.shape[0], 0), dtype=np.float32)
+    if matrix.shape[0] * matrix.shape[1] <= _DENSE:
+        left, values, right = np.linalg.svd(
+            matrix.toarray().astype(np.float64), full_matrices=False
+        )
+        sign = np.sign(right[np.arange(len(right)), np.abs(right).argmax(axis=1)])
+        scores = (left * (values * np.where(sign == 0, 1.0, sign)))[:, :k]
+    else:
+        svd = TruncatedSVD(n_components=k, algorithm="randomized", n_iter=4, random_state=0)
+        scores = svd.fit_transform(matrix)
+    return np.ascontiguousarray(scores, dtype=np.float32)
 
 
 def l2_rows(matrix: NDArray[np.float32]) -> NDArray[np.float32]:

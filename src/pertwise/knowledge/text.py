@@ -7,7 +7,7 @@ import re
 MAX_WORDS = 20
 
 _ATTRIBUTION = re.compile(
-    r"\s*[\[(](?:provided by|supplied by|PubMed|RefSeq|summary by|adapted|OMIM)[^\])]*[\])]\.?",
+    r"\s*[\[(](?:provided by|supplied by|PubMed|RefSeq|summary by|adapted|OMIM)[^\])]*[\])]",
     re.IGNORECASE,
 )
 _TRUNCATED = re.compile(r"\s*\[\.\.\.\]\s*$")
@@ -73,7 +73,8 @@ _DANGLING = frozenset(_DANGLING_WORDS.split())
 
 def strip_attribution(text: str) -> str:
     """Text without "[provided by RefSeq, ...]", citations and STRING's "[...]" cut mark."""
-    return _TRUNCATED.sub("", _ATTRIBUTION.sub("", text)).strip()
+    text = _TRUNCATED.sub("", _ATTRIBUTION.sub("", text))
+    return re.sub(r"(?<=\.)\s*\.(?=\s|$)|\s+\.(?=\s|$)", "", text).strip()
 
 
 def sentences(text: str) -> list[str]:
@@ -107,7 +108,7 @@ def _score(sentence: str, position: int) -> float:
     score += min(len(_GOOD.findall(sentence)), 3) * 0.7
     score -= min(len(_BAD.findall(sentence)), 3) * 1.0
     score -= 0.2 * bool(_HEDGE.search(sentence))
-    score -= 1.5 * (n_words < 4)
+    score -= 1.5 * (n_words < 3)
     score -= 0.05 * max(0, n_words - MAX_WORDS)
     if re.search(r"\bmember of\b", sentence):
         score -= 0.5

@@ -55,12 +55,12 @@ def read_hgnc(path: Path) -> Parsed:
 
 
 def read_alias(path: Path) -> Parsed:
-    """A two-column table symbol, approved (both the approved symbols and what else they were)."""
+    """A two-column table symbol, approved: each approved symbol itself and its other names."""
     table = read_table(path, ["symbol", "approved"])
     other = table[table["symbol"] != table["approved"]]
     symbols = pd.concat(
         [
-            _own(pd.Series(sorted(set(table["approved"])), dtype=str)),
+            _own(table["approved"][table["symbol"] == table["approved"]].drop_duplicates()),
             pd.DataFrame({"name": other["symbol"], "approved": other["approved"], "kind": "alias"}),
         ]
     )

@@ -6,7 +6,6 @@ run from a to b. STRING protein files still hold protein ids, see `build`.
 
 from __future__ import annotations
 
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -94,50 +93,62 @@ def _check_scores(path: Path, score: pd.Series) -> None:
         )
 
 
-def read_omnipath(path: Path) -> Parsed:
-    """OmniPath web service table (genesymbols=1): directed rows, split by interaction type.
+#: Data-set flags of the OmniPath web service and the graph each goes to.
+_DATASETS = {
+    "omnipath": "edges_omnipath",
+    "collectri": "edges_collectri",
+    "dorothea": "edges_dorothea",
+    "tf_target": "edges_regulation",
+}
 
-    Complexes ("COMPLEX:P1_P2" with symbols "A_B") stand for each of their members. Rows of type
-    transcriptional go to `regulation` (to `collectri` or `dorothea` when the table is one of
-    those data sets).
+
+def read_omnipath(path: Path, levels: str = "ABC") -> Parsed:
+    """OmniPath web service table (genesymbols=1): its directed rows, split into graphs.
+
+    Complexes ("COMPLEX:P1_P2" with symbols "A_B") stand for each of their members. A table with
+    data-set columns (omnipath, collectri, dorothea, tf_target) is split by them, DoRothEA rows
+    only of the given confidence levels; else the file name says collectri or dorothea; else rows
+    of type transcriptional go to `regulation` and the others to `omnipath`.
     """
     table = read_table(path, ["source_genesymbol", "target_genesymbol"])
     n = len(table)
     if "is_directed" in table:
         table = table[_true(table["is_directed"])]
+    counts = {"undirected": n - len(table)}
+    stem = path.name.casefold()
+    flags = [d for d in _DATASETS if d in table]
+    parts: dict[str, pd.DataFrame] = {}
+    if flags:
+        for dataset in flags:
+            rows = table[_true(table[dataset])]
+            if dataset == "dorothea" and "dorothea_level" in rows:
+                good = rows["dorothea_level"].map(lambda v: bool(set(v) & set(levels)))
+                counts[f"dorothea_level_not_{levels}"] = int((~good.astype(bool)).sum())
+                rows = rows[good.astype(bool)]
+            parts[_DATASETS[dataset]] = rows
+    elif "collectri" in stem or "dorothea" in stem:
+        parts["edges_collectri" if "collectri" in stem else "edges_dorothea"] = table
+    elif "type" in table:
+        regulatory = table["type"] == "transcriptional"
+        parts = {"edges_omnipath": table[~regulatory], "edges_regulation": table[regulatory]}
+    else:
+        parts["edges_omnipath"] = table
+    tables = {name: _edges_of(rows) for name, rows in parts.items() if len(rows)}
+    return Parsed(tables, counts=counts)
+
+
+def _edges_of(table: pd.DataFrame) -> pd.DataFrame:
     up = _flag(table, "consensus_stimulation", "is_stimulation")
     down = _flag(table, "consensus_inhibition", "is_inhibition")
-    sign = np.where(up & ~down, 1, np.where(down & ~up, -1, 0))
     edges = pd.DataFrame(
         {
             "a": _members(table, "source"),
             "b": _members(table, "target"),
             "weight": 1.0,
-            "sign": sign,
+            "sign": np.where(up & ~down, 1, np.where(down & ~up, -1, 0)),
         }
     )
-    edges = edges.explode("a").explode("b").reset_index(drop=True)
-    counts = {"undirected": n - len(table)}
-    stem = path.name.casefold()
-    if "collectri" in stem:
-        return Parsed({"edges_collectri": edges}, counts=counts)
-    if "dorothea" in stem or "dorothea_level" in table:
-        return Parsed({"edges_dorothea": edges}, counts=counts)
-    if "type" not in table:
-        return Parsed({"edges_omnipath": edges}, counts=counts)
-    kinds = pd.Series(
-        [
-            t
-            for t, a, b in zip(
-                table["type"], _members(table, "source"), _members(table, "target"), strict=True
-            )
-            for _ in product(a, b)
-        ],
-        dtype=str,
-    )
-    regulatory = (kinds == "transcriptional").to_numpy()
-    parsed = {"edges_omnipath": edges[~regulatory], "edges_regulation": edges[regulatory]}
-    return Parsed({k: v for k, v in parsed.items() if len(v)}, counts=counts)
+    return edges.explode("a").explode("b").reset_index(drop=True)
 
 
 def _true(column: pd.Series) -> pd.Series:
