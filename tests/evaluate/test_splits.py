@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pertwise.errors import InputError
 from pertwise.evaluate.splits import (
-    read_recorded,
+    read_recorded_folds,
     split_doubles,
     split_folds,
     split_given,
@@ -80,7 +80,7 @@ def test_given_folds(tmp_path):
     (split,) = split_given(["G00", "G01", "G02", "G03"], path)
     assert split.train == ("G00", "G01")
     assert split.test == ("G02", "G03")  # held out although no answer was recorded for G03
-    (one,) = read_recorded(path)
+    (one,) = read_recorded_folds(path)
     assert one.neighbours == {"G02": ("G01",)}
     assert one.reasons == {"G02": "r"}
 
@@ -95,10 +95,10 @@ def test_mistakes(tmp_path):
     with pytest.raises(InputError, match="must be positive"):
         split_growing(NAMES, [0], 1, 0)
     with pytest.raises(InputError, match="no such file"):
-        read_recorded(tmp_path / "absent")
+        read_recorded_folds(tmp_path / "absent")
     (tmp_path / "bad.json").write_text('{"folds": [{"answers": []}]}')
     with pytest.raises(InputError, match="not a file of recorded answers"):
-        read_recorded(tmp_path / "bad.json")
+        read_recorded_folds(tmp_path / "bad.json")
     path = recorded(tmp_path / "y.gz", [{"available_genes": ["ZZ"], "answers": {}}])
     with pytest.raises(InputError, match="trains on 'ZZ'"):
         split_given(NAMES, path)
@@ -106,7 +106,7 @@ def test_mistakes(tmp_path):
 
 @pytest.mark.shared
 def test_real_recorded_answers_can_be_read(shared_data):
-    folds = read_recorded(shared_data / "llm" / "langpert_k562.json.gz")
+    folds = read_recorded_folds(shared_data / "llm" / "langpert_k562.json.gz")
     assert len(folds) == 5
     for fold in folds:
         assert len(fold.available) == 240

@@ -91,3 +91,69 @@ def perturbqa(
             with atomic_path(out / name) as temporary:
                 table.to_csv(temporary, index=False)
         typer.echo(f"written: {out / 'summary.csv'}, {out / 'per_gene.csv'}")
+
+
+@app.command()
+def prediction(
+    config: Annotated[Path | None, typer.Argument(help="TOML file; or use the options.")] = None,
+    screen: Annotated[Path | None, typer.Option(help="Screen file.")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="Method name, or path/to/file.py:Class; repeat for several."),
+    ] = None,
+    context: Annotated[str | None, typer.Option(help="Cell line or type to use.")] = None,
+    knowledge: Annotated[Path | None, typer.Option(help="Knowledge folder.")] = None,
+    folds: Annotated[int, typer.Option(help="Folds over perturbations.")] = 5,
+    shuffles: Annotated[int, typer.Option(help="Repeats with other folds.")] = 3,
+    folds_from: Annotated[
+        Path | None, typer.Option(help="Take the folds of a file of recorded answers.")
+    ] = None,
+    train_size: Annotated[
+        list[int] | None, typer.Option(help="Growing training sets of these sizes.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of splits and bootstrap.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder of results; reused to resume.")] = Path(
+        "bench-prediction"
+    ),
+) -> None:
+    """Held-out prediction of every method on the same splits: tables, tests, figures."""
+    from pertwise.errors import InputError
+    from pertwise.evaluate.prediction import (
+        check_config,
+        load_config,
+        open_inputs,
+        run_prediction,
+    )
+    from pertwise.report.prediction_bench import write_report
+
+    if config is not None:
+        if screen is not None or method:
+            raise InputError("give either a TOML file or --screen with --method, not both")
+        settings = load_config(config)
+    else:
+        if screen is None or not method:
+            raise InputError("give a TOML file, or --screen FILE and at least one --method")
+        split: dict[str, object] = {"folds": folds, "shuffles": shuffles}
+        if train_size:
+            split |= {"kind": "growing", "train_sizes": train_size}
+        if folds_from is not None:
+            split |= {"kind": "given", "folds_from": str(folds_from)}
+        settings = check_config(
+            {
+                "screen": str(screen),
+                "context": context,
+                "knowledge": None if knowledge is None else str(knowledge),
+                "seed": seed,
+                "split": split,
+                "methods": [{"use": m} for m in method],
+            },
+            "options",
+        )
+    inputs = open_inputs(settings)
+    folder = run_prediction(settings, out, jobs=jobs, inputs=inputs if jobs == 1 else None)
+    table = write_report(folder, settings, inputs)
+    show_table(table, f"{settings.split.kind}, {len(inputs.screen)} perturbations")
+    if inputs.screen.simulated:
+        typer.echo("SIMULATED data: this screen comes from the simulator.")
+    typer.echo(f"written: {folder / 'report.md'}, {folder / 'results.parquet'}")

@@ -191,7 +191,7 @@ class RecordedFold:
     reasons: Mapping[str, str]
 
 
-def read_recorded(path: str | os.PathLike[str]) -> list[RecordedFold]:
+def read_recorded_folds(path: str | os.PathLike[str]) -> list[RecordedFold]:
     """Folds of a recorded-answers file (JSON, optionally gzip).
 
     Layout: ``{"folds": [{"available_genes": [...], "answers": {gene: {"kNN": [...], "reason":
@@ -239,7 +239,7 @@ def split_given(perturbations: Sequence[str], path: str | os.PathLike[str]) -> l
     """
     names = {str(n) for n in _names(perturbations, 2)}
     out = []
-    for i, fold in enumerate(read_recorded(path)):
+    for i, fold in enumerate(read_recorded_folds(path)):
         train = {canonical_perturbation(n) for n in fold.available}
         unknown = sorted(train - names)
         if unknown:

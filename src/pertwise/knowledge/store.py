@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 
 from pertwise.errors import InputError
 from pertwise.knowledge import embeddings, gene_sets, go, networks
-from pertwise.knowledge.features import take_rows
+from pertwise.knowledge.features import idf_unit_rows, take_rows
 from pertwise.knowledge.layout import DIRECTED, UNDIRECTED
 from pertwise.knowledge.relations import relate
 from pertwise.knowledge.tables import Tables
@@ -236,7 +236,11 @@ class Knowledge:
         return embeddings.feature_kinds(self._tables)
 
     def features(
-        self, kind: str, genes: Sequence[str], exclude_from_screen: bool = False
+        self,
+        kind: str,
+        genes: Sequence[str],
+        exclude_from_screen: bool = False,
+        weighted: bool = False,
     ) -> csr_matrix:
         """Sparse gene features for kernels: (n_genes, k) float32 csr in the order asked for.
 
@@ -249,8 +253,16 @@ class Knowledge:
             name (adjacency rows with 1 for the gene itself), "text" (TF-IDF, unit rows).
         exclude_from_screen
             Leave out what was derived from a perturbation screen.
+        weighted
+            Columns weighted by log(all genes / genes that have it), rows of unit length: the
+            products of two rows are then cosine kernels. "text" is weighted already.
         """
         nodes, matrix, _ = embeddings.sparse_features(self._tables, kind, exclude_from_screen)
+        if weighted and kind != "text":
+            plain = matrix
+            matrix = self._tables.keep(
+                ("weighted", kind, exclude_from_screen), lambda: idf_unit_rows(plain)
+            )
         approved = self.resolve(genes).approved
         return take_rows(matrix, nodes, [approved.get(g, "") for g in genes])
 

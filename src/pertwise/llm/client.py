@@ -72,6 +72,7 @@ class EndpointChat:
         self._under_way: dict[str, Future[ChatReply]] = {}
         self._lock = threading.Lock()
         self._failed_in_a_row = 0
+        self._given_up: FatalChatError | None = None
 
     def __repr__(self) -> str:
         return f"<EndpointChat {self.address}{' replay' if self.replay else ''}>"
@@ -238,8 +239,9 @@ class EndpointChat:
             backend = open_backend(self.address, self.settings, self._key, self._redact)
             state = self._loops[loop] = _PerLoop(backend, self.settings.concurrency)
         async with state.places:
-            if self._failed_in_a_row >= self.settings.max_consecutive_failures:
-                raise FatalChatError(self._too_many_failures())
+            if self._given_up is not None:
+                # Calls that were waiting for their place would only fail the same way.
+                raise FatalChatError(str(self._given_up))
             tokens = prompt_tokens_at_most(request)
             completion = request.max_tokens or self.settings.max_tokens
             usd = 0.0 if self._price is None else self._price.cost(tokens, completion)
@@ -315,7 +317,10 @@ class EndpointChat:
             )
         self._failed_in_a_row += 1
         self._store_failure(request, failure, started, final=True)
-        raise self._final_error(failure, attempts)
+        final = self._final_error(failure, attempts)
+        if isinstance(final, FatalChatError):
+            self._given_up = final
+        raise final
 
     async def _adapting(self, backend: Backend, request: ChatRequest) -> ChatReply:
         """Send; when the endpoint rejects a feature, send once more without it and remember."""
@@ -358,15 +363,12 @@ class EndpointChat:
                 f"{self.settings.retry_after_max_s:g} s allowed"
             )
         if self._failed_in_a_row >= self.settings.max_consecutive_failures:
-            return FatalChatError(f"{self._too_many_failures()} Last: {failure.message}")
+            return FatalChatError(
+                f"{self.address}: {self._failed_in_a_row} calls in a row failed for good, so the "
+                "endpoint seems to be down. Answers so far are in the ledger; a rerun goes on "
+                f"from there. Last: {failure.message}"
+            )
         return ChatError(f"{text} ({attempts} attempt{'s' if attempts > 1 else ''})")
-
-    def _too_many_failures(self) -> str:
-        return (
-            f"{self.address}: {self._failed_in_a_row} calls in a row failed for good, so the "
-            "endpoint seems to be down. Answers so far are in the ledger; a rerun goes on from "
-            "there."
-        )
 
     def _replay_miss(self, request: ChatRequest, key: str) -> None:
         ledger = self.ledger

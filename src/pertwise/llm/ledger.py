@@ -11,13 +11,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from pertwise._io import atomic_path
 from pertwise.errors import InputError
 from pertwise.llm.base import ChatReply, ChatRequest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT = "pertwise-ledger-1"
 
@@ -249,6 +250,8 @@ class Ledger:
 
     def summary(self) -> pd.DataFrame:
         """One row per (endpoint, model): exchanges, failed attempts, tokens, cost, seconds."""
+        import pandas as pd
+
         connection = self._connect()
         done = pd.read_sql_query(
             "SELECT endpoint, model, count(*) AS exchanges, sum(prompt_tokens) AS prompt_tokens, "
@@ -265,7 +268,7 @@ class Ledger:
         )
         table = done.merge(failed, on=["endpoint", "model"], how="outer")
         counts = [c for c in table.columns if c not in ("endpoint", "model", "cost_usd", "seconds")]
-        table[counts] = table[counts].fillna(0).astype(int)
+        table[counts] = table[counts].apply(pd.to_numeric).fillna(0).astype(int)
         return table.sort_values(["endpoint", "model"], ignore_index=True)
 
     def exchanges(self) -> Iterator[dict[str, Any]]:

@@ -85,7 +85,10 @@ def parse_answer(text: str, model: type[A], finish_reason: str = "stop") -> A:
     if not problem and _REFUSAL.search(visible[:400]):
         raise AnswerError("refusal", "you declined to answer")
     if problem:
-        raise AnswerError("unparsable", f"your JSON does not have the shape asked for: {problem}")
+        raise AnswerError(
+            "unparsable",
+            f"your answer holds no complete JSON object of the shape asked for ({problem})",
+        )
     raise AnswerError("unparsable", "your answer holds no complete JSON object")
 
 

@@ -263,17 +263,13 @@ class ChatSelector:
         ask: _Ask,
         talk: Conversation[PicksAnswer],
     ) -> Selection:
-        repairs: list[Repair] = []
-        for turn in talk.turns:
-            if turn.kind and turn.kind != "rejected":
-                repairs.append(Repair(turn.kind, "", turn.problem))
+        repairs = self._repairs(ask, talk)
         picks: dict[str, Pick] = {}
         n_proposed = 0
         # The last answer speaks first; earlier ones only fill places it left empty.
         for age, answer in enumerate(reversed(talk.answers)):
             checked, _ = self._check(answer, ask)
             if age == 0:
-                repairs.extend(checked.repairs)
                 n_proposed = len(answer.picks)
             lacking = set(_without_own_reason(answer, checked))
             for item, position in zip(checked.items, checked.positions, strict=True):
@@ -291,9 +287,9 @@ class ChatSelector:
         from_model = len(picks)
         fallback = False
         if from_model < ask.n_min:
-            repairs.append(
-                Repair("too_few", "", f"{from_model} valid picks of at least {ask.n_min}")
-            )
+            if talk.turns[-1].kind != "rejected":
+                few = f"{from_model} valid picks of at least {ask.n_min}"
+                repairs.append(Repair("too_few", "", few))
             if from_model == 0 or self.on_short == "fill":
                 fallback = True
                 picks, repair = self._fill(query, candidates, ask, picks)
@@ -307,6 +303,21 @@ class ChatSelector:
         return Selection(
             tuple(picks.values()), self.source, tuple(repairs), None, provenance, fallback
         )
+
+    def _repairs(self, ask: _Ask, talk: Conversation[PicksAnswer]) -> list[Repair]:
+        """What was wrong in every answer, those that were asked again included."""
+        repairs: list[Repair] = []
+        for turn in talk.turns:
+            if turn.answer is None:
+                repairs.append(Repair(turn.kind, "", turn.problem))
+                continue
+            checked, _ = self._check(turn.answer, ask)
+            repairs.extend(checked.repairs)
+            if turn.kind == "rejected":
+                kind = "too_few" if checked.problem else "no_reason"
+                then = "" if turn is talk.turns[-1] else "; asked again"
+                repairs.append(Repair(kind, "", turn.problem + then))
+        return repairs
 
     def _fill(
         self, query: Query, candidates: Sequence[str], ask: _Ask, picks: dict[str, Pick]

@@ -98,6 +98,8 @@ class PredictionConfig(BaseModel):
     metrics: MetricSpec = Field(default_factory=MetricSpec)
     methods: tuple[MethodSpec, ...] = Field(min_length=1)
     cells: CellsSpec | None = None
+    #: Graphs that named neighbours are compared with; None = the usual ones of the folder.
+    graphs: tuple[str, ...] | None = None
     #: Method the others are tested against; None = all pairs.
     reference: str | None = None
     n_strata: int = Field(default=4, ge=2)

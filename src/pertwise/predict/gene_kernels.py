@@ -1,0 +1,172 @@
+"""From a knowledge folder to kernels between perturbed genes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_matrix, diags, hstack, vstack
+
+from pertwise.errors import InputError, unknown_name
+from pertwise.knowledge import Knowledge
+from pertwise.knowledge.features import take_rows, unit_rows
+from pertwise.screen import COMBINATION
+
+#: Kernels of the multi-kernel predictor. NAME = IDF-weighted rows of a feature kind or graph;
+#: "emb:NAME" = a dense embedding; "NAME@GRAPH" = the mean features of a gene's graph neighbours.
+DEFAULT_KERNELS = (
+    "string",
+    "string_ge800",
+    "go",
+    "reactome",
+    "complexes",
+    "text",
+    "omnipath",
+    "shared_promoter",
+    "emb:graph",
+    "emb:text",
+    "text@string",
+    "go@string",
+)
+
+
+@dataclass(frozen=True)
+class GeneBlocks:
+    """Feature rows of perturbations, one sparse block a kernel; cosine kernels are their products.
+
+    Attributes
+    ----------
+    names
+        (n,) perturbations; the row of "A+B" is the unit-length mean of the rows of A and B.
+    kinds
+        Names of the blocks.
+    blocks
+        csr (n, k_m), unit rows; a zero row where the block knows nothing.
+    """
+
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    blocks: tuple[csr_matrix, ...]
+
+    def cross(self, other: GeneBlocks) -> np.ndarray:
+        """(m, n, n_other) cosine kernels between two sets of perturbations."""
+        out = np.empty((len(self.blocks), len(self.names), len(other.names)))
+        for i, (a, b) in enumerate(zip(self.blocks, other.blocks, strict=True)):
+            out[i] = (a @ b.T).toarray()
+        return out
+
+    def gram(self) -> np.ndarray:
+        """(m, n, n) kernels with 1 on the diagonal, also where a block knows nothing.
+
+        A gene without features is then alike to nothing but itself (adding to the diagonal keeps a
+        kernel positive definite).
+        """
+        out = self.cross(self)
+        n = len(self.names)
+        out[:, np.arange(n), np.arange(n)] = 1.0
+        return out
+
+    @property
+    def known(self) -> np.ndarray:
+        """(n,) True where any block has a feature."""
+        counts = [np.asarray(b.getnnz(axis=1)) for b in self.blocks]
+        return np.asarray(np.sum(counts, axis=0) > 0)
+
+
+def gene_blocks(
+    knowledge: Knowledge,
+    names: Sequence[str],
+    kinds: Sequence[str] = DEFAULT_KERNELS,
+    *,
+    exclude_from_screen: bool = True,
+    skip_missing: bool = False,
+) -> GeneBlocks:
+    """Feature rows for perturbations, combinations included.
+
+    Weights (IDF) come from all genes of the folder, never from the names asked for, so that the
+    kernel between two genes does not depend on what else is predicted.
+
+    Parameters
+    ----------
+    kinds
+        See `DEFAULT_KERNELS`; any `Knowledge.features` kind, graph name or embedding works.
+    skip_missing
+        Leave out kinds that this folder was built without (instead of raising); the kinds used are
+        those of the result.
+    """
+    if not kinds:
+        raise InputError("at least one kernel is needed")
+    parts = [n.split(COMBINATION) for n in names]
+    genes = list(dict.fromkeys(g for group in parts for g in group))
+    place = {g: i for i, g in enumerate(genes)}
+    pick = csr_matrix(
+        (
+            np.ones(sum(map(len, parts)), dtype=np.float32),
+            (
+                [i for i, group in enumerate(parts) for _ in group],
+                [place[g] for group in parts for g in group],
+            ),
+        ),
+        shape=(len(parts), len(genes)),
+    )
+    single = len(genes) == len(names) and all(len(g) == 1 for g in parts)
+    used, blocks = [], []
+    for kind in kinds:
+        if skip_missing and not available(knowledge, kind):
+            continue
+        rows = _block(knowledge, kind, genes, exclude_from_screen)
+        blocks.append(rows if single else unit_rows((pick @ rows).tocsr()))
+        used.append(kind)
+    if not blocks:
+        raise InputError(
+            f"the knowledge folder {knowledge.path} has none of the kernels {list(kinds)}"
+        )
+    return GeneBlocks(tuple(names), tuple(used), tuple(blocks))
+
+
+def joined(blocks: GeneBlocks, weights: np.ndarray) -> csr_matrix:
+    """One matrix whose row products are the weighted sum of the blocks' kernels."""
+    return hstack(
+        [b * float(np.sqrt(w)) for b, w in zip(blocks.blocks, weights, strict=True)]
+    ).tocsr()
+
+
+def available(knowledge: Knowledge, kind: str) -> bool:
+    """Whether the folder can give this kernel."""
+    if kind.startswith("emb:"):
+        return kind.removeprefix("emb:").split(":")[0] in knowledge.embedding_kinds()
+    wanted = kind.split("@")
+    known = {*knowledge.feature_kinds(), *knowledge.graph_names()}
+    return all(w in known for w in wanted)
+
+
+def _block(
+    knowledge: Knowledge, kind: str, genes: Sequence[str], exclude_from_screen: bool
+) -> csr_matrix:
+    if kind.startswith("emb:"):
+        return unit_rows(csr_matrix(knowledge.embedding(genes, kind.removeprefix("emb:")).matrix))
+    if not available(knowledge, kind):
+        known = (*knowledge.feature_kinds(), *knowledge.graph_names())
+        raise unknown_name("kernel", kind, known, "(or NAME@GRAPH, or emb:NAME)")
+    if "@" in kind:
+        base, graph_name = kind.split("@", 1)
+        graph = knowledge.graph(graph_name, exclude_from_screen)
+        approved = knowledge.resolve(genes).approved
+        rows = take_rows(graph.adjacency, graph.nodes, [approved.get(g, "") for g in genes])
+        total = np.asarray(rows.sum(axis=1)).ravel()
+        scale = np.divide(1.0, total, out=np.zeros_like(total, dtype=float), where=total > 0)
+        touched = np.unique(rows.indices)
+        neighbours = [graph.nodes[i] for i in touched]
+        features = knowledge.features(base, neighbours, exclude_from_screen, weighted=True)
+        return unit_rows((diags(scale) @ rows[:, touched] @ features).tocsr())
+    return knowledge.features(kind, genes, exclude_from_screen, weighted=True)
+
+
+def stack_blocks(first: GeneBlocks, second: GeneBlocks) -> GeneBlocks:
+    """The rows of both, in order."""
+    return GeneBlocks(
+        (*first.names, *second.names),
+        first.kinds,
+        tuple(vstack([a, b]).tocsr() for a, b in zip(first.blocks, second.blocks, strict=True)),
+    )

@@ -1,0 +1,74 @@
+"""Ready compositions: a selector and an aggregation, or a kernel model with its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pertwise.predict.kernel_ridge import KernelPredictor
+from pertwise.predict.neighbours import NeighbourPredictor
+from pertwise.select.embedding import EmbeddingSelector
+from pertwise.select.graph import GraphSelector
+
+if TYPE_CHECKING:
+    from pertwise.knowledge import Knowledge
+
+#: The kernels of the plain kernel ridge reference.
+REFERENCE_KERNELS = ("string", "go", "reactome", "text")
+
+
+def graph_neighbours(
+    graphs: Sequence[str] | str = ("string",),
+    *,
+    weighted: bool = True,
+    exclude_from_screen: bool = True,
+    rewire_seed: int | None = None,
+    name: str = "graph neighbours",
+    **settings: Any,
+) -> NeighbourPredictor:
+    """Mean of the strongest neighbours in knowledge graphs; settings of `NeighbourPredictor`."""
+
+    def selector(knowledge: Knowledge) -> GraphSelector:
+        return GraphSelector(
+            knowledge,
+            graphs,
+            weighted=weighted,
+            exclude_from_screen=exclude_from_screen,
+            rewire_seed=rewire_seed,
+        )
+
+    return NeighbourPredictor(selector, name=name, **settings)
+
+
+def rewired_graph_neighbours(rewire_seed: int = 0, **settings: Any) -> NeighbourPredictor:
+    """`graph_neighbours` on a degree-preserving random graph: the control."""
+    return graph_neighbours(
+        rewire_seed=rewire_seed, **{"name": "rewired graph neighbours", **settings}
+    )
+
+
+def embedding_neighbours(
+    kind: str = "text", *, dim: int = 256, name: str = "embedding neighbours", **settings: Any
+) -> NeighbourPredictor:
+    """Mean of the nearest genes by the cosine of an embedding."""
+
+    def selector(knowledge: Knowledge) -> EmbeddingSelector:
+        return EmbeddingSelector(knowledge, kind, dim=dim)
+
+    return NeighbourPredictor(selector, name=name, **settings)
+
+
+def gp_text(kinds: Sequence[str] = ("text",), name: str = "gp text") -> KernelPredictor:
+    """GP on text embeddings ("gp text"), or text and a registered sequence embedding.
+
+    The GP + LLM-embedding baseline of the perturbation-prediction literature, with the texts'
+    TF-IDF/SVD embedding where no precomputed one is registered.
+    """
+    return KernelPredictor([f"emb:{k}" for k in kinds], skip_missing=False, name=name)
+
+
+def kernel_ridge(
+    kernels: Sequence[str] = REFERENCE_KERNELS, name: str = "kernel ridge"
+) -> KernelPredictor:
+    """Kernel ridge on the plain sum of kernels, noise by leave-one-out."""
+    return KernelPredictor(kernels, weights="equal", name=name)

@@ -1,0 +1,351 @@
+"""The written report of a prediction benchmark: markdown, csv tables, figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pertwise._io import atomic_path, write_text_atomic
+from pertwise.evaluate.prediction import analyses, tables
+from pertwise.evaluate.prediction.config import ORACLE, PredictionConfig
+from pertwise.evaluate.prediction.run import Inputs, make_splits
+from pertwise.evaluate.score import metric_of
+from pertwise.report import prediction_figures as figures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: Graphs compared with named neighbours when none were asked for and the folder has them.
+USUAL_GRAPHS = ("string", "go", "reactome", "complexes", "omnipath")
+
+
+@dataclass
+class _Report:
+    """Markdown under construction; every table is also a csv, every figure a svg."""
+
+    folder: Path
+    lines: list[str] = field(default_factory=list)
+
+    def head(self, text: str, level: int = 2) -> None:
+        self.lines += ["", "#" * level + " " + text, ""]
+
+    def say(self, text: str) -> None:
+        self.lines += [text, ""]
+
+    def table(self, table: pd.DataFrame, name: str, digits: int = 3) -> None:
+        with atomic_path(self.folder / "tables" / f"{name}.csv") as temporary:
+            table.to_csv(temporary, index=False)
+        self.lines += [markdown(table, digits), "", f"(`tables/{name}.csv`)", ""]
+
+    def figure(self, figure: Figure, name: str, words: str) -> None:
+        import matplotlib.pyplot as plt
+
+        with atomic_path(self.folder / "figures" / f"{name}.svg") as temporary:
+            figure.savefig(temporary, bbox_inches="tight", metadata={"Date": None})
+        plt.close(figure)
+        self.lines += [f"![{words}](figures/{name}.svg)", ""]
+
+
+def markdown(table: pd.DataFrame, digits: int = 3) -> str:
+    """A data frame as a markdown table; floats with `digits`, small p values as powers."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, float | np.floating):
+            if np.isnan(value):
+                return ""
+            if 0 < abs(float(value)) < 10.0**-digits:
+                return f"{value:.0e}"
+            return f"{value:.{digits}f}"
+        return str(value).replace("|", "\\|")
+
+    head = "| " + " | ".join(map(str, table.columns)) + " |"
+    rule = "| " + " | ".join("---" for _ in table.columns) + " |"
+    rows = ["| " + " | ".join(map(text, row)) + " |" for row in table.itertuples(index=False)]
+    return "\n".join([head, rule, *rows])
+
+
+def write_report(folder: Path, config: PredictionConfig, inputs: Inputs) -> pd.DataFrame:
+    """Write summary.csv, tables/, figures/ and report.md of a finished benchmark.
+
+    Returns
+    -------
+    The main table (methods x main metrics, as text), for the terminal.
+    """
+    results = pd.read_parquet(folder / "results.parquet")
+    items = pd.read_parquet(folder / "items.parquet")
+    path = folder / "neighbours.parquet"
+    neighbours = pd.read_parquet(path) if path.exists() else None
+    rng = np.random.default_rng(config.seed)
+    known = set(results["metric"].unique())
+    main = [m for m in config.metrics.main if m in known]
+    full = tables.summary(results, rng)
+    with atomic_path(folder / "summary.csv") as temporary:
+        full.to_csv(temporary, index=False)
+
+    report = _Report(folder)
+    _opening(report, config, inputs, results)
+    shown = _main_section(report, full, main)
+    _ceiling_section(report, results, items, config, main)
+    if results["split"].iloc[0] == "growing":
+        _curve_section(report, results, main)
+    largest = results[results["n_train"] == results["n_train"].max()]
+    final = largest if results["split"].iloc[0] == "growing" else results
+    _test_section(report, final, main, rng, config)
+    _strata_section(report, final, items, config, main)
+    _calibration_section(report, final)
+    _plane_section(report, final, known)
+    if neighbours is not None:
+        _neighbour_section(report, final, neighbours, config, inputs, main)
+    _failures(report, results)
+    report.head("How to read the numbers")
+    report.say(
+        "Definitions, formulas and sources of every metric: docs/metrics.md. Mean ± standard error "
+        "over shuffles; intervals are 95 % bootstrap over perturbations. Undefined scores "
+        "(a constant has no correlation) take the stated value and are counted in summary.csv."
+    )
+    write_text_atomic(folder / "report.md", "\n".join(report.lines).strip() + "\n")
+    return shown
+
+
+def _opening(
+    report: _Report, config: PredictionConfig, inputs: Inputs, results: pd.DataFrame
+) -> None:
+    screen = inputs.screen
+    report.lines.append("# Predicting unmeasured perturbations")
+    report.lines.append("")
+    if screen.simulated:
+        report.say("**Simulated data**: this screen comes from the simulator, not from cells.")
+    source = screen.meta.get("source", config.screen)
+    report.say(
+        f"{len(screen)} measured perturbations x {screen.n_features} features"
+        f"{', context ' + repr(screen.contexts[0]) if screen.contexts[0] else ''} ({source}). "
+        f"Split: {config.split.kind}; {results[['seed', 'fold']].drop_duplicates().shape[0]} "
+        f"splits, seed {config.seed}. Target gene of each perturbation "
+        f"{'included' if config.metrics.include_target else 'left out where it is a feature'}."
+    )
+
+
+def _main_section(report: _Report, full: pd.DataFrame, main: Sequence[str]) -> pd.DataFrame:
+    report.head("Methods")
+    better = {"low": "lower is better", "high": "higher is better", "one": "1 is best"}
+    described = [(m, metric_of(m)) for m in main]
+    report.say("; ".join(f"{name}: {m.about} ({better[m.better]})" for name, m in described))
+    shown = pd.DataFrame()
+    for (n_train, stratum), part in full.groupby(["n_train", "stratum"], observed=True, sort=True):
+        table = tables.main_table(part, main)
+        if str(stratum):
+            report.head(f"{stratum}", 3)
+        if full["n_train"].nunique() > 1:
+            report.head(f"{n_train} training perturbations", 3)
+        name = "_".join(str(x).replace(" ", "-") for x in ("methods", n_train, stratum) if str(x))
+        report.table(table, name)
+        shown = table if shown.empty else shown
+        if full["n_train"].nunique() > 1:
+            shown = table
+    if ORACLE in set(full["method"]):
+        report.say(
+            f"`{ORACLE}` is the mean of the 5 training responses nearest to the measured answer: a "
+            "bound for any choice of neighbours, never a method."
+        )
+    return shown
+
+
+def _ceiling_section(
+    report: _Report,
+    results: pd.DataFrame,
+    items: pd.DataFrame,
+    config: PredictionConfig,
+    main: Sequence[str],
+) -> None:
+    chosen = [m for m in main if m in ("cosine", "pearson_delta")]
+    if not chosen or items["replicate_cosine"].isna().all():
+        report.head("Reproducibility ceiling")
+        report.say("Not known: neither cells nor sampling variances of the means were given.")
+        return
+    report.head("Gap to the reproducibility ceiling")
+    report.say(
+        "Perturbations in quantiles of their reproducibility (0 = least). `replicate`: expected "
+        "score of a repeat of the experiment; `perfect`: bound of a prediction without noise. Mean "
+        f"squared error that no prediction can avoid: {items['noise'].mean():.3f} (sampling "
+        "variance of the means, summed over features)."
+    )
+    for metric in chosen:
+        gap = analyses.gap_to_ceiling(results, items, metric, config.n_strata)
+        report.table(gap, f"ceiling_{metric}")
+        report.figure(
+            figures.ceiling(gap, metric), f"ceiling_{metric}", f"{metric} against its ceiling"
+        )
+
+
+def _curve_section(report: _Report, results: pd.DataFrame, main: Sequence[str]) -> None:
+    report.head("Learning curves")
+    curves = tables.learning_curves(results, main)
+    report.figure(figures.learning_curves(curves), "learning_curves", "score by training size")
+    report.table(curves, "learning_curves")
+    areas = tables.curve_areas(curves)
+    wide = areas.pivot(index="method", columns="metric", values="area").reset_index()
+    report.say("Area under the curve (trapezoid over training size, divided by its range):")
+    report.table(wide, "learning_curve_areas")
+
+
+def _test_section(
+    report: _Report,
+    results: pd.DataFrame,
+    main: Sequence[str],
+    rng: np.random.Generator,
+    config: PredictionConfig,
+) -> None:
+    table = tables.comparisons(results, main, rng, reference=config.reference)
+    if table.empty:
+        return
+    report.head("Are the differences real?")
+    report.say(
+        "Wilcoxon signed-rank tests over perturbations (seeds averaged first), Holm-corrected over "
+        "the table; difference = mean of a minus b with its paired bootstrap interval."
+    )
+    first = ["metric", "method_a", "method_b", "n", "difference", "low", "high", "p_holm"]
+    report.table(table[first], "comparisons")
+
+
+def _strata_section(
+    report: _Report,
+    results: pd.DataFrame,
+    items: pd.DataFrame,
+    config: PredictionConfig,
+    main: Sequence[str],
+) -> None:
+    words = {
+        "effect": "size of the effect",
+        "control_likeness": "likeness to control (1 = not distinguishable)",
+        "n_cells": "cells measured",
+    }
+    for column, text in words.items():
+        done = False
+        for metric in main:
+            part = tables.by_stratum(results, items, column, metric, config.n_strata)
+            if part.empty:
+                continue
+            if not done:
+                report.head(f"By {text}")
+                done = True
+            report.say(f"{metric}:")
+            report.table(part, f"by_{column}_{metric}")
+            report.figure(
+                figures.strata(part, metric, text), f"by_{column}_{metric}", f"{metric} by {text}"
+            )
+    report.head("By support")
+    report.say("Measured items each answer rests on; a fallback rests on none.")
+    for metric in main[:2]:
+        report.say(f"{metric}:")
+        report.table(tables.by_support(results, metric), f"by_support_{metric}")
+
+
+def _calibration_section(report: _Report, results: pd.DataFrame) -> None:
+    table = tables.calibration_table(results)
+    report.head("Do the error bars hold?")
+    if table.empty:
+        report.say("No method states a spread.")
+        return
+    report.say(
+        "Share of measured values inside the stated Gaussian intervals, and Spearman correlation "
+        "over perturbations between stated spread and realised error (root mean square over "
+        "features)."
+    )
+    report.table(table, "calibration")
+    report.figure(figures.calibration(table), "calibration", "nominal against realised coverage")
+
+
+def _plane_section(report: _Report, results: pd.DataFrame, known: set[str]) -> None:
+    pairs = [("squared_error", "cosine"), ("mse", "pearson_delta")]
+    for error, correlation in pairs:
+        if not {error, correlation} <= known:
+            continue
+        plane = analyses.error_correlation_plane(results, error, correlation)
+        if plane.empty:
+            return
+        report.head(f"Error against correlation ({error}, {correlation})")
+        report.table(plane, f"plane_{error}_{correlation}")
+        report.figure(
+            figures.plane(plane, error, correlation),
+            f"plane_{error}_{correlation}",
+            "methods in the plane that the training mean divides",
+        )
+        return
+
+
+def _neighbour_section(
+    report: _Report,
+    results: pd.DataFrame,
+    neighbours: pd.DataFrame,
+    config: PredictionConfig,
+    inputs: Inputs,
+    main: Sequence[str],
+) -> None:
+    named = analyses.neighbour_tables(neighbours)
+    if not named:
+        return
+    done = results[["seed", "fold"]].drop_duplicates()
+    pairs = set(zip(done["seed"], done["fold"], strict=True))
+    splits = [s for s in make_splits(config, inputs) if (s.seed, s.fold) in pairs]
+    screen, source, spec = inputs.screen, inputs.source, config.metrics
+    graphs: dict[str, pd.DataFrame] = {}
+    if inputs.knowledge is not None:
+        there = set(inputs.knowledge.graph_names())
+        wanted = config.graphs if config.graphs is not None else USUAL_GRAPHS
+        chosen = [g for g in wanted if config.graphs is not None or g in there]
+        graphs = analyses.graph_tables(inputs.knowledge, chosen, splits)
+    report.head("Named neighbours")
+    if len(named) > 1:
+        from pertwise.evaluate.prediction.neighbour_sets import overlap_matrix
+
+        matrix = overlap_matrix(named)
+        report.say("Mean Jaccard overlap of the neighbour sets of every two methods:")
+        report.table(matrix.rename_axis("method").reset_index(), "neighbour_overlap")
+        report.say("Predictions from the votes of several methods' neighbours (`rank`: 1 / rank):")
+        report.table(analyses.vote_ensembles(named, splits, screen, source, spec), "vote_ensembles")
+    if graphs:
+        n_train = float(np.mean([len(s.train) for s in splits]))
+        report.say("Overlap with the neighbours in each graph that were measured in training:")
+        report.table(analyses.graph_overlaps(named, graphs, n_train), "graph_overlap")
+        report.say(
+            "Mean of the neighbours that both name, that only the method names, that only the "
+            "graph holds (an empty set is answered with the training mean and stays in the score):"
+        )
+        parts = analyses.set_predictions(named, graphs, splits, screen, source, spec)
+        report.table(parts, "set_predictions")
+        for name, graph in graphs.items():
+            if main:
+                counts = analyses.by_measured_neighbours(results, graph, main[0])
+                report.say(f"{main[0]} by measured neighbours in {name}:")
+                report.table(counts, f"by_measured_neighbours_{name}")
+
+
+def _failures(report: _Report, results: pd.DataFrame) -> None:
+    report.head("What fell back")
+    one = results[results["metric"] == results["metric"].iloc[0]]
+    share = one.groupby("method", observed=True, sort=False)["fallback"].agg(["sum", "size"])
+    table = share.rename(columns={"sum": "fallbacks", "size": "answers"}).reset_index()
+    report.table(table, "fallbacks")
+    errors = results.loc[results["error"] != "", ["method", "seed", "fold", "error"]]
+    if len(errors):
+        report.say("Units that a method could not do (answered with the training mean):")
+        report.table(errors.drop_duplicates(), "errors")
+    seconds = results.groupby(["method", "seed", "fold"], observed=True)["seconds"].first()
+    per_fit = seconds.groupby("method", observed=True).mean()
+    report.say(
+        "Seconds per split (fit and predict): "
+        + ", ".join(f"{m} {s:.2f}" for m, s in per_fit.items())
+        + "."
+    )
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """provenance.json of a benchmark folder."""
+    found: dict[str, Any] = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    return found

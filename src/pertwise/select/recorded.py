@@ -1,0 +1,140 @@
+"""`RecordedSelector`: neighbour lists that somebody named earlier, read from a file."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pertwise.errors import InputError
+from pertwise.select.base import Pick, Query, Repair, Selection
+from pertwise.select.closed_list import ClosedList, Resolver, checked_candidates
+
+Answer = tuple[tuple[str, ...], str]
+
+
+def read_recorded(path: str | os.PathLike[str]) -> tuple[dict[str, Answer], dict[str, Any]]:
+    """Recorded neighbour lists and what the file says about their origin.
+
+    Two layouts are read, plain or gzipped: one JSON object with ``folds``, each holding ``answers``
+    (name -> {kNN: [...], reason}) or ``answers`` directly; or JSON lines with ``subject`` (or
+    ``drug``/``gene``), ``neighbours`` (or ``kNN``) and optionally ``reason``.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        Names the file (and line) that cannot be read, or a subject answered twice.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"no such file: {file}")
+    raw = file.read_bytes()
+    try:
+        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read: {error}") from error
+    answers: dict[str, Answer] = {}
+    origin: dict[str, Any] = {}
+    try:
+        whole = json.loads(text)
+    except json.JSONDecodeError:
+        whole = None
+    if isinstance(whole, dict) and ("folds" in whole or "answers" in whole):
+        origin = {k: v for k, v in whole.items() if k not in ("folds", "answers")}
+        for part in whole.get("folds", [whole]):
+            for subject, answer in part["answers"].items():
+                _add(answers, file, subject, answer)
+        return answers, origin
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{file} line {number} is not JSON: {error}") from error
+        subject = next((row[k] for k in ("subject", "gene", "drug") if k in row), None)
+        if subject is None:
+            raise InputError(f"{file} line {number} has no subject, gene or drug")
+        _add(answers, file, str(subject), row)
+    return answers, origin
+
+
+def _add(answers: dict[str, Answer], file: Path, subject: str, answer: Mapping[str, Any]) -> None:
+    if subject in answers:
+        raise InputError(f"{file} answers {subject!r} twice; keep one answer for each subject")
+    found = answer.get("neighbours", answer.get("kNN"))
+    if not isinstance(found, list):
+        raise InputError(f"{file}: the answer for {subject!r} has no list 'neighbours' or 'kNN'")
+    answers[subject] = (tuple(map(str, found)), str(answer.get("reason", "")))
+
+
+class RecordedSelector:
+    """Replays recorded neighbour lists, restricted to the candidates at hand.
+
+    The lists are whatever the file holds, for example the answers of a language model given once;
+    `source` names them, and nothing here pretends to be a model.
+
+    Parameters
+    ----------
+    answers
+        subject -> (names, best first; reason).
+    source
+        Who named them, for tables and pages.
+    """
+
+    #: Asking costs nothing, so a predictor may ask about training items to tune itself.
+    cheap = True
+
+    def __init__(
+        self,
+        answers: Mapping[str, Answer],
+        *,
+        source: str,
+        resolve: Resolver | None = None,
+        name: str = "recorded",
+    ) -> None:
+        self.answers = dict(answers)
+        self.source = source
+        self.name = name
+        self._resolve = resolve
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        source: str | None = None,
+        resolve: Resolver | None = None,
+        name: str = "recorded",
+    ) -> RecordedSelector:
+        """Read a file of recorded answers (`read_recorded`)."""
+        answers, origin = read_recorded(path)
+        said = source or str(origin.get("model", "")) or Path(path).name
+        return cls(answers, source=f"recorded answers: {said}", resolve=resolve, name=name)
+
+    def select(self, query: Query, candidates: Sequence[str], n: int) -> Selection:
+        """The recorded names that are candidates, in their order, at most `n`.
+
+        Raises
+        ------
+        pertwise.errors.InputError
+            If the list is empty or repeats a name, or `n` < 1.
+        """
+        items = checked_candidates(candidates, n)
+        subject = query.subject or ""
+        if subject not in self.answers:
+            missing = Repair("too_few", subject, "no recorded answer for this subject")
+            return Selection((), self.source, (missing,))
+        names, reason = self.answers[subject]
+        pool = ClosedList(sorted(items), self._resolve, query.subject)
+        checked = pool.check(names, n_min=1, n_max=n)
+        picks = tuple(
+            Pick(item, reason or f"named number {position + 1}", 1.0 / (rank + 1))
+            for rank, (item, position) in enumerate(
+                zip(checked.items, checked.positions, strict=True)
+            )
+        )
+        return Selection(picks, self.source, checked.repairs)

@@ -1,0 +1,144 @@
+"""`SimilaritySelector`: what every selector that scores pairs of items by a number shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pertwise.errors import InputError
+from pertwise.select.base import Pick, Query, Repair, Selection
+from pertwise.select.closed_list import checked_candidates
+
+Floats = NDArray[np.float64]
+#: Combinations such as "A+B" are taken apart at this sign (see `pertwise.screen`).
+JOIN = "+"
+
+
+def strongest(scores: Floats, n: int, order: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
+    """Positions of the at most `n` largest positive scores, best first.
+
+    Parameters
+    ----------
+    scores
+        (n_items,); NaN, zero and negative scores are never chosen.
+    order
+        (n_items,) rank of each item that decides between equal scores (smaller first), so that the
+        answer does not depend on the order of the items; position by default.
+    """
+    usable = np.flatnonzero(scores > 0)
+    if n < len(usable):
+        # argpartition may cut through equal scores, so everything at the border is kept until the
+        # tie rule has decided.
+        border = -np.partition(-scores[usable], n - 1)[n - 1]
+        usable = usable[scores[usable] >= border]
+    tie = usable if order is None else order[usable]
+    return np.asarray(usable[np.lexsort((tie, -scores[usable]))][:n], dtype=np.intp)
+
+
+def mean_over_parts(
+    score: Callable[[Sequence[str], Sequence[str]], Floats],
+    subjects: Sequence[str],
+    candidates: Sequence[str],
+) -> Floats:
+    """Scores of combinations "A+B" as the mean over the pairs of their parts.
+
+    `score` knows single genes only. Returns (n_subjects, n_candidates).
+    """
+    if not any(JOIN in name for name in (*subjects, *candidates)):
+        return score(subjects, candidates)
+    rows, row_mean = _parts(subjects)
+    columns, column_mean = _parts(candidates)
+    return np.asarray(row_mean @ score(rows, columns) @ column_mean.T)
+
+
+def _parts(names: Sequence[str]) -> tuple[list[str], Floats]:
+    parts = [n.split(JOIN) for n in names]
+    singles = sorted({p for group in parts for p in group})
+    place = {s: i for i, s in enumerate(singles)}
+    weights = np.zeros((len(names), len(singles)))
+    for i, group in enumerate(parts):
+        for p in group:
+            weights[i, place[p]] += 1.0 / len(group)
+    return singles, weights
+
+
+class SimilaritySelector:
+    """Chooses the most similar candidates; a subclass says how similar (`similarity`).
+
+    Candidates with no positive similarity are never picked: an empty selection says that nothing
+    is known about the subject, and the predictor then states its fallback.
+
+    Parameters
+    ----------
+    max_neighbours
+        Picks are limited to this many, whatever `select` is asked for.
+    weighted
+        False gives every pick the score 1 (they are still chosen by weight).
+    """
+
+    name: str = "similarity"
+    #: Asking costs nothing, so a predictor may ask about training items to tune itself.
+    cheap: bool = True
+
+    def __init__(self, max_neighbours: int = 20, weighted: bool = True) -> None:
+        if max_neighbours < 1:
+            raise InputError(f"max_neighbours must be at least 1, got {max_neighbours}")
+        self.max_neighbours = max_neighbours
+        self.weighted = weighted
+
+    def similarity(self, subjects: Sequence[str], candidates: Sequence[str]) -> Floats:
+        """(n_subjects, n_candidates), larger = more alike; not positive = unrelated."""
+        raise NotImplementedError
+
+    def evidence(self, subject: str, candidate: str) -> tuple[str, ...]:
+        """Short facts behind one pick; none by default."""
+        return ()
+
+    def settings(self) -> Mapping[str, Any]:
+        """JSON-able settings for the provenance of a selection."""
+        return {"max_neighbours": self.max_neighbours, "weighted": self.weighted}
+
+    def select(self, query: Query, candidates: Sequence[str], n: int) -> Selection:
+        """The at most `n` candidates most similar to `query.subject`.
+
+        Raises
+        ------
+        pertwise.errors.InputError
+            If the list is empty or repeats a name, `n` < 1, or the query has no subject.
+        """
+        items = checked_candidates(candidates, n)
+        if query.subject is None:
+            raise InputError(f"the selector {self.name!r} needs a subject to find neighbours of")
+        subject = query.subject
+        scores = self.similarity([subject], items)[0].astype(np.float64)
+        repairs = []
+        if subject in items:
+            scores[items.index(subject)] = np.nan
+            repairs.append(Repair("query_itself", subject, "left out of the candidates"))
+        chosen = strongest(scores, min(n, self.max_neighbours), name_order(items))
+        picks = []
+        for i in chosen:
+            facts = self.evidence(subject, items[i])
+            reason = "; ".join(facts) or f"{self.name} {scores[i]:.3f}"
+            score = float(scores[i]) if self.weighted else 1.0
+            picks.append(Pick(items[i], reason, score, facts))
+        if not picks:
+            repairs.append(Repair("too_few", subject, f"{self.name} knows no related candidate"))
+        return Selection(
+            tuple(picks),
+            self.name,
+            tuple(repairs),
+            pd.Series(np.nan_to_num(scores), index=list(items)),
+            dict(self.settings()),
+        )
+
+
+def name_order(names: Sequence[str]) -> NDArray[np.intp]:
+    """Rank of each name in alphabetical order: the tie rule of every numeric selector."""
+    order = np.empty(len(names), dtype=np.intp)
+    order[np.argsort(np.asarray(names, dtype=object))] = np.arange(len(names))
+    return order
