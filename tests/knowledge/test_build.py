@@ -376,6 +376,7 @@ def test_a_killed_build_leaves_no_folder_that_opens(tmp_path):
     assert not (tmp_path / "k").exists()
     build_knowledge([tmp_path / "s.gmt"], tmp_path / "k")
     assert Knowledge.open(tmp_path / "k").pathway_names() == ("SET",)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["k", "s.gmt"]
 
 
 def test_a_fetched_file_that_changed_is_refused(tmp_path):

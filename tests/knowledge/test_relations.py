@@ -79,6 +79,13 @@ def test_equal_links_go_to_the_module_with_most_of_them():
     assert touch.n_touched.tolist() == [3, 0]
 
 
+def test_a_hair_of_strength_does_not_outweigh_the_module():
+    links = np.array([[0.999, 0.96, 0.97], [0.999, 0.90, 0.90]], dtype=np.float32)
+    touch = strongest_links(links, np.array([0, 1, 1]), 2)
+    assert touch.member.tolist() == [2, 0]
+    assert touch.strength.tolist() == [np.float32(0.97), np.float32(0.999)]
+
+
 @given(
     st.lists(
         st.lists(st.sampled_from([0.0, 0.4, 0.9]), min_size=3, max_size=3), min_size=1, max_size=6

@@ -70,53 +70,41 @@ def info(folder: Annotated[Path, typer.Argument(help="Knowledge folder.")]) -> N
 
 
 def _describe(knowledge: Knowledge) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     manifest = knowledge.manifest
-    console = Console(width=None, soft_wrap=False)
-    label = f" [{manifest['label']}]" if manifest["label"] else ""
-    console.print(
-        f"knowledge {knowledge.path}{label}, format {manifest['format_version']}, built "
-        f"{manifest['built']}, fingerprint {knowledge.fingerprint()}",
-        markup=False,
-        highlight=False,
+    label = f" [{knowledge.label}]" if knowledge.label else ""
+    typer.echo(
+        f"knowledge {knowledge.path}{label}: format {manifest['format_version']}, built "
+        f"{manifest['built']}, fingerprint {knowledge.fingerprint()}"
     )
-    tables = Table("table", "rows", "from", "version or date", "licence", "screen?")
+    typer.echo("tables:")
     for name, entry in manifest["tables"].items():
-        sources = [manifest["sources"][s] for s in entry["sources"]]
-        dates = dict.fromkeys(s["version"] or s["date"] or s["file_date"] for s in sources)
-        tables.add_row(
-            name,
-            f"{entry['rows']:,}",
-            ", ".join(dict.fromkeys(s["title"] for s in sources)),
-            ", ".join(d for d in dates if d),
-            entry["licence"],
-            "yes" if entry["from_screen"] else "no",
-        )
+        screen = "  (partly from perturbation screens)" if entry["from_screen"] else ""
+        typer.echo(f"  {name:<18} {entry['rows']:>8,} rows{screen}")
     for name, entry in manifest["embeddings"].items():
-        tables.add_row(
-            f"embedding {name}",
-            f"{entry['n_genes']:,} x {entry['dim']}",
-            entry["title"],
-            entry["date"],
-            entry["licence"],
-            "yes" if entry["from_screen"] else "no",
+        screen = "  (from perturbation screens)" if entry["from_screen"] else ""
+        typer.echo(f"  embedding {name}: {entry['n_genes']:,} genes x {entry['dim']}{screen}")
+    typer.echo("sources:")
+    for entry in manifest["sources"].values():
+        if not entry["file"]:
+            continue
+        when = entry["version"] or entry["date"] or f"file of {entry['file_date']}"
+        screen = ", from a perturbation screen" if entry["from_screen"] else ""
+        typer.echo(
+            f"  {entry['file']}: {entry['title']}, {when}, {entry['licence']}{screen}, "
+            f"sha256 {entry['sha256'][:12]}"
         )
-    console.print(tables)
-    console.print(f"graphs: {', '.join(knowledge.graph_names()) or 'none'}", highlight=False)
+    typer.echo(f"graphs: {', '.join(knowledge.graph_names()) or 'none'}")
     for name, how in manifest["unavailable"].items():
-        console.print(f"not in it: {name} (needs {how})", markup=False, highlight=False)
+        typer.echo(f"not in it: {name} (needs {how})")
     for name, counts in manifest["unresolved_names"].items():
         shown = ", ".join(counts["examples"][:4])
-        console.print(
-            f"left out of {name}: {counts.get('rows', 0)} rows with names that are no gene here "
-            f"({shown} ...)",
-            markup=False,
-            highlight=False,
+        more = ", ..." if counts["names"] > 4 else ""
+        typer.echo(
+            f"left out of {name}: {counts['rows']} rows with {counts['names']} unknown or "
+            f"ambiguous names ({shown}{more})"
         )
     if manifest["ignored_files"]:
-        console.print(f"files not recognised: {', '.join(manifest['ignored_files'])}", markup=False)
+        typer.echo(f"files not recognised: {', '.join(manifest['ignored_files'])}")
 
 
 @app.command()

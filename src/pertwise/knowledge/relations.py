@@ -12,6 +12,8 @@ from pertwise.knowledge.layout import DIRECTED, UNDIRECTED
 from pertwise.knowledge.types import Graph, Pathway, Relation, RelationKind
 
 _CHUNK = 2_000
+#: Difference in strength (0..1) that does not matter.
+NEAR = 0.05
 _Part = tuple[str, NDArray[np.float32], NDArray[np.float32]]
 
 
@@ -48,21 +50,29 @@ def strongest_links(
 
     Notes
     -----
-    Among links of equal strength the member wins whose module this gene has most links to (the
-    rest module last), then the lower index: most directed edges have the same strength, and the
-    module is what the reader is told.
+    Links within `NEAR` of a gene's strongest count as equally strong: among them the member wins
+    whose module this gene has most links to (the rest module last), then the stronger link, then
+    the lower index. Most directed edges have the same strength, STRING scores of 998 and 999 say
+    the same, and the module is what the reader is told.
     """
+    if not links.shape[1]:
+        empty = np.zeros(len(links))
+        return Touch(empty.astype(np.int64) - 1, empty.astype(np.float32), empty.astype(np.int64))
     linked = links > 0
     per_module = np.zeros((links.shape[0], n_modules + 1), dtype=np.float32)
     for m in range(n_modules):
         per_module[:, m] = linked[:, module_of == m].sum(axis=1)
     support = np.where(module_of[None, :] >= 0, per_module[:, module_of], 0.0)
-    rank = np.where(linked, links.astype(np.float64) * 1e6 + support, -1.0)
-    member = rank.argmax(axis=1).astype(np.int64) if links.shape[1] else np.zeros(len(links), int)
+    top = links.max(axis=1, initial=0.0)
+    near = linked & (links >= top[:, None] - NEAR)
+    # Support is a whole number and strength at most 1: half of it cannot outweigh one more link.
+    rank = np.where(near, support + 0.5 * links, -1.0)
+    member = rank.argmax(axis=1).astype(np.int64)
     n_touched = linked.sum(axis=1).astype(np.int64)
     none = n_touched == 0
     member[none] = -1
-    strength = links.max(axis=1, initial=0.0).astype(np.float32)
+    chosen = np.take_along_axis(links, np.maximum(member, 0)[:, None], axis=1)[:, 0]
+    strength = np.where(none, 0.0, chosen).astype(np.float32)
     return Touch(member, strength, n_touched)
 
 
