@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pertwise.llm.answers import EditAnswer, JudgeAnswer, PicksAnswer
@@ -103,6 +103,7 @@ json_text = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(st.lists(st.dictionaries(st.text(max_size=5), json_text), min_size=1, max_size=4))
 def test_every_object_between_prose_is_found(objects):
     text = "prose ".join(json.dumps(o) + "\n" for o in objects)

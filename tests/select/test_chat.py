@@ -15,11 +15,11 @@ from scripted_llm import (
 )
 
 from pertwise.errors import InputError
-from pertwise.knowledge.types import GeneCard, GoTerm, Pathway, Relation
+from pertwise.knowledge.types import GeneCard, GoTerm, Pathway, Relation, Resolution
 from pertwise.llm import open_chat
 from pertwise.select import Pick, Query, RandomSelector, Selection
 from pertwise.select.acquisition_chat import Show, acquisition_selector, candidate_facts
-from pertwise.select.chat import masker
+from pertwise.select.chat import knowledge_resolver, masker
 from pertwise.select.edit import EditSelector
 from pertwise.select.similar_chat import (
     CELL_LINES,
@@ -267,6 +267,35 @@ def test_a_gene_without_neighbours_can_be_given_some():
     assert chosen.items == ("GENE05",)
 
 
+def test_chat_selectors_inside_chat_selectors():
+    def script(asked):
+        return edits(["GENE05"]) if "<neighbours>" in asked.first else first_alphabetical(asked)
+
+    with ScriptedServer(script) as server:
+        chat = open_chat(server.openai())
+        selector = EditSelector(
+            langpert_selector(chat), chat, max_candidates=3, prefilter=langpert_selector(chat)
+        )
+        assert "GENE05" in selector.select(Query("X"), GENES, 20).items
+        never = open_chat("m@http://127.0.0.1:9/v1", attempts=1)
+        backed = langpert_selector(never, fallback=langpert_selector(chat))
+        assert backed.select(Query("X"), GENES, 5).items == tuple(GENES[:5])
+
+
+def test_a_blocking_chat_call_inside_an_asynchronous_one_is_an_error_not_a_hang():
+    class Wrapper:
+        name = "wrapper"
+
+        def select(self, query, candidates, n):
+            return langpert_selector(chat).select(query, candidates, n)
+
+    with ScriptedServer() as server:
+        chat = open_chat(server.openai())
+        selector = EditSelector(Wrapper(), chat)
+        with pytest.raises(RuntimeError, match="aselect"):
+            selector.select(Query("X"), GENES, 5)
+
+
 # -- acquisition -----------------------------------------------------------------------------
 
 PATHWAY = Pathway(
@@ -360,6 +389,22 @@ def test_anonymised_symbols(scripted_llm):
     # The code tells nothing of the alphabet: numbers follow the shuffled order.
     assert listed(asked.first) == codes
     assert chosen.items != tuple(GENES[:4])
+
+
+def test_knowledge_resolver_looks_each_name_up_once():
+    class Known:
+        def __init__(self):
+            self.asked = []
+
+        def resolve(self, names):
+            self.asked += names
+            return Resolution({n: "AARS1" for n in names if n.startswith("AARS")}, ("NOPE",))
+
+    known = Known()
+    resolve = knowledge_resolver(known)
+    for _ in range(2):
+        assert resolve(["AARS", "NOPE", "AARS1"]) == {"AARS": "AARS1", "AARS1": "AARS1"}
+    assert known.asked == ["AARS", "NOPE", "AARS1"]
 
 
 def test_masker_replaces_whole_names_only():

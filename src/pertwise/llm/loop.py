@@ -21,6 +21,11 @@ class _Background:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
+        self._thread: threading.Thread | None = None
+
+    def is_here(self) -> bool:
+        """Whether the caller runs on the loop's own thread."""
+        return self._pid == os.getpid() and threading.current_thread() is self._thread
 
     def loop(self) -> asyncio.AbstractEventLoop:
         if self._pid != os.getpid():
@@ -29,9 +34,10 @@ class _Background:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(
+                self._thread = threading.Thread(
                     target=self._loop.run_forever, name="pertwise-chat", daemon=True
-                ).start()
+                )
+                self._thread.start()
             return self._loop
 
 
@@ -44,7 +50,19 @@ def submit(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
 
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end from synchronous code (a notebook's running loop included)."""
+    """Run a coroutine to its end from synchronous code (a notebook's running loop included).
+
+    Raises
+    ------
+    RuntimeError
+        When called by code that itself runs on the background loop: waiting there would never end.
+    """
+    if _background.is_here():
+        coroutine.close()
+        raise RuntimeError(
+            "a synchronous chat call inside an asynchronous one: await its asynchronous form "
+            "(`aselect`, `complete`) instead"
+        )
     future = submit(coroutine)
     try:
         return future.result()

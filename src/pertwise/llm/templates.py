@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
 from importlib import resources
@@ -53,11 +54,8 @@ class PromptTemplate:
         """
         import jinja2
 
-        environment = jinja2.Environment(
-            undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
-        )
         try:
-            template = environment.from_string(self.text)
+            template = _compiled(self.text)
             if "user" not in template.blocks:
                 raise InputError(f"prompt {self.name}: there is no {{% block user %}}")
             parts = {}
@@ -77,6 +75,16 @@ class PromptTemplate:
             for role, content in roles
             if content
         )
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(text: str) -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
+    return environment.from_string(text)
 
 
 def load_prompt(name_or_path: str | os.PathLike[str]) -> PromptTemplate:

@@ -15,6 +15,7 @@ from pertwise.llm.templates import load_prompt
 from pertwise.select.base import Query, Selector
 from pertwise.select.chat import ChatSelector, RandomSelector, masker
 from pertwise.select.closed_list import Resolver
+from pertwise.select.similar_chat import cell_line_text
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ def acquisition_selector(
         n_modules = len(pathway.modules) if pathway is not None else 0
         wanted = n_modules_min if n_modules_min is not None else max(2, (n_modules + 1) // 2)
         return {
+            "context_text": cell_line_text(query.context or "", query.context_text),
             "objective": say(objective),
             "round": round,
             "acquired": [say(a) for a in acquired],

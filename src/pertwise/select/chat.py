@@ -34,6 +34,17 @@ def seed_for(seed: int, *parts: str | None) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+async def ask_selector(
+    selector: Selector, query: Query, candidates: Sequence[str], n: int
+) -> Selection:
+    """Ask any selector from asynchronous code; a chat selector is awaited, not blocked on."""
+    asynchronous = getattr(selector, "aselect", None)
+    if asynchronous is not None:
+        chosen: Selection = await asynchronous(query, candidates, n)
+        return chosen
+    return selector.select(query, candidates, n)
+
+
 @dataclass(frozen=True)
 class RandomSelector:
     """Seeded random picks; the same question gets the same picks, in any candidate order."""
@@ -141,7 +152,7 @@ class ChatSelector:
         pertwise.llm.FatalChatError, pertwise.errors.BudgetError, pertwise.errors.ReplayMissError
             The run must stop; see `pertwise.llm.converse`.
         """
-        ask = self._prepare(query, candidates, n)
+        ask = await self._prepare(query, candidates, n)
         if ask is None:
             only = "the only candidate is the query itself"
             return Selection(
@@ -156,16 +167,16 @@ class ChatSelector:
             json_schema=ask.schema,
             replicate=self.replicate,
         )
-        return self._selection(query, candidates, ask, talk)
+        return await self._selection(query, candidates, ask, talk)
 
     def first_request(self, query: Query, candidates: Sequence[str], n: int) -> ChatRequest | None:
         """The first request of a question, for cost estimates and dry runs."""
-        ask = self._prepare(query, candidates, n)
+        ask = run_sync(self._prepare(query, candidates, n))
         return None if ask is None else ask.request
 
     # -- the question ----------------------------------------------------------------------
 
-    def _prepare(self, query: Query, candidates: Sequence[str], n: int) -> _Ask | None:
+    async def _prepare(self, query: Query, candidates: Sequence[str], n: int) -> _Ask | None:
         # Sorted first: the prompt must depend on the set and the seed, not on the given order.
         pool = sorted(checked_candidates(candidates, n))
         resolve = None if self.anonymise else self.resolve
@@ -175,7 +186,7 @@ class ChatSelector:
             return None
         seed = seed_for(self.seed, self.name, query.subject, query.context)
         rng = np.random.default_rng(seed)
-        kept, cut = self._cut(query, allowed, rng)
+        kept, cut = await self._cut(query, allowed, rng)
         shown = tuple(kept[i] for i in rng.permutation(len(kept)))
         codes = {}
         if self.anonymise:
@@ -226,7 +237,7 @@ class ChatSelector:
             },
         )
 
-    def _cut(
+    async def _cut(
         self, query: Query, allowed: list[str], rng: np.random.Generator
     ) -> tuple[list[str], str]:
         limit = self.max_candidates
@@ -237,7 +248,7 @@ class ChatSelector:
                 f"{len(allowed)} candidates, but at most {limit} may be shown: give a prefilter "
                 "(any selector) or raise max_candidates"
             )
-        first = list(self.prefilter.select(query, allowed, limit).items)
+        first = list((await ask_selector(self.prefilter, query, allowed, limit)).items)
         rest = sorted(set(allowed) - set(first))
         extra = [rest[i] for i in rng.permutation(len(rest))[: limit - len(first)]]
         cut = f"{limit} of {len(allowed)}: {len(first)} preselected by {self.prefilter.name}"
@@ -256,7 +267,7 @@ class ChatSelector:
                 problem = f"these picks have no reason of their own: {', '.join(lacking[:20])}"
         return checked, problem
 
-    def _selection(
+    async def _selection(
         self,
         query: Query,
         candidates: Sequence[str],
@@ -292,7 +303,7 @@ class ChatSelector:
                 repairs.append(Repair("too_few", "", few))
             if from_model == 0 or self.on_short == "fill":
                 fallback = True
-                picks, repair = self._fill(query, candidates, ask, picks)
+                picks, repair = await self._fill(query, candidates, ask, picks)
                 repairs.append(repair)
         provenance = {
             **ask.provenance,
@@ -319,7 +330,7 @@ class ChatSelector:
                 repairs.append(Repair(kind, "", turn.problem + then))
         return repairs
 
-    def _fill(
+    async def _fill(
         self, query: Query, candidates: Sequence[str], ask: _Ask, picks: dict[str, Pick]
     ) -> tuple[dict[str, Pick], Repair]:
         if self.fallback is None:
@@ -329,7 +340,7 @@ class ChatSelector:
         wanted = ask.n_max - len(picks)
         filled = dict(picks)
         if rest:
-            chosen = self.fallback.select(query, rest, wanted)
+            chosen = await ask_selector(self.fallback, query, rest, wanted)
             for pick in chosen.picks:
                 filled[pick.item] = Pick(
                     pick.item,
@@ -380,5 +391,14 @@ def masker(codes: Mapping[str, str]) -> Callable[[str], str]:
 
 
 def knowledge_resolver(knowledge: Any) -> Resolver:
-    """Alias resolver from an opened `Knowledge`."""
-    return lambda names: knowledge.resolve(list(names)).approved
+    """Alias resolver from an opened `Knowledge`; remembers what it has looked up."""
+    seen: dict[str, str | None] = {}
+
+    def resolve(names: Sequence[str]) -> dict[str, str]:
+        new = [n for n in names if n not in seen]
+        if new:
+            approved = knowledge.resolve(new).approved
+            seen.update({n: approved.get(n) for n in new})
+        return {n: a for n in names if (a := seen[n]) is not None}
+
+    return resolve

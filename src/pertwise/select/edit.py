@@ -14,7 +14,7 @@ from pertwise.llm.converse import Conversation, converse
 from pertwise.llm.loop import run_many, run_sync
 from pertwise.llm.templates import PromptTemplate, load_prompt
 from pertwise.select.base import Pick, Query, Repair, Selection, Selector
-from pertwise.select.chat import seed_for
+from pertwise.select.chat import ask_selector, seed_for
 from pertwise.select.closed_list import ClosedList, Resolver, checked_candidates
 from pertwise.select.similar_chat import cell_line_text
 
@@ -84,8 +84,8 @@ class EditSelector:
         if not pool.items:
             nothing = Repair("query_itself", str(query.subject), "the only candidate is the query")
             return Selection((), self.source, (nothing,), fallback=True)
-        before = self.base.select(query, pool.items, n)
-        request, schema, provenance = self._question(query, pool, before)
+        before = await ask_selector(self.base, query, pool.items, n)
+        request, schema, provenance = await self._question(query, pool, before)
         talk = await converse(
             self.chat,
             request.messages,
@@ -113,7 +113,7 @@ class EditSelector:
         provenance["removed"] = sorted(kept - {p.item for p in picks})
         return Selection(picks, self.source, tuple(repairs), None, provenance)
 
-    def _question(
+    async def _question(
         self, query: Query, pool: ClosedList, before: Selection
     ) -> tuple[ChatRequest, dict[str, Any], dict[str, Any]]:
         neighbours = set(before.items)
@@ -124,7 +124,8 @@ class EditSelector:
         if self.max_candidates is not None and len(others) > self.max_candidates:
             n_all, limit = len(others), self.max_candidates
             if self.prefilter is not None:
-                others = sorted(self.prefilter.select(query, others, limit).items)
+                first = await ask_selector(self.prefilter, query, others, limit)
+                others = sorted(first.items)
                 cut = f"{len(others)} of {n_all}, preselected by {self.prefilter.name}"
             else:
                 others = sorted(others[i] for i in rng.permutation(n_all)[:limit])
