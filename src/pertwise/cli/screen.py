@@ -152,11 +152,24 @@ def pseudobulk(
     skip_uncontrolled: Annotated[
         bool, typer.Option("--skip-uncontrolled", help="Leave out contexts without controls.")
     ] = False,
+    gene_table: Annotated[
+        Text, typer.Option(help="Table of gene tokens (parquet files of Tahoe-100M).")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Local processes (more than 1 needs dask).")] = 1,
+    dask: Annotated[Text, typer.Option(help="Address of a dask scheduler (tcp://...).")] = None,
+    workdir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of partial sums, for resuming; default: OUT.h5ad.parts"),
+    ] = None,
+    rows_per_task: Annotated[int, typer.Option(help="Cells of one resumable task.")] = 250_000,
 ) -> None:
-    """Average the cells of each perturbation and subtract matched controls."""
+    """Average the cells of each perturbation and subtract matched controls.
+
+    Run again after a kill with the same arguments, it continues from the partial sums.
+    """
     from pertwise.errors import InputError
     from pertwise.screen import PseudobulkSettings
-    from pertwise.screen.pseudobulk import pseudobulk as run
+    from pertwise.screen.shards import pseudobulk_shards
 
     if len(files) < 2:
         raise InputError("give the file(s) of cells and, last, the h5ad file to write")
@@ -177,8 +190,16 @@ def pseudobulk(
         skip_uncontrolled=skip_uncontrolled,
         layer=layer,
         feature_key=feature_key,
+        gene_table=gene_table,
     )
-    screen = run(sources, settings)
+    screen = pseudobulk_shards(
+        sources,
+        settings,
+        workdir=workdir or out.with_name(out.name + ".parts"),
+        workers=workers,
+        dask=dask,
+        rows_per_task=rows_per_task,
+    )
     screen.save(out)
     typer.echo(screen.meta["layout"])
     typer.echo(f"values: {screen.meta['scale']} ({screen.meta['scale_evidence']})")
