@@ -131,3 +131,19 @@ def test_learning_curve_area_by_hand():
         m.learning_curve_area([0, 0], [1, 1])
     with pytest.raises(InputError, match="equally many"):
         m.learning_curve_area([0, 1], [1])
+
+
+def test_blocks_of_rows_change_nothing(monkeypatch):
+    rng = np.random.default_rng(0)
+    t, p, mask = rng.normal(size=(11, 7)), rng.normal(size=(11, 7)), rng.random((11, 7)) < 0.8
+    reference = rng.normal(size=(11, 7))
+    kernels = (m.mse, m.mae, m.squared_error, m.cosine, m.pearson_delta, m.direction_accuracy,
+               m.regression_slope, m.r_squared)  # fmt: skip
+    whole = [k(t, p, mask) for k in kernels]
+    whole += [m.pearson_reference(t, p, r, mask=mask) for r in (reference, reference[0])]
+    monkeypatch.setattr(m, "ROWS", 4)
+    parts = [k(t, p, mask) for k in kernels]
+    parts += [m.pearson_reference(t, p, r, mask=mask) for r in (reference, reference[0])]
+    np.testing.assert_array_equal(whole, parts)
+    with pytest.raises(InputError, match="mask has shape"):
+        m.mse(t, p, mask[:9])

@@ -15,7 +15,9 @@ Write t_f and p_f for truth and prediction of feature f, F for the set of featur
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +27,37 @@ from pertwise.errors import InputError
 Floats = NDArray[np.float64]
 #: A vector whose variation is below this share of its length is constant up to float32 rounding.
 FLAT = 1e-6
+
+
+#: Rows worked on at once: 256 x 5,000 float64 are 10 MB, small enough for the processor's cache.
+ROWS = 256
+Kernel = TypeVar("Kernel", bound=Callable[..., Floats])
+
+
+def _in_blocks(kernel: Kernel) -> Kernel:
+    """Run a row-by-row kernel over blocks of rows: same numbers, less memory, more cache hits."""
+
+    @functools.wraps(kernel)
+    def run(truth: ArrayLike, prediction: ArrayLike, *more: Any, **options: Any) -> Floats:
+        t, p = np.asarray(truth), np.asarray(prediction)
+        n = len(t) if t.ndim == 2 else 0
+        if n <= ROWS or p.shape != t.shape:
+            return kernel(t, p, *more, **options)
+
+        def part(value: Any, rows: slice) -> Any:
+            # A (d,) reference is shared by all rows; (n, d) arrays go block by block.
+            array = None if value is None else np.asarray(value)
+            return array[rows] if array is not None and array.ndim == 2 else value
+
+        out = []
+        for start in range(0, n, ROWS):
+            rows = slice(start, start + ROWS)
+            rest = [part(v, rows) for v in more]
+            named = {k: part(v, rows) for k, v in options.items()}
+            out.append(kernel(t[rows], p[rows], *rest, **named))
+        return np.concatenate(out)
+
+    return cast(Kernel, run)
 
 
 def prepare(
@@ -76,6 +109,7 @@ def _dot(a: Floats, b: Floats) -> Floats:
     return np.asarray(np.einsum("ij,ij->i", a, b))
 
 
+@_in_blocks
 def squared_error(truth: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = None) -> Floats:
     """Sum over F of (t_f - p_f)^2, scaled to all d features by d / \\|F\\| where some are NaN.
 
@@ -88,12 +122,14 @@ def squared_error(truth: ArrayLike, prediction: ArrayLike, mask: ArrayLike | Non
     return _ratio(_dot(t - p, t - p) * d, m.sum(axis=1), failed)
 
 
+@_in_blocks
 def mse(truth: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = None) -> Floats:
     """Mean squared error: (1 / \\|F\\|) * sum over F of (t_f - p_f)^2."""
     t, p, m, failed = prepare(truth, prediction, mask)
     return _ratio(_dot(t - p, t - p), m.sum(axis=1), failed)
 
 
+@_in_blocks
 def mae(truth: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = None) -> Floats:
     """Mean absolute error: (1 / \\|F\\|) * sum over F of \\|t_f - p_f\\|."""
     t, p, m, failed = prepare(truth, prediction, mask)
@@ -116,6 +152,7 @@ def _correlation(
     return np.clip(_ratio(_dot(a, b), norm_a * norm_b, failed | flat), -1.0, 1.0)
 
 
+@_in_blocks
 def pearson_delta(truth: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = None) -> Floats:
     """Pearson correlation over F of t and p, both deltas against the *control*.
 
@@ -127,6 +164,7 @@ def pearson_delta(truth: ArrayLike, prediction: ArrayLike, mask: ArrayLike | Non
     return _correlation(t, p, m, failed, np.sqrt(_dot(t, t)), np.sqrt(_dot(p, p)))
 
 
+@_in_blocks
 def pearson_reference(
     truth: ArrayLike, prediction: ArrayLike, reference: ArrayLike, mask: ArrayLike | None = None
 ) -> Floats:
@@ -148,6 +186,7 @@ def pearson_reference(
     return _correlation(t - ref, p - ref, m, failed, size_t, size_p)
 
 
+@_in_blocks
 def cosine(truth: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = None) -> Floats:
     """Cosine similarity over F: sum t_f p_f / (\\|\\|t\\|\\| \\|\\|p\\|\\|); NaN for a zero vector.
 
@@ -158,6 +197,7 @@ def cosine(truth: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = Non
     return np.clip(_ratio(_dot(t, p), norm, failed), -1.0, 1.0)
 
 
+@_in_blocks
 def direction_accuracy(
     truth: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = None
 ) -> Floats:
@@ -171,6 +211,7 @@ def direction_accuracy(
     return _ratio((changed & (np.sign(t) == np.sign(p))).sum(axis=1), changed.sum(axis=1), failed)
 
 
+@_in_blocks
 def regression_slope(
     truth: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = None
 ) -> Floats:
@@ -187,6 +228,7 @@ def regression_slope(
     return _ratio(_dot(a, b), squares, failed | flat)
 
 
+@_in_blocks
 def r_squared(truth: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = None) -> Floats:
     """Coefficient of determination over F: 1 - sum (t_f - p_f)^2 / sum (t_f - mean t)^2.
 
