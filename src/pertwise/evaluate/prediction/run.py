@@ -100,8 +100,10 @@ def open_inputs(config: PredictionConfig) -> Inputs:
         For unreadable files, or a transfer between screens that share no feature or only
         component names (PC1 of one file is not PC1 of another).
     """
+    from pertwise.screen import read_screen
+
     checksums = {config.screen: _checksum(config.screen)}
-    whole = _read_screen(config.screen)
+    whole = read_screen(config.screen)
     screen = one_context(whole, config.context, config.screen)
     source = screen
     if config.split.kind == "transfer":
@@ -109,7 +111,7 @@ def open_inputs(config: PredictionConfig) -> Inputs:
         origin = spec.source or config.screen
         if spec.source:
             checksums[spec.source] = _checksum(spec.source)
-        other = _read_screen(spec.source) if spec.source else whole
+        other = read_screen(spec.source) if spec.source else whole
         source = one_context(other, spec.source_context, origin)
         screen, source = _shared_features(screen, source, spec)
     knowledge = None
@@ -121,18 +123,6 @@ def open_inputs(config: PredictionConfig) -> Inputs:
     if config.split.folds_from:
         checksums[config.split.folds_from] = _checksum(config.split.folds_from)
     return Inputs(screen, source, knowledge, checksums)
-
-
-def _read_screen(path: str) -> Screen:
-    import pertwise.screen as room
-
-    reader = getattr(room, "read_screen", None)
-    if reader is None:
-        import anndata
-
-        return room.Screen.from_anndata(anndata.read_h5ad(path))
-    screen: Screen = reader(path)
-    return screen
 
 
 def _checksum(path: str) -> str:
