@@ -3,7 +3,8 @@
 import pytest
 
 from pertwise.errors import InputError, UnknownNameError
-from pertwise.evaluate.methods import BUILTIN, make_method
+from pertwise.evaluate.methods import make_method
+from pertwise.predict.catalogue import CATALOGUE
 
 OWN = """
 from pertwise.predict import TrainingMeanPredictor
@@ -26,8 +27,8 @@ def own(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("name", list(BUILTIN))
-def test_every_builtin_can_be_built(name):
+@pytest.mark.parametrize("name", list(CATALOGUE))
+def test_every_name_of_the_catalogue_can_be_built(name):
     method = make_method(name)
     assert method.label == name
     assert callable(method.build().fit)
