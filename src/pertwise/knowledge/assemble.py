@@ -1,4 +1,4 @@
-"""From parsed files to the tables of a folder: symbols first, then everything in approved symbols."""
+"""From parsed files to the tables of a folder: symbols first, then all else by them."""
 
 from __future__ import annotations
 
