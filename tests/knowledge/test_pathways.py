@@ -178,3 +178,10 @@ def test_ribosome_is_made_from_reactome_or_go(tmp_path):
     assert pathway.members == ("RPL11", "RPL5", "RPLP0", "RPS10", "RPS3")
     assert pathway.modules_from == "curated"
     assert pathway.modules["60S central protuberance and 5S RNP"] == ("RPL11", "RPL5")
+
+
+def test_what_half_of_all_genes_share_names_no_module(small):
+    """The root and "all process" cover every gene of this folder."""
+    for genes in (LEFT, RIGHT, [*LEFT[:4], *RIGHT[:4], "ALONE"]):
+        modules = small.pathway_from_genes("x", genes).modules
+        assert not {"biological_process", "all process"} & set(modules)

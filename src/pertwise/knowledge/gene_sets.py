@@ -18,6 +18,7 @@ from pertwise.knowledge.go import load_ontology, propagated
 from pertwise.knowledge.layout import UNDIRECTED
 from pertwise.knowledge.modules import TermTable, compute_modules
 from pertwise.knowledge.networks import load_graph, missing_for, set_matrix
+from pertwise.knowledge.ontology import UNINFORMATIVE
 from pertwise.knowledge.tables import Tables
 from pertwise.knowledge.types import Pathway
 
@@ -118,7 +119,10 @@ def _term_table(tables: Tables, members: Sequence[str]) -> TermTable | None:
     if tables.has("go_terms", "gene_go"):
         genes, full = propagated(tables)
         go = load_ontology(tables)
-        use = np.flatnonzero((go.n_genes >= 3) & (go.n_genes <= BROAD_NAME))
+        # A term that half of all genes carry (the roots, in a small folder) names nothing.
+        broad = min(BROAD_NAME, len(genes) // 2)
+        roots = np.isin(go.ids, sorted(UNINFORMATIVE))
+        use = np.flatnonzero((go.n_genes >= 3) & (go.n_genes <= broad) & ~roots)
         blocks.append(kernels.take_rows(full[:, use], genes, members))
         names.extend(go.names[i] for i in use)
         counts.append(go.n_genes[use])
