@@ -33,7 +33,10 @@ class FakeKnowledge(Knowledge):
 
     @property
     def manifest(self):
-        return {"simulated": self._simulated, "tables": {"edges_string": {"from_screen": False}}}
+        return {
+            "label": "simulated" if self._simulated else "",
+            "tables": {"edges_string": {"from_screen": False}},
+        }
 
     def fingerprint(self):
         return "fake0123"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from pertwise.acquire.common import Floats, best_first, tie_order
 from pertwise.acquire.panel import ModuleCoverage, NearMiss
@@ -155,12 +156,18 @@ def plane(rows: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def nearest_pick(
-    embedding: NDArray[np.float32], picked: Sequence[int]
+    embedding: NDArray[np.float32], picked: Sequence[int], neighbours: csr_matrix | None = None
 ) -> tuple[NDArray[np.int64], Floats]:
-    """Most similar pick (its place in `picked`) of every row and the cosine; -1 for the picks."""
+    """Most similar pick (its place in `picked`) of every row and how similar; -1 for the picks.
+
+    Similarity = max(cosine of the (n, k) unit rows, weight of the graph edge).
+    """
     if not len(picked):
         return np.full(len(embedding), -1), np.zeros(len(embedding))
     cosine = np.asarray(embedding @ embedding[list(picked)].T, dtype=np.float64)
+    if neighbours is not None:
+        edges = neighbours[: len(embedding)][:, list(picked)].toarray()
+        cosine = np.maximum(cosine, edges)
     near = cosine.argmax(axis=1).astype(np.int64)
     value = cosine[np.arange(len(cosine)), near]
     near[value <= 0] = -1

@@ -45,17 +45,19 @@ RELATION_WORDS = {
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of the four terms of `greedy_panel`."""
+    """Weights of `greedy_panel`; `redundancy` in [0, 1] is the share a perfect copy loses."""
 
     uncertainty: float = 1.0
     relation: float = 1.0
     module: float = 0.5
-    redundancy: float = 0.7
+    redundancy: float = 1.0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if not value >= 0:
                 raise InputError(f"weight {name!r} must be >= 0, got {value}")
+        if self.redundancy > 1:
+            raise InputError(f"weight 'redundancy' must be <= 1, got {self.redundancy}")
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ class PanelSteps:
     gain
         (n_candidates,) when chosen, or after the last pick.
     terms
-        (n_candidates, 4) weighted uncertainty, relation, module and (negative) redundancy behind
-        `gain`.
+        (n_candidates, 4) behind `gain`: weighted uncertainty, relation and module, and the
+        redundancy D.
     nearest
         (n_candidates,) position of the most similar acquired or chosen item (candidates first,
         then acquired), -1 when none.
@@ -97,7 +99,7 @@ def greedy_panel(
 ) -> PanelSteps:
     """Greedy choice, one candidate at a time, of the largest
 
-        g(p | B) = wu * U(p) + wr * R(p) + wm * M(p | B) - wd * D(p | B)
+        g(p | B) = (wu * U(p) + wr * R(p) + wm * M(p | B)) * (1 - wd * D(p | B))
 
     - U: rank of u(p) scaled to [0, 1], 1 = most uncertain (0 for all at a cold start);
     - R: score of the relation to the pathway (`RELATION_SCORE`);
@@ -105,7 +107,8 @@ def greedy_panel(
       0 without a module;
     - D: largest of `others` x similarity over measured items and of similarity over B.
       Similarity = max(cosine of embeddings, weight of the graph edge), so members of one complex
-      count as alike even where their texts differ.
+      count as alike even where their texts differ. It multiplies, because a copy of what is there
+      teaches little however uncertain or relevant it is.
 
     Parameters
     ----------
@@ -148,10 +151,11 @@ def greedy_panel(
         terms[fresh, 2] = weights.module / (
             1.0 + chosen_in[module[fresh]] + module_measured[module[fresh]]
         )
-        terms[allowed, 3] = -weights.redundancy * similar[allowed]
+        terms[allowed, 3] = similar[allowed]
+        gain = terms[:, :3].sum(axis=1) * (1.0 - weights.redundancy * terms[:, 3])
         if step == min(n, total):
             break
-        j = arg_best(terms.sum(axis=1), ties, allowed)
+        j = arg_best(gain, ties, allowed)
         order.append(j)
         allowed[j] = False
         if in_module[j]:
@@ -160,7 +164,7 @@ def greedy_panel(
         closer = allowed & (row > similar)
         similar[closer] = row[closer]
         nearest[closer] = j
-    return PanelSteps(order, terms.sum(axis=1), terms, nearest)
+    return PanelSteps(order, gain, terms, nearest)
 
 
 def _similarity_to(
@@ -316,6 +320,14 @@ class KnowledgePicker:
             },
         )
 
+    def _sum(self, steps: PanelSteps, i: int) -> str:
+        """The gain as the sum it is, so that a reader can see which term decided."""
+        u, r, m, d = (float(v) for v in steps.terms[i])
+        named = [(u, "uncertainty"), (r, "relation"), (m, "module")]
+        inside = " + ".join(f"{v:.2f} {word}" for v, word in named if v > 0) or "0"
+        new = 1.0 - self.weights.redundancy * d
+        return f"Score {steps.gain[i]:.2f} = ({inside}) × {new:.2f} new"
+
     def _reasons(
         self,
         state: AcquisitionState,
@@ -324,7 +336,7 @@ class KnowledgePicker:
         kinds: list[str],
         relations: dict[str, Relation],
     ) -> dict[int, str]:
-        """One sentence a pick, built from the terms of its gain."""
+        """What decided, in words, and the gain as a sum."""
         names = (*state.candidates, *state.measured)
         rows = [*listed, *range(len(state.candidates), len(names))]
         ranks = uncertainty_ranks(state) if self.use_uncertainty else {}
@@ -338,23 +350,23 @@ class KnowledgePicker:
                 module = relations[name].module if name in relations else ""
                 if module and steps.terms[i, 2] > 0:
                     in_module[module] = in_module.get(module, 0) + 1
-                    text += f", module “{module}” (pick {in_module[module]} there)"
+                    text += f" (pick {in_module[module]} for its module)"
                 parts.append(text)
             if ranks:
                 parts.append(f"uncertainty rank {ranks[name]} of {len(ranks)}")
             near = int(steps.nearest[i])
-            if near >= 0 and steps.terms[i, 3] < 0:
+            if near >= 0 and steps.terms[i, 3] > 0:
                 other = names[rows[near]]
                 old = other in state.measured and other not in state.pinned
                 where = "measured" if old else "also on this panel"
-                alike = -steps.terms[i, 3] / self.weights.redundancy
+                alike = float(steps.terms[i, 3])
                 if old:
                     alike /= MEASURED_DISCOUNT  # show the similarity itself
                 parts.append(f"most alike: {other} ({where}, similarity {alike:.2f})")
             else:
                 parts.append("unlike everything acquired or chosen")
             text = "; ".join(parts)
-            reasons[int(listed[i])] = text[0].upper() + text[1:]
+            reasons[int(listed[i])] = f"{text[0].upper()}{text[1:]}. {self._sum(steps, i)}"
         return reasons
 
 

@@ -139,7 +139,7 @@ def prepare(
     if len(pool.pinned) > batch:
         raise InputError(f"{len(pool.pinned)} pinned genes do not fit on a panel of {batch}")
     simulated = bool(rows is not None and rows.simulated) or bool(
-        knowledge.manifest.get("simulated", False)
+        "simulated" in str(knowledge.manifest.get("label", "")).casefold()
     )
     return Setup(
         screen=rows,
@@ -299,22 +299,25 @@ def make_state(
     needs = getattr(strategy, "needs", "members")
     if setup.screen is not None and not cold and needs != "nothing":
         stored = StoredUncertainty(
-            store, setup.inputs, setup.target, pool.candidates, seed, {"context": setup.context}
+            store,
+            setup.inputs,
+            setup.target,
+            pool.candidates,
+            seed,
+            {"context": setup.context, "embedding": embedding},
         )
         if predictor is None and needs == "uncertainty":
             uncertainty = stored.load()
         if uncertainty is None and train:
             uncertainty, members, used = ensemble_uncertainty(
-                predictor or default_predictor(seed),
+                predictor or default_predictor(seed, embedding),
                 setup.screen,
                 setup.knowledge,
                 pool.candidates,
                 setup.target.features,
+                keep_members=needs == "members",
             )
-            notes += [
-                RepairNote(stage="predictor", kind="fallback", item=name, action=what)
-                for name, what in used.items()
-            ]
+            notes += _grouped(used)
             if predictor is None:
                 stored.save(uncertainty)
     state = AcquisitionState(
@@ -339,10 +342,26 @@ def make_state(
     return replace(state, relations=relations_of(state)), notes
 
 
-def default_predictor(seed: int) -> Predictor:
-    """The LLMPert ensemble with its published settings."""
+def _grouped(used: Mapping[str, str]) -> list[RepairNote]:
+    """One note for all candidates that got the same fallback."""
+    by_action: dict[str, list[str]] = {}
+    for name, action in used.items():
+        by_action.setdefault(action, []).append(name)
+    return [
+        RepairNote(
+            stage="predictor",
+            kind="fallback",
+            item=names[0] if len(names) == 1 else f"{len(names)} names",
+            action=action + f" ({', '.join(names[:5])}{' ...' if len(names) > 5 else ''})",
+        )
+        for action, names in by_action.items()
+    ]
+
+
+def default_predictor(seed: int, embedding: str) -> Predictor:
+    """The LLMPert ensemble with its published settings, on the same gene features."""
     module = importlib.import_module("pertwise.predict.llmpert")
-    predictor: Predictor = module.LLMPert(seed=seed)
+    predictor: Predictor = module.LLMPert(embedding, seed=seed)
     return predictor
 
 
@@ -394,7 +413,9 @@ def _assemble(
             shortlist if isinstance(shortlist, list) else None,
             None
             if state.embedding is None
-            else nearest_pick(state.embedding[: len(state.candidates)], positions),
+            else nearest_pick(
+                state.embedding[: len(state.candidates)], positions, state.neighbours
+            ),
         )
     taken = set(genes)
     table = column_table(

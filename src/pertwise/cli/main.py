@@ -10,7 +10,7 @@ import typer
 
 from pertwise import __version__
 from pertwise._progress import set_quiet
-from pertwise.cli import bench, knowledge, llm, plan, screen
+from pertwise.cli import bench, demo, knowledge, llm, plan, screen
 from pertwise.errors import PertwiseError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.add_typer(bench.app, name="bench")
 app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(llm.app, name="llm")
 app.add_typer(plan.app, name="plan")
+app.command("demo")(demo.demo)
 app.add_typer(screen.app, name="screen")
 
 

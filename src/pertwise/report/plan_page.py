@@ -13,16 +13,16 @@ from pertwise._io import write_text_atomic
 from pertwise.acquire.panel import LeftOut, NearMiss, Plan
 from pertwise.report.page import render_page
 from pertwise.report.style import COLOURS, RELATIONS
-from pertwise.report.svg import Chart, stacked_bars
+from pertwise.report.svg import Chart, log_ticks, stacked_bars
 
 #: More grey points than this make a page slow and say no more.
 MAX_POINTS = 2500
 
 _COVERAGE = (
-    (COLOURS["orange"], "#1f2430", "on this panel"),
-    (COLOURS["blue"], "#ffffff", "already measured"),
-    (COLOURS["pale"], "#1f2430", "open: a candidate, not picked"),
-    ("#f1f3f6", "#5a6272", "neither measured nor on the list"),
+    (COLOURS["orange"], "#1f2430", "members on this panel"),
+    ("#f6d690", "#1f2430", "picks that regulate, follow or touch the module"),
+    (COLOURS["blue"], "#ffffff", "members already measured"),
+    (COLOURS["pale"], "#1f2430", "members still open: candidates, not picked"),
 )
 _MISSES = {
     "next": "Next in line",
@@ -80,7 +80,6 @@ def render_plan(plan: Plan, plan_file: str = "plan.json") -> str:
         coverage_legend=[(fill, words) for fill, _, words in _COVERAGE],
         uncertainty_figure=figure,
         uncertainty_caption=caption,
-        relation_legend=_relation_legend(plan),
         map_figure=map_figure,
         map_caption=map_caption,
         map_legend=[
@@ -164,7 +163,7 @@ def _coverage_text(plan: Plan) -> str:
 def _coverage(plan: Plan) -> Markup:
     rows = []
     for row in plan.coverage:
-        parts = (row.picked, row.measured, row.open, row.unavailable)
+        parts = (row.picked, row.related, row.measured, row.open)
         rows.append(
             (
                 row.module,
@@ -174,7 +173,13 @@ def _coverage(plan: Plan) -> Markup:
                 ],
             )
         )
-    return stacked_bars(rows, [(f, ink) for f, ink, _ in _COVERAGE], "Coverage of each module")
+    notes = [
+        f"of {r.size} members" + (f", {len(r.unavailable)} on no list" if r.unavailable else "")
+        for r in plan.coverage
+    ]
+    return stacked_bars(
+        rows, [(f, ink) for f, ink, _ in _COVERAGE], "Coverage of each module", notes=notes
+    )
 
 
 def _thin(order: Sequence[int], keep: set[int]) -> list[int]:
@@ -184,46 +189,62 @@ def _thin(order: Sequence[int], keep: set[int]) -> list[int]:
 
 
 def _uncertainty(plan: Plan) -> tuple[Markup, str]:
+    """One lane a relation, uncertainty rank on a logarithmic axis: the top is where it matters."""
     table = plan.candidates
     picked = {p.gene for p in plan.picks}
     ranked = [j for j, r in enumerate(table["uncertainty_rank"]) if r is not None]
     ranked.sort(key=lambda j: table["uncertainty_rank"][j])
-    top = max(float(table["uncertainty"][j]) for j in ranked)
+    present = {table["relation"][j] for j in ranked}
+    lanes = [kind for kind in RELATIONS if kind in present]
     chart = Chart(
-        x=(1, max(2, len(ranked))),
-        y=(0.0, top * 1.08 or 1.0),
-        title="Uncertainty of every candidate, most uncertain first",
-        x_label="uncertainty rank (1 = the model knows least)",
-        y_label="ensemble variance u(p)",
+        x=(0.85, max(2.0, len(ranked) * 1.1)),
+        y=(0.0, float(len(lanes))),
+        title="Uncertainty rank of every candidate, by relation to the target",
+        x_label="uncertainty rank (1 = the model knows least); below it the ensemble variance u",
         width=1000,
-        height=400,
+        height=70 + (74 if len(lanes) > 1 else 130) * len(lanes),
+        left=150,
+        bottom=62,
+        log_x=True,
+        grid_y=False,
     )
-    keep = {j for j in ranked if table["gene"][j] in picked}
-    shown = _thin(ranked, keep)
+    chart.below = {
+        rank: f"u {float(table['uncertainty'][ranked[int(rank) - 1]]):.2g}"
+        for rank in log_ticks(1, len(ranked))
+    }
+    for i, kind in enumerate(lanes):
+        words, colour = RELATIONS[kind]
+        place = len(lanes) - 1 - i
+        chart.lane(place, place + 1, words or "candidates", colour, i % 2 == 0)
     listed = plan.provenance.get("shortlist")
     if isinstance(listed, list) and len(listed) < len(ranked):
         chart.vertical(len(listed) + 0.5, f"shortlist ends at {len(listed)}")
+    keep = {j for j in ranked if table["gene"][j] in picked}
+    shown = _thin(ranked, keep)
     for j in [j for j in shown if j not in keep] + sorted(keep):
-        gene, relation = table["gene"][j], table["relation"][j]
-        words, colour = RELATIONS[relation or ""]
+        gene, kind = table["gene"][j], table["relation"][j]
+        words, colour = RELATIONS[kind]
         rank, u = table["uncertainty_rank"][j], float(table["uncertainty"][j])
-        tip = f"{gene}: rank {rank}, u = {u:.3g}" + (f", {words}" if words else "")
         on = j in keep
+        # Spread over the height of the lane, the same way on every run.
+        spread = 0.15 + 0.7 * ((rank * 0.618034) % 1.0)
+        y = len(lanes) - 1 - lanes.index(kind) + spread
+        tip = f"{gene}: rank {rank}, u = {u:.3g}" + (f", {words}" if words else "")
         chart.point(
             rank,
-            u,
-            (COLOURS["orange"] if not relation else colour) if on else colour,
+            y,
+            COLOURS["orange"] if on else colour,
             tip,
-            radius=5.5 if on else 2.2,
-            opacity=1.0 if on else 0.45 if relation not in ("", "unknown") else 0.25,
+            radius=6 if on else 2.2,
+            opacity=1.0 if on else 0.4,
             outline=COLOURS["ink"] if on else "none",
             solid=on,
         )
         if on:
-            chart.label(rank, u, gene)
+            chart.label(rank, y, gene)
     caption = (
-        "Every candidate by its uncertainty; large outlined marks are the panel. Colour is the "
-        "relation to the target."
+        "Every candidate by uncertainty rank (logarithmic); the height inside a lane means "
+        "nothing. Large marks are the panel. Hover for names."
     )
     if len(shown) < len(ranked):
         caption += f" {len(shown)} of {len(ranked)} candidates are drawn."
@@ -287,13 +308,6 @@ def _map(plan: Plan) -> tuple[Markup | None, str]:
     if len(shown) + len(shown_done) < len(placed) + len(done):
         caption += f" {len(shown) + len(shown_done)} of {len(placed) + len(done)} genes are drawn."
     return chart.render(), caption
-
-
-def _relation_legend(plan: Plan) -> list[tuple[str, str]]:
-    present = {r for r in plan.candidates["relation"] if r}
-    if not present:
-        return [(COLOURS["orange"], "on this panel"), (COLOURS["grey"], "candidate, not picked")]
-    return [(colour, words) for kind, (words, colour) in RELATIONS.items() if kind in present]
 
 
 def _left_out(rows: Sequence[LeftOut]) -> list[tuple[str, str, list[LeftOut]]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup, escape
 
 #: Mean width of a character relative to the font size, for placing labels.
-_CHARACTER = 0.58
+_CHARACTER = 0.64
 
 
 def ticks(low: float, high: float, n: int = 5) -> list[float]:
@@ -25,6 +25,13 @@ def ticks(low: float, high: float, n: int = 5) -> list[float]:
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2, 5 x powers of ten within [low, high]; low > 0."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    values = [m * 10.0**p for p in powers for m in (1, 2, 5)]
+    return [v for v in values if low <= v <= high]
 
 
 @dataclass
@@ -51,6 +58,10 @@ class Chart:
     top: int = 14
     bottom: int = 46
     axes: bool = True
+    log_x: bool = False
+    grid_y: bool = True
+    #: Second line under the tick of a value.
+    below: dict[float, str] = field(default_factory=dict)
     _marks: list[str] = field(default_factory=list)
     _labels: list[tuple[float, float, str]] = field(default_factory=list)
     _occupied: list[tuple[float, float]] = field(default_factory=list)
@@ -58,6 +69,8 @@ class Chart:
     def px(self, value: float) -> float:
         """Data x to pixels."""
         low, high = self.x
+        if self.log_x:
+            value, low, high = math.log10(value), math.log10(low), math.log10(high)
         share = (value - low) / (high - low) if high > low else 0.5
         return self.left + share * (self.width - self.left - self.right)
 
@@ -113,6 +126,19 @@ class Chart:
             f'<text x="{a + 5:.1f}" y="{self.top + 11}" class="note">{escape(text)}</text>'
         )
 
+    def lane(self, low: float, high: float, text: str, colour: str, shaded: bool) -> None:
+        """A horizontal band of the plot with its name at the left."""
+        top, bottom = self.py(high), self.py(low)
+        fill = "#f5f7fa" if shaded else "#ffffff"
+        width = self.width - self.left - self.right
+        self._marks.append(
+            f'<rect x="{self.left}" y="{top:.1f}" width="{width}" height="{bottom - top:.1f}" '
+            f'fill="{fill}"/><rect x="{self.left - 6}" y="{top + 3:.1f}" width="4" '
+            f'height="{bottom - top - 6:.1f}" fill="{colour}"/>'
+            f'<text x="{self.left - 14}" y="{(top + bottom) / 2 + 4:.1f}" class="name" '
+            f'text-anchor="end">{escape(text)}</text>'
+        )
+
     def label(self, x: float, y: float, text: str) -> None:
         """Words beside a point; the place is found when rendering."""
         self._labels.append((self.px(x), self.py(y), text))
@@ -133,15 +159,21 @@ class Chart:
     def _frame(self) -> str:
         base, end = self.height - self.bottom, self.width - self.right
         out = []
-        for value in ticks(*self.y):
+        for value in ticks(*self.y) if self.grid_y else []:
             b = self.py(value)
             out.append(
                 f'<line x1="{self.left}" x2="{end}" y1="{b:.1f}" y2="{b:.1f}" class="grid"/>'
                 f'<text x="{self.left - 7}" y="{b + 4:.1f}" class="tick" text-anchor="end">'
                 f"{value:g}</text>"
             )
-        for value in ticks(*self.x):
+        for value in log_ticks(*self.x) if self.log_x else ticks(*self.x):
             a = self.px(value)
+            below = self.below.get(value, "") if self.below else ""
+            if below:
+                out.append(
+                    f'<text x="{a:.1f}" y="{base + 31}" class="tick" text-anchor="middle">'
+                    f"{escape(below)}</text>"
+                )
             out.append(
                 f'<line x1="{a:.1f}" x2="{a:.1f}" y1="{base}" y2="{base + 4}" class="axis"/>'
                 f'<text x="{a:.1f}" y="{base + 17}" class="tick" text-anchor="middle">{value:g}'
@@ -164,8 +196,11 @@ class Chart:
         out = []
         spots = [
             (distance * math.cos(angle), distance * math.sin(angle))
-            for distance in (9, 16, 26, 38, 54, 72)
-            for angle in (math.radians(a) for a in (0, 180, -45, 45, -135, 135, -90, 90))
+            for distance in (9, 16, 26, 38, 54, 72, 92, 115, 140)
+            for angle in (
+                math.radians(a)
+                for a in (0, 180, -45, 45, -135, 135, -90, 90, -22, 22, -158, 158, -68, 68)
+            )
         ]
         for a, b, text in sorted(self._labels):
             width = len(text) * size * _CHARACTER
@@ -210,7 +245,7 @@ class Chart:
                 cost += 20.0
         for x, y in self._occupied:
             if box[0] - 4 < x < box[2] + 4 and box[1] - 4 < y < box[3] + 4:
-                cost += 4.0
+                cost += 9.0
         return cost
 
 
@@ -218,7 +253,8 @@ def stacked_bars(
     rows: Sequence[tuple[str, Sequence[tuple[int, str]]]],
     colours: Sequence[tuple[str, str]],
     title: str,
-    width: int = 760,
+    width: int = 1000,
+    notes: Sequence[str] = (),
 ) -> Markup:
     """Horizontal stacked bars, one row each, in members (not percent).
 
@@ -228,8 +264,10 @@ def stacked_bars(
         (name, [(count, tooltip) for every colour]).
     colours
         (fill, text colour) of each part.
+    notes
+        Words after each bar; the total when not given.
     """
-    bar, gap, left, right = 22, 8, 250, 44
+    bar, gap, left, right = 22, 8, 330, 150
     height = len(rows) * (bar + gap) + gap
     largest = max((sum(n for n, _ in parts) for _, parts in rows), default=1) or 1
     scale = (width - left - right) / largest
@@ -239,7 +277,7 @@ def stacked_bars(
     ]
     for i, (name, parts) in enumerate(rows):
         y = gap + i * (bar + gap)
-        shown = name if len(name) <= 38 else name[:37] + "…"
+        shown = name if len(name) <= 48 else name[:47] + "…"
         out.append(
             f'<text x="{left - 10}" y="{y + bar / 2 + 4:.0f}" class="name" text-anchor="end">'
             f"{escape(shown)}<title>{escape(name)}</title></text>"
@@ -256,13 +294,13 @@ def stacked_bars(
             if w > 8 + 7 * len(str(count)):
                 out.append(
                     f'<text x="{x + w / 2:.1f}" y="{y + bar / 2 + 4:.0f}" text-anchor="middle" '
-                    f'class="count" fill="{ink}">{count}</text>'
+                    f'class="count" style="fill:{ink}">{count}</text>'
                 )
             out.append("</g>")
             x += w
         out.append(
             f'<text x="{x + 6:.1f}" y="{y + bar / 2 + 4:.0f}" class="tick">'
-            f"{sum(n for n, _ in parts)}</text>"
+            f"{escape(notes[i]) if notes else sum(n for n, _ in parts)}</text>"
         )
     out.append("</svg>")
     return Markup("".join(out))
