@@ -94,14 +94,17 @@ def prepare(
     exclude: Sequence[str] = (),
     pin: Sequence[str] = (),
     keep_unknown: bool = False,
+    reading: Mapping[str, Any] | None = None,
 ) -> Setup:
     """Read and check every input; see `plan` for the meaning of each."""
     if batch < 1:
         raise InputError(f"a panel needs at least one place, got batch {batch}")
     inputs: dict[str, Any] = {}
     if isinstance(screen, str | os.PathLike):
-        inputs["screen"] = {"path": str(screen), "sha256": _checksum(screen)}
-        measured_screen: Screen | None = _read_screen(screen)
+        measured_screen: Screen | None = _read_screen(screen, dict(reading or {}))
+        inputs["screen"] = {"path": str(screen)}
+        if Path(screen).is_file():
+            inputs["screen"]["sha256"] = sha256_file(screen)
     else:
         measured_screen = screen
         if screen is not None:
@@ -175,6 +178,7 @@ def plan(
     round_number: int | None = None,
     store: str | os.PathLike[str] | None = None,
     by: str = "",
+    reading: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Choose the next panel.
 
@@ -205,6 +209,8 @@ def plan(
         continues with exactly the same numbers; None = keep nothing.
     by
         Who asks; goes into the log of decisions.
+    reading
+        Settings of `read_screen` for a screen given as a file (e.g. ``control``).
 
     Raises
     ------
@@ -223,6 +229,7 @@ def plan(
         exclude=exclude,
         pin=pin,
         keep_unknown=keep_unknown,
+        reading=reading,
     )
     if isinstance(strategy, str):
         strategy = open_strategy(strategy, **dict(strategy_settings or {}))
@@ -241,6 +248,7 @@ def plan(
         "exclude": list(exclude),
         "pin": list(pin),
         "keep_unknown": keep_unknown,
+        "reading": {k: str(v) for k, v in (reading or {}).items()},
         "embedding": embedding,
         "seed": seed,
     }
@@ -365,8 +373,8 @@ def default_predictor(seed: int, embedding: str) -> Predictor:
     return predictor
 
 
-def _read_screen(path: str | os.PathLike[str]) -> Screen:
-    screen: Screen = importlib.import_module("pertwise.screen").read_screen(path)
+def _read_screen(path: str | os.PathLike[str], reading: dict[str, Any]) -> Screen:
+    screen: Screen = importlib.import_module("pertwise.screen").read_screen(path, **reading)
     return screen
 
 
@@ -585,10 +593,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _checksum(path: str | os.PathLike[str]) -> str:
-    file = Path(path)
-    if not file.is_file():
-        raise InputError(f"no such screen file: {file}")
-    return sha256_file(file)

@@ -150,6 +150,50 @@ def make(
     embedding: Annotated[
         str, typer.Option(help="Gene features for similarity.", rich_help_panel="Picker")
     ] = "text",
+    control: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL",
+            help="Control label in SCREEN, where it is not recognised; repeat.",
+            rich_help_panel="Reading SCREEN",
+        ),
+    ] = None,
+    perturbation_key: Annotated[
+        str | None,
+        typer.Option(help="Column that names the perturbation.", rich_help_panel="Reading SCREEN"),
+    ] = None,
+    context_key: Annotated[
+        str | None,
+        typer.Option(help="Column that names the cell line.", rich_help_panel="Reading SCREEN"),
+    ] = None,
+    dose_key: Annotated[
+        str | None,
+        typer.Option(help="Column that holds the dose.", rich_help_panel="Reading SCREEN"),
+    ] = None,
+    values: Annotated[
+        str | None,
+        typer.Option(
+            help="deltas (control-subtracted already) or means.", rich_help_panel="Reading SCREEN"
+        ),
+    ] = None,
+    duplicates: Annotated[
+        str | None,
+        typer.Option(
+            help="average: take the mean of repeated rows.", rich_help_panel="Reading SCREEN"
+        ),
+    ] = None,
+    infinite: Annotated[
+        str | None,
+        typer.Option(
+            help="nan: infinite values count as not measured.", rich_help_panel="Reading SCREEN"
+        ),
+    ] = None,
+    drop_empty: Annotated[
+        bool,
+        typer.Option(
+            "--drop-empty", help="Leave out rows without a name.", rich_help_panel="Reading SCREEN"
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(rich_help_panel="Picker")] = 0,
     round_number: Annotated[
         int | None,
@@ -198,6 +242,20 @@ def make(
         "exclude": exclude or (),
         "pin": pin or (),
         "keep_unknown": keep_unknown,
+        "reading": {
+            key: value
+            for key, value in (
+                ("control", control),
+                ("perturbation_key", perturbation_key),
+                ("context_key", context_key),
+                ("dose_key", dose_key),
+                ("values", values),
+                ("duplicates", duplicates),
+                ("infinite", infinite),
+                ("drop_empty", drop_empty),
+            )
+            if value
+        },
     }
     if dry_run or out is None:
         from pertwise.acquire.factory import open_strategy
@@ -344,7 +402,12 @@ def show_plan(plan: Plan) -> None:
         if has_pathway:
             row += [p.relation.replace("_", " "), escape(p.module)]
         row.append("-" if p.uncertainty_rank is None else str(p.uncertainty_rank))
-        row.append(escape(p.reason + ("" if p.chosen_by == "strategy" else f" [{p.chosen_by}]")))
+        row.append(
+            escape(
+                p.reason.split(". Score ")[0]
+                + ("" if p.chosen_by == "strategy" else f" [{p.chosen_by}]")
+            )
+        )
         table.add_row(*row)
     console.print(table)
     for r in plan.coverage:
