@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import logging
 import os
-import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +12,15 @@ import numpy as np
 import pandas as pd
 
 from pertwise._io import sha256_file
+from pertwise.acquire.assemble import Setup, assemble
 from pertwise.acquire.base import AcquisitionState, Strategy, Target
-from pertwise.acquire.candidates import Pool, list_candidates, make_pool
-from pertwise.acquire.common import uncertainty_ranks
-from pertwise.acquire.coverage import module_coverage, near_misses, nearest_pick, plane
+from pertwise.acquire.candidates import list_candidates, make_pool
 from pertwise.acquire.factory import open_strategy
 from pertwise.acquire.inputs import match_features, one_context, open_pathway
 from pertwise.acquire.knowledge_picker import relations_of
 from pertwise.acquire.panel import (
-    Decision,
-    PanelPick,
     Plan,
     RepairNote,
-    column_table,
 )
 from pertwise.acquire.state import (
     ensemble_uncertainty,
@@ -40,45 +31,9 @@ from pertwise.acquire.state import (
 from pertwise.acquire.stored import StoredUncertainty
 from pertwise.errors import InputError
 from pertwise.knowledge import Knowledge, Pathway
-from pertwise.knowledge.types import Relation
 from pertwise.predict.base import Predictor
-from pertwise.screen import Screen
+from pertwise.screen import Screen, read_screen
 from pertwise.select.base import Selection
-
-log = logging.getLogger(__name__)
-
-CANDIDATE_COLUMNS = (
-    "gene",
-    "symbol",
-    "status",
-    "relation",
-    "module",
-    "evidence",
-    "uncertainty",
-    "uncertainty_rank",
-    "utility",
-    "x",
-    "y",
-)
-
-
-@dataclass(frozen=True)
-class Setup:
-    """Everything resolved and checked, before anything is trained, asked or paid."""
-
-    screen: Screen | None
-    knowledge: Knowledge
-    target: Target
-    pool: Pool
-    batch: int
-    context: str
-    inputs: dict[str, Any]
-    simulated: bool
-
-    @property
-    def n_to_pick(self) -> int:
-        """Places left for the strategy after the pinned."""
-        return min(self.batch - len(self.pool.pinned), len(self.pool.candidates))
 
 
 def prepare(
@@ -101,7 +56,7 @@ def prepare(
         raise InputError(f"a panel needs at least one place, got batch {batch}")
     inputs: dict[str, Any] = {}
     if isinstance(screen, str | os.PathLike):
-        measured_screen: Screen | None = _read_screen(screen, dict(reading or {}))
+        measured_screen: Screen | None = read_screen(screen, **dict(reading or {}))
         inputs["screen"] = {"path": str(screen)}
         if Path(screen).is_file():
             inputs["screen"]["sha256"] = sha256_file(screen)
@@ -267,7 +222,7 @@ def plan(
         chosen = Selection(picks=(), source=strategy.name, utilities=pd.Series(dtype=float))
     else:
         chosen = strategy.choose(state, setup.n_to_pick)
-    return _assemble(setup, state, chosen, notes, settings, by)
+    return assemble(setup, state, chosen, notes, settings, by)
 
 
 def make_state(
@@ -368,228 +323,7 @@ def _grouped(used: Mapping[str, str]) -> list[RepairNote]:
 
 def default_predictor(seed: int, embedding: str) -> Predictor:
     """The LLMPert ensemble with its published settings, on the same gene features."""
-    module = importlib.import_module("pertwise.predict.llmpert")
-    predictor: Predictor = module.LLMPert(embedding, seed=seed)
+    from pertwise.predict.llmpert import LLMPert
+
+    predictor: Predictor = LLMPert(embedding, seed=seed)
     return predictor
-
-
-def _read_screen(path: str | os.PathLike[str], reading: dict[str, Any]) -> Screen:
-    screen: Screen = importlib.import_module("pertwise.screen").read_screen(path, **reading)
-    return screen
-
-
-def _assemble(
-    setup: Setup,
-    state: AcquisitionState | None,
-    chosen: Selection,
-    notes: list[RepairNote],
-    settings: dict[str, Any],
-    by: str,
-) -> Plan:
-    pool = setup.pool
-    everyone = [*pool.candidates, *pool.pinned]
-    relations: dict[str, Relation] = {}
-    if setup.target.pathway is not None:
-        relations = dict(
-            (state.relations if state is not None else None)
-            or setup.knowledge.relations(everyone, setup.target.pathway)
-        )
-    ranks = uncertainty_ranks(state) if state is not None else {}
-    u = None if state is None else state.uncertainty
-    utilities = chosen.utilities
-    picks = _picks(setup, chosen, relations, ranks, u)
-    genes = [p.gene for p in picks]
-    where: dict[str, tuple[float | None, float | None]] = dict.fromkeys(
-        [*everyone, *pool.measured], (None, None)
-    )
-    if state is not None and state.embedding is not None:
-        map_rows = plane(state.embedding).round(4)
-        where = {
-            n: (float(x), float(y))
-            for n, (x, y) in zip((*state.candidates, *state.measured), map_rows, strict=True)
-        }
-    misses = []
-    if state is not None and utilities is not None and len(utilities):
-        positions = [state.candidates.index(g) for g in genes if g in set(state.candidates)]
-        shortlist = chosen.provenance.get("shortlist")
-        misses = near_misses(
-            state.candidates,
-            utilities.to_numpy(dtype=float),
-            None if u is None else u.to_numpy(dtype=float),
-            relations,
-            [state.candidates[j] for j in positions],
-            shortlist if isinstance(shortlist, list) else None,
-            None
-            if state.embedding is None
-            else nearest_pick(
-                state.embedding[: len(state.candidates)], positions, state.neighbours
-            ),
-        )
-    taken = set(genes)
-    table = column_table(
-        [
-            {
-                "gene": name,
-                "symbol": pool.symbols[name],
-                "status": "picked" if name in taken else "not picked",
-                "relation": relations[name].kind if name in relations else "",
-                "module": relations[name].module if name in relations else "",
-                "evidence": relations[name].evidence if name in relations else "",
-                "uncertainty": None if u is None or name not in u.index else float(u[name]),
-                "uncertainty_rank": ranks.get(name),
-                "utility": None
-                if utilities is None or name not in utilities.index
-                else float(utilities[name]),
-                "x": where[name][0],
-                "y": where[name][1],
-            }
-            for name in sorted(everyone)
-        ],
-        CANDIDATE_COLUMNS,
-    )
-    coverage = module_coverage(
-        setup.target.pathway,
-        {n: (r.kind, r.module) for n, r in relations.items()},
-        pool.symbols,
-        genes,
-        pool.measured,
-        everyone,
-    )
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    aim = setup.target.pathway.name if setup.target.pathway else "the whole response"
-    pathway = setup.target.pathway
-    return Plan(
-        title=f"Next {len(picks)} perturbations for {aim}"
-        + (f" in {setup.context}" if setup.context else ""),
-        created=now,
-        simulated=setup.simulated,
-        context=setup.context,
-        target={
-            "pathway": None
-            if pathway is None
-            else {
-                "name": pathway.name,
-                "description": pathway.description,
-                "source": pathway.source,
-                "modules_from": pathway.modules_from,
-                "members": list(pathway.members),
-                "modules": {m: list(g) for m, g in pathway.modules.items()},
-            },
-            "features": None if setup.target.features is None else list(setup.target.features),
-        },
-        picks=picks,
-        candidates=table,
-        measured=column_table(
-            [
-                {"gene": m, "symbol": pool.symbols[m], "x": where[m][0], "y": where[m][1]}
-                for m in pool.measured
-            ],
-            ("gene", "symbol", "x", "y"),
-        ),
-        coverage=coverage,
-        near_misses=misses,
-        left_out=list(pool.left_out),
-        repairs=[
-            *pool.repairs,
-            *notes,
-            *(
-                RepairNote(stage="picker", kind=r.kind, item=r.item, action=r.action)
-                for r in chosen.repairs
-            ),
-        ],
-        warnings=_warnings(setup, state, picks),
-        source=chosen.source,
-        fallback=chosen.fallback,
-        inputs=setup.inputs,
-        settings=settings,
-        versions=_versions(),
-        provenance=dict(chosen.provenance),
-        decisions=[Decision(when=now, by=by or "pertwise", action="made", added=genes)],
-    )
-
-
-def _picks(
-    setup: Setup,
-    chosen: Selection,
-    relations: Mapping[str, Relation],
-    ranks: Mapping[str, int],
-    u: pd.Series | None,
-) -> list[PanelPick]:
-    names = [*setup.pool.pinned, *chosen.items]
-    cards = setup.knowledge.cards([n for n in names if "+" not in n]) if names else {}
-    by_name = {p.item: p for p in chosen.picks}
-    picks = []
-    for rank, name in enumerate(names, 1):
-        pick = by_name.get(name)
-        relation = relations.get(name)
-        card = cards.get(name)
-        evidence = list(pick.evidence) if pick else []
-        if relation and relation.evidence and relation.evidence not in evidence:
-            evidence.insert(0, relation.evidence)
-        picks.append(
-            PanelPick(
-                rank=rank,
-                gene=name,
-                symbol=setup.pool.symbols[name],
-                full_name=card.full_name if card else "",
-                summary=card.summary if card else "",
-                module=relation.module if relation else "",
-                relation=relation.kind if relation else "",
-                uncertainty_rank=ranks.get(name),
-                uncertainty=None if u is None or name not in u.index else float(u[name]),
-                utility=None if pick is None else pick.score,
-                reason=pick.reason if pick else "Pinned by the person who planned",
-                evidence=evidence,
-                chosen_by="pin" if pick is None else str(pick.extra.get("chosen_by", "strategy")),
-            )
-        )
-    return picks
-
-
-def _warnings(
-    setup: Setup, state: AcquisitionState | None, picks: Sequence[PanelPick]
-) -> list[str]:
-    found = []
-    unknown = [row for row in setup.pool.left_out if row.kind == "unknown"]
-    if unknown:
-        some = ", ".join(r.gene for r in unknown[:5])
-        found.append(
-            f"{len(unknown)} candidates are not known to the knowledge folder and were left out "
-            f"({some}{' ...' if len(unknown) > 5 else ''}); --keep-unknown keeps them"
-        )
-    if setup.pool.unknown:
-        found.append(
-            f"{len(setup.pool.unknown)} candidates without any knowledge were kept: "
-            f"{', '.join(setup.pool.unknown[:5])}"
-        )
-    if len(picks) < setup.batch:
-        found.append(f"only {len(picks)} candidates for {setup.batch} places")
-    if state is not None and state.uncertainty is None:
-        if not setup.pool.measured:
-            found.append("cold start: nothing is measured, so the panel rests on knowledge alone")
-    elif state is not None and len(setup.pool.measured) < 20:
-        found.append(
-            f"only {len(setup.pool.measured)} perturbations are measured: the uncertainty rests "
-            "on little"
-        )
-    screen_derived = [
-        str(name)
-        for name, entry in dict(setup.knowledge.manifest.get("tables", {})).items()
-        if isinstance(entry, Mapping) and entry.get("from_screen")
-    ]
-    if screen_derived:
-        found.append(
-            "some knowledge was itself derived from perturbation screens: "
-            + ", ".join(screen_derived)
-        )
-    return found
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("pertwise", "numpy", "pandas", "scipy", "scikit-learn", "anndata", "torch"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -30,7 +30,7 @@ def demo(
     console = Console()
     console.print("[black on yellow] SIMULATED DATA [/] genes, pathways and responses are made up")
     console.print("1. simulating a screen and the knowledge about its genes ...")
-    simulation = simulate_screen(seed, n_perturbations=240, n_features=400)
+    simulation = simulate_screen(seed, n_perturbations=200, n_features=250)
     sources = simulation.write_sources(out / "sources")
     folder = build_knowledge(sources, out / "knowledge", overwrite=True, label="simulated")
     knowledge = Knowledge.open(folder)

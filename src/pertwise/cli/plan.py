@@ -12,7 +12,7 @@ from pertwise.errors import InputError
 
 if TYPE_CHECKING:
     from pertwise.acquire import Plan
-    from pertwise.acquire.planning import Setup
+    from pertwise.acquire.assemble import Setup
 
 LEDGER = "ledger.sqlite"
 
