@@ -10,8 +10,11 @@ from pertwise.cli.main import main
 
 def test_demo_makes_two_pages(tmp_path, monkeypatch, capsys):
     pytest.importorskip("torch")
-    monkeypatch.setattr(sys, "argv", ["pertwise", "demo", "--out", str(tmp_path), "--batch", "5"])
-    main()
+    args = ["demo", "--out", str(tmp_path), "--batch", "5", "--genes", "60"]
+    monkeypatch.setattr(sys, "argv", ["pertwise", *args])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
     out = capsys.readouterr().out
     assert "SIMULATED" in out
     assert "What to look at" in out

@@ -16,6 +16,7 @@ def demo(
         "demo-out"
     ),
     batch: Annotated[int, typer.Option(help="Places on each panel.")] = 12,
+    genes: Annotated[int, typer.Option(help="Knock-downs in the simulated screen.")] = 200,
     seed: Annotated[int, typer.Option()] = 7,
 ) -> None:
     """Two rounds of panel choice on a simulated screen: plan, measure, plan again."""
@@ -30,7 +31,7 @@ def demo(
     console = Console()
     console.print("[black on yellow] SIMULATED DATA [/] genes, pathways and responses are made up")
     console.print("1. simulating a screen and the knowledge about its genes ...")
-    simulation = simulate_screen(seed, n_perturbations=200, n_features=250)
+    simulation = simulate_screen(seed, n_perturbations=genes, n_features=250)
     sources = simulation.write_sources(out / "sources")
     folder = build_knowledge(sources, out / "knowledge", overwrite=True, label="simulated")
     knowledge = Knowledge.open(folder)
