@@ -78,48 +78,22 @@ def export(
 @app.command("ledger")
 def show_ledger(ledger: Annotated[Path, typer.Argument(help="Ledger file (SQLite).")]) -> None:
     """Exchanges, failures, tokens and cost by model."""
-    from rich.console import Console
-    from rich.table import Table
-
     from pertwise.llm.ledger import Ledger
 
     book = Ledger(ledger, replay=True)
-    table = Table(title=f"{len(book)} exchanges in {ledger}")
-    columns = {
-        "model": "left",
-        "endpoint": "left",
-        "exchanges": "right",
-        "failed attempts": "right",
-        "failed calls": "right",
-        "paid twice": "right",
-        "prompt tokens": "right",
-        "completion tokens": "right",
-        "USD": "right",
-        "seconds": "right",
-    }
-    for name, side in columns.items():
-        table.add_column(name, justify=side, overflow="fold")  # type: ignore[arg-type]
+    typer.echo(f"{len(book)} exchanges in {ledger}")
     for row in book.summary().to_dict("records"):
         usd = row["cost_usd"]
-        priced = "unknown" if row["without_price"] and not usd else f"{usd or 0.0:.4f}"
-        table.add_row(
-            row["model"],
-            row["endpoint"],
-            *(
-                str(row[c])
-                for c in (
-                    "exchanges",
-                    "failed_attempts",
-                    "failed_calls",
-                    "paid_twice",
-                    "prompt_tokens",
-                    "completion_tokens",
-                )
-            ),
-            priced,
-            f"{row['seconds'] or 0.0:.1f}",
+        priced = "price unknown" if row["without_price"] and not usd else f"${usd or 0.0:.4f}"
+        typer.echo(f"{row['model']}@{row['endpoint']}")
+        typer.echo(
+            f"  {row['exchanges']} exchanges, {row['failed_attempts']} failed attempts, "
+            f"{row['failed_calls']} failed calls, {row['paid_twice']} paid twice"
         )
-    Console(width=None).print(table)
+        typer.echo(
+            f"  {row['prompt_tokens']} prompt + {row['completion_tokens']} completion tokens, "
+            f"{priced}, {row['seconds'] or 0.0:.1f} s of answering"
+        )
 
 
 @app.command()
