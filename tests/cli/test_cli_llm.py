@@ -52,6 +52,15 @@ def test_ledger_and_export(tmp_path, scripted_llm):
     assert {json.loads(x)["request"]["model"] for x in lines} == {"mymodel"}
 
 
+def test_ledger_with_nothing_but_failures(tmp_path, scripted_llm):
+    scripted_llm.script = lambda a: Fault(400, "no")
+    chat = open_chat(scripted_llm.openai("mymodel"), ledger=tmp_path / "l.sqlite")
+    assert langpert_selector(chat).select(Query("X"), ["A", "B"], 2).fallback
+    output = run("ledger", tmp_path / "l.sqlite").output
+    assert "0 exchanges, 1 failed attempts, 1 failed calls" in output
+    assert "nan" not in output
+
+
 def test_missing_ledger(tmp_path):
     result = run("ledger", tmp_path / "none.sqlite")
     assert isinstance(result.exception, InputError)

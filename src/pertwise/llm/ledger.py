@@ -249,7 +249,10 @@ class Ledger:
         return tokens, usd
 
     def summary(self) -> pd.DataFrame:
-        """One row per (endpoint, model): exchanges, failed attempts, tokens, cost, seconds."""
+        """One row per (endpoint, model): exchanges, failed attempts, tokens, cost, seconds.
+
+        `cost_usd` sums what is known; `without_price` counts the exchanges it leaves out.
+        """
         import pandas as pd
 
         connection = self._connect()
@@ -269,6 +272,9 @@ class Ledger:
         table = done.merge(failed, on=["endpoint", "model"], how="outer")
         counts = [c for c in table.columns if c not in ("endpoint", "model", "cost_usd", "seconds")]
         table[counts] = table[counts].apply(pd.to_numeric).fillna(0).astype(int)
+        table[["cost_usd", "seconds"]] = (
+            table[["cost_usd", "seconds"]].apply(pd.to_numeric).fillna(0.0)
+        )
         return table.sort_values(["endpoint", "model"], ignore_index=True)
 
     def exchanges(self) -> Iterator[dict[str, Any]]:
