@@ -106,7 +106,7 @@ def test_near_misses_say_what_stood_against_them():
     first = next(m for m in made.near_misses if m.kind == "next")
     assert first.position == 7
     assert "position 7 for 6 places" in first.why
-    short = make_plan(strategy_settings={"k": 7}, batch=2)
+    short = make_plan(strategy_settings={"k": 7, "shortlist": "uncertainty"}, batch=2)
     outside = [m for m in short.near_misses if "not on the shortlist of 7" in m.why]
     assert outside
     assert all(m.uncertainty_rank > 7 for m in outside)

@@ -235,7 +235,7 @@ def test_knowledge_panel_spreads_over_modules_and_avoids_a_second_of_a_complex()
     state = make_state(n_candidates=40, cold=True)
     panel = KnowledgePicker().choose(state, 8)
     modules = [p.extra["module"] for p in panel.picks]
-    assert set(modules[:4]) == {f"module {m}" for m in range(4)}
+    assert set(modules) >= {f"module {m}" for m in range(4)}
     complexes = [int(g[1:]) // 2 for g in panel.items]
     assert len(set(complexes)) == len(complexes)
     assert "(pick 1 for its module)" in panel.picks[0].reason

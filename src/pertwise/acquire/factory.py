@@ -20,6 +20,7 @@ BUILT_IN: Mapping[str, str] = {
     "typiclust": "pertwise.acquire.typiclust:TypiClust",
     "badge": "pertwise.acquire.badge:Badge",
     "lcmd": "pertwise.acquire.lcmd:Lcmd",
+    "variance_reduction": "pertwise.acquire.variance_reduction:VarianceReduction",
     "knowledge": "pertwise.acquire.knowledge_picker:KnowledgePicker",
     "llm": "pertwise.acquire.llm:LlmStrategy",
 }

@@ -1,9 +1,9 @@
-"""The picker that needs no language model: coverage, relation, uncertainty, redundancy."""
+"""The picker that needs no language model: information, uncertainty, relation, coverage."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from pertwise.acquire.common import (
     tie_order,
     uncertainty_ranks,
 )
+from pertwise.acquire.variance_reduction import Information
 from pertwise.errors import InputError
 from pertwise.knowledge.types import Relation
 from pertwise.select.base import Selection
@@ -45,12 +46,19 @@ RELATION_WORDS = {
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of `greedy_panel`; `redundancy` in [0, 1] is the share a perfect copy loses."""
+    """Weights of the terms of `greedy_panel`.
 
-    uncertainty: float = 1.0
-    relation: float = 1.0
+    `redundancy` in [0, 1] is the share that a perfect copy loses.
+
+    The defaults are those that lowered the held-out error most in replays of finished screens (see
+    docs/results/acquisition.md): what a measurement tells about all the others counts most.
+    """
+
+    uncertainty: float = 0.5
+    relation: float = 0.1
     module: float = 0.5
     redundancy: float = 1.0
+    information: float = 4.0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -71,17 +79,20 @@ class PanelSteps:
     gain
         (n_candidates,) when chosen, or after the last pick.
     terms
-        (n_candidates, 4) behind `gain`: weighted uncertainty, relation and module, and the
-        redundancy D.
+        (n_candidates, 5) behind `gain`: weighted uncertainty, relation and module, the
+        redundancy D, and weighted information.
     nearest
         (n_candidates,) position of the most similar acquired or chosen item (candidates first,
         then acquired), -1 when none.
+    informed
+        Pick -> positions *in the population of `information`* that it tells most about.
     """
 
     order: list[int]
     gain: Floats
     terms: Floats
     nearest: NDArray[np.int64]
+    informed: dict[int, NDArray[np.int64]] = field(default_factory=dict)
 
 
 def greedy_panel(
@@ -96,10 +107,12 @@ def greedy_panel(
     n: int,
     weights: Weights,
     ties: NDArray[np.int64],
+    information: Information | None = None,
+    members: NDArray[np.int64] | None = None,
 ) -> PanelSteps:
     """Greedy choice, one candidate at a time, of the largest
 
-        g(p | B) = (wu * U(p) + wr * R(p) + wm * M(p | B)) * (1 - wd * D(p | B))
+        g(p | B) = (wu * U(p) + wr * R(p) + wm * M(p | B)) * (1 - wd * D(p | B)) + wi * I(p | B)
 
     - U: rank of u(p) scaled to [0, 1], 1 = most uncertain (0 for all at a cold start);
     - R: score of the relation to the pathway (`RELATION_SCORE`);
@@ -108,7 +121,9 @@ def greedy_panel(
     - D: largest of `others` x similarity over measured items and of similarity over B.
       Similarity = max(cosine of embeddings, weight of the graph edge), so members of one complex
       count as alike even where their texts differ. It multiplies, because a copy of what is there
-      teaches little however uncertain or relevant it is.
+      teaches little however uncertain or relevant it is;
+    - I: expected error reduction over the whole population (`Information.gains`), as a share of
+      the largest one before the first pick; 0 without `information`. It knows about copies itself.
 
     Parameters
     ----------
@@ -124,9 +139,11 @@ def greedy_panel(
     others
         (n_measured,) weight of the similarity to each measured item: `MEASURED_DISCOUNT`, or 1
         for one that is pinned to this very panel.
+    information, members
+        Tracker over a population (used up), and the position of each candidate in it.
     """
     total = len(relation)
-    base = np.zeros((total, 4))
+    base = np.zeros((total, 5))
     if uncertainty is not None and total > 1:
         rank = np.empty(total)
         rank[best_first(np.asarray(uncertainty, dtype=np.float64), ties)] = np.arange(total)
@@ -145,6 +162,11 @@ def greedy_panel(
     allowed = np.ones(total, dtype=bool)
     terms = base.copy()
     order: list[int] = []
+    informed: dict[int, NDArray[np.int64]] = {}
+    place = np.arange(total) if members is None else members
+    scale = 1.0
+    if information is not None:
+        scale = max(float(information.gains()[place].max()), np.finfo(float).tiny)
     for step in range(min(n, total) + 1):
         # Chosen candidates keep the terms they were chosen with.
         fresh = allowed & in_module
@@ -152,7 +174,10 @@ def greedy_panel(
             1.0 + chosen_in[module[fresh]] + module_measured[module[fresh]]
         )
         terms[allowed, 3] = similar[allowed]
-        gain = terms[:, :3].sum(axis=1) * (1.0 - weights.redundancy * terms[:, 3])
+        if information is not None:
+            share = information.gains()[place] / scale
+            terms[allowed, 4] = weights.information * share[allowed]
+        gain = terms[:, :3].sum(axis=1) * (1.0 - weights.redundancy * terms[:, 3]) + terms[:, 4]
         if step == min(n, total):
             break
         j = arg_best(gain, ties, allowed)
@@ -160,11 +185,14 @@ def greedy_panel(
         allowed[j] = False
         if in_module[j]:
             chosen_in[module[j]] += 1
+        if information is not None:
+            informed[j] = information.informed_by(int(place[j]))
+            information.observe(int(place[j]))
         row = _similarity_to(j, total, embedding, neighbours)
         closer = allowed & (row > similar)
         similar[closer] = row[closer]
         nearest[closer] = j
-    return PanelSteps(order, gain, terms, nearest)
+    return PanelSteps(order, gain, terms, nearest, informed)
 
 
 def _similarity_to(
@@ -220,18 +248,25 @@ def module_counts(
 
 
 class KnowledgePicker:
-    """Two stages: the `k` most uncertain candidates, then `greedy_panel` among them.
+    """A greedy panel by information, uncertainty, relation, module coverage and redundancy.
 
-    Needs no language model and no random number: the offline default. Cold start: all candidates
-    are on the shortlist and the uncertainty term is off. Utility = 1 - position / n_candidates in
-    the order picks, rest of the shortlist by gain, other candidates by uncertainty.
+    Needs no language model and no random number: the offline default. Cold start: the uncertainty
+    term is off. Utility = 1 - position / n_candidates in the order picks, rest of the shortlist by
+    gain, other candidates by uncertainty.
 
     Parameters
     ----------
     k
-        Length of the shortlist (200 as in the two-stage scheme with a chat selector).
+        Length of the shortlist when `shortlist` is "uncertainty".
     use_uncertainty
-        False takes all candidates and ignores u(p): the ablation.
+        False ignores u(p): the ablation.
+    shortlist
+        "all" lets every candidate compete. "uncertainty" first cuts the list to the `k` most
+        uncertain ones, the two-stage scheme that a chat selector needs because its prompt is
+        finite. A greedy kernel has no such limit, and the cut costs: outliers are the most
+        uncertain and tell least about the rest.
+    noise
+        See `Information`.
     """
 
     name = "knowledge"
@@ -242,12 +277,16 @@ class KnowledgePicker:
         k: int = 200,
         weights: Weights | None = None,
         use_uncertainty: bool = True,
+        shortlist: Literal["uncertainty", "all"] = "all",
+        noise: float = 0.5,
     ) -> None:
         if k < 1:
             raise InputError(f"the shortlist needs k >= 1, got {k}")
         self.k = k
         self.weights = weights or Weights()
         self.use_uncertainty = use_uncertainty
+        self.shortlist = shortlist
+        self.noise = noise
 
     def choose(self, state: AcquisitionState, n: int) -> Selection:
         """Greedy panel over the shortlist, each pick with the terms that decided."""
@@ -259,7 +298,7 @@ class KnowledgePicker:
             u = state.uncertainty.to_numpy(dtype=np.float64)
         listed = np.arange(total)
         outside = np.array([], dtype=np.int64)
-        if u is not None:
+        if u is not None and self.shortlist == "uncertainty":
             by_u = best_first(u, ties)
             listed, outside = np.sort(by_u[: max(self.k, n)]), by_u[max(self.k, n) :]
         relations = relations_of(state)
@@ -274,6 +313,7 @@ class KnowledgePicker:
                 module[i] = modules.index(relation.module)
         rows = np.concatenate([listed, np.arange(total, total + len(state.measured))])
         neighbours = neighbour_matrix(state)
+        information = self._information(state, relations)
         steps = greedy_panel(
             None if u is None else u[listed],
             np.array([RELATION_SCORE[k] for k in kinds]),
@@ -286,6 +326,8 @@ class KnowledgePicker:
             n,
             self.weights,
             ties[listed],
+            information,
+            listed,
         )
         picked = set(steps.order)
         rest = [int(i) for i in best_first(steps.gain, ties[listed]) if int(i) not in picked]
@@ -322,11 +364,26 @@ class KnowledgePicker:
 
     def _sum(self, steps: PanelSteps, i: int) -> str:
         """The gain as the sum it is, so that a reader can see which term decided."""
-        u, r, m, d = (float(v) for v in steps.terms[i])
+        u, r, m, d, told = (float(v) for v in steps.terms[i])
         named = [(u, "uncertainty"), (r, "relation"), (m, "module")]
         inside = " + ".join(f"{v:.2f} {word}" for v, word in named if v > 0) or "0"
         new = 1.0 - self.weights.redundancy * d
-        return f"Score {steps.gain[i]:.2f} = ({inside}) × {new:.2f} new"
+        end = f" + {told:.2f} information" if told > 0 else ""
+        return f"Score {steps.gain[i]:.2f} = ({inside}) × {new:.2f} new{end}"
+
+    def _information(
+        self, state: AcquisitionState, relations: dict[str, Relation]
+    ) -> Information | None:
+        """Tracker over all candidates, each weighing 1 + its relation score to the target.
+
+        Predicting well near the target matters more, and candidates elsewhere still count once.
+        """
+        if state.embedding is None or self.weights.information == 0:
+            return None
+        kinds = [relations[c].kind if c in relations else "unknown" for c in state.candidates]
+        weights = 1.0 + np.array([RELATION_SCORE[k] for k in kinds])
+        total = len(state.candidates)
+        return Information(state.embedding[:total], state.embedding[total:], self.noise, weights)
 
     def _reasons(
         self,
@@ -354,6 +411,10 @@ class KnowledgePicker:
                 parts.append(text)
             if ranks:
                 parts.append(f"uncertainty rank {ranks[name]} of {len(ranks)}")
+            told = steps.informed.get(i)
+            if told is not None and len(told):
+                genes = ", ".join(state.candidates[int(t)] for t in told)
+                parts.append(f"tells most about {genes}")
             near = int(steps.nearest[i])
             if near >= 0 and steps.terms[i, 3] > 0:
                 other = names[rows[near]]
