@@ -10,7 +10,7 @@ import typer
 
 from pertwise import __version__
 from pertwise._progress import set_quiet
-from pertwise.cli import bench, demo, knowledge, llm, plan, screen
+from pertwise.cli import bench, bench_acquisition, demo, knowledge, llm, plan, screen
 from pertwise.errors import PertwiseError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(bench.app, name="bench")
+bench_acquisition.register(bench.app, app)
 app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(llm.app, name="llm")
 app.add_typer(plan.app, name="plan")
