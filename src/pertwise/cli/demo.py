@@ -23,7 +23,7 @@ def demo(
     from rich.console import Console
 
     from pertwise.acquire import plan
-    from pertwise.cli.plan import show_plan
+    from pertwise.cli.plan_show import show_plan
     from pertwise.knowledge import Knowledge, build_knowledge
     from pertwise.report import write_plan
     from pertwise.screen import simulate_screen
