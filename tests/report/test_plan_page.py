@@ -140,17 +140,24 @@ def test_ticks_are_round_and_inside(low, high, expected):
 
 
 def test_labels_of_a_crowd_do_not_lie_on_each_other():
+    width = 5 * 11.5 * 0.64
+
+    def left_edge(x, anchor):
+        return x - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
+
     chart = Chart((0, 1), (0, 1), "crowd")
     for i in range(8):
         chart.point(0.5, 0.5 + i / 500, "#000", f"g{i}", solid=True)
         chart.label(0.5, 0.5 + i / 500, f"GENE{i}")
     svg = str(chart.render())
     places = [
-        (float(x), float(y))
-        for x, y in re.findall(r'<text x="([\d.]+)" y="([\d.]+)" class="label">', svg)
+        (left_edge(float(x), anchor), float(y))
+        for x, y, anchor in re.findall(
+            r'<text x="([\d.]+)" y="([\d.]+)" class="label" text-anchor="(\w+)">', svg
+        )
     ]
     assert len(places) == 8
-    width, height = 5 * 11.5 * 0.58, 12
+    height = 12
     for i, (x, y) in enumerate(places):
         for u, v in places[:i]:
             assert abs(x - u) >= width - 1 or abs(y - v) >= height - 1

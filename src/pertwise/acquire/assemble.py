@@ -234,6 +234,14 @@ def _warnings(
             f"{len(unknown)} candidates are not known to the knowledge folder and were left out "
             f"({some}{' ...' if len(unknown) > 5 else ''}); --keep-unknown keeps them"
         )
+    pathway = setup.target.pathway
+    if pathway is not None:
+        symbols = {setup.pool.symbols[n] for n in (*setup.pool.candidates, *setup.pool.pinned)}
+        if not symbols & set(pathway.members):
+            found.append(
+                f"none of the {len(pathway.members)} members of {pathway.name} is a candidate: the "
+                "panel can reach the pathway only through regulators, targets and partners"
+            )
     if setup.pool.unknown:
         found.append(
             f"{len(setup.pool.unknown)} candidates without any knowledge were kept: "

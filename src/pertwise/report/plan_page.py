@@ -133,7 +133,7 @@ def _tiles(plan: Plan) -> list[tuple[str, str]]:
         tiles.append((str(sum(len(r.open) for r in plan.coverage)), "members still open"))
     ranks = sorted(p.uncertainty_rank for p in plan.picks if p.uncertainty_rank is not None)
     if ranks:
-        tiles.append((str(ranks[len(ranks) // 2]), "middle uncertainty rank"))
+        tiles.append((str(ranks[len(ranks) // 2]), "median uncertainty rank"))
     tiles.append((str(len(plan.candidates["gene"])), "candidates"))
     tiles.append((str(len(plan.measured["gene"])), "measured"))
     if plan.repairs:

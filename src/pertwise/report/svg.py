@@ -221,8 +221,16 @@ class Chart:
                     f'<line x1="{a:.1f}" y1="{b:.1f}" x2="{near_x:.1f}" '
                     f'y2="{(box[1] + box[3]) / 2:.1f}" class="leader"/>'
                 )
+            # Anchored on the side of the mark: the true width of the text is not known here.
+            if box[0] >= a:
+                x, anchor = box[0], "start"
+            elif box[2] <= a:
+                x, anchor = box[2], "end"
+            else:
+                x, anchor = (box[0] + box[2]) / 2, "middle"
             out.append(
-                f'<text x="{box[0]:.1f}" y="{box[3] - 2.5:.1f}" class="label">{escape(text)}</text>'
+                f'<text x="{x:.1f}" y="{box[3] - 2.5:.1f}" class="label" text-anchor="{anchor}">'
+                f"{escape(text)}</text>"
             )
         return out
 
@@ -267,7 +275,7 @@ def stacked_bars(
     notes
         Words after each bar; the total when not given.
     """
-    bar, gap, left, right = 22, 8, 330, 150
+    bar, gap, left, right = 22, 8, 340, 210
     height = len(rows) * (bar + gap) + gap
     largest = max((sum(n for n, _ in parts) for _, parts in rows), default=1) or 1
     scale = (width - left - right) / largest
