@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from anndata.io import write_elem
 
-BLOCK = 10_000
+#: Counts drawn at a time.
+BLOCK_COUNTS = 5_000_000
 
 
 def write_cells(
@@ -76,8 +77,9 @@ def write_cells(
         data = x.create_dataset("data", (0,), "f4", shuffle=True, **options)
         indices = x.create_dataset("indices", (0,), "i4", shuffle=True, **options)
         indptr = [np.zeros(1, dtype=np.int64)]
-        for start in range(0, n_cells, BLOCK):
-            n = min(BLOCK, n_cells - start)
+        block = max(1000, int(BLOCK_COUNTS / counts_per_cell))
+        for start in range(0, n_cells, block):
+            n = min(block, n_cells - start)
             size = np.maximum(5, rng.lognormal(np.log(counts_per_cell), 0.3, n)).astype(np.int64)
             row = np.repeat(np.arange(n), size)
             draws = np.searchsorted(cdf, rng.random(int(size.sum()))).clip(max=n_genes - 1)

@@ -274,3 +274,52 @@ def test_ensembl_names_give_way_to_symbols_and_repeats_keep_their_id():
     screen = pseudobulk(data, PseudobulkSettings(n_hvg=None, scale="counts"))
     assert screen.features == ("ENSG001", "ENSG002", "KLF1")
     assert "2 repeated or empty feature names replaced by row names" in screen.meta["notes"]
+
+
+def test_tahoe_cells_end_to_end(cells):
+    """Drug and dose in one column, lines in another, plates as batches, vehicle as control."""
+    data = cells.copy()
+    label = data.obs["perturbation"].astype(str)
+    dose = np.where(np.arange(len(data)) % 2, 0.5, 5.0)
+    data.obs = pd.DataFrame(
+        {
+            "drugname_drugconc": [
+                "[('DMSO_TF', 0.0, 'uM')]" if name == "control" else f"[('{name} x', {d}, 'uM')]"
+                for name, d in zip(label.str.replace("+", "-"), dose, strict=True)
+            ],
+            "cell_line": data.obs["cell_line"].astype(str),
+            "plate": data.obs["batch"].astype(str).str.replace("batch", "plate"),
+        },
+        index=data.obs_names,
+    )
+    screen = pseudobulk(data, ALL)
+    assert set(screen.obs["dose"]) == {0.5, 5.0}
+    assert screen.meta["matched_by"] == "plate"
+    single = sorted({n for n in label if "+" not in n and n != "control"})[0]
+    mine = ((label == single) & (cells.obs["cell_line"] == "A")).to_numpy() & (dose == 5.0)
+    row = screen.obs.index[
+        (screen.obs["perturbation"] == f"{single} x")
+        & (screen.obs["context"] == "A")
+        & (screen.obs["dose"] == 5.0)
+    ]
+    assert screen.obs.loc[row, "n_cells"].tolist() == [mine.sum()]
+
+
+def test_gears_file_of_logs_end_to_end(cells):
+    """GEARS: condition "A+ctrl", X log-normalised and cut to some genes, cell_type as context."""
+    data = logged(cells)[:, ::2].copy()
+    label = cells.obs["perturbation"].astype(str)
+    data.obs = pd.DataFrame(
+        {
+            "condition": [
+                "ctrl" if n == "control" else n if "+" in n else f"{n}+ctrl" for n in label
+            ],
+            "cell_type": cells.obs["cell_line"].astype(str),
+        },
+        index=cells.obs_names,
+    )
+    screen = pseudobulk(data, ALL)
+    assert screen.meta["scale"] == "log1p"
+    reference = pseudobulk(cells, PseudobulkSettings(n_hvg=None, keys=Keys(batch="")))
+    assert list(screen.obs.index) == list(reference.obs.index)
+    np.testing.assert_allclose(screen.responses, reference.responses[:, ::2], atol=2e-6)

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pertwise.errors import InputError
+from pertwise.errors import InputError, UnknownNameError
 from pertwise.screen import PseudobulkSettings, simulate_screen
+from pertwise.screen.layouts import Keys
 from pertwise.screen.pseudobulk import pseudobulk
 from pertwise.screen.shards import expand_sources, fingerprint, pseudobulk_shards, run_key
 
@@ -167,3 +168,9 @@ def test_missing_dask_names_the_install_line(shards, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'pertwise\[dask\]'"):
         pseudobulk_shards([shards], SETTINGS, workdir=tmp_path / "w", workers=2)
+
+
+def test_every_control_label_asked_for_must_occur_in_some_file(shards, tmp_path):
+    settings = PseudobulkSettings(keys=Keys(control=("control", "contrl")))
+    with pytest.raises(UnknownNameError, match=r"'contrl'; did you mean 'control'.*any of the"):
+        pseudobulk_shards([shards], settings, workdir=tmp_path / "w")

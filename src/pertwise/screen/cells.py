@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ import pandas as pd
 from scipy import sparse
 
 from pertwise._io import optional_import
-from pertwise.errors import InputError, unknown_name
+from pertwise.errors import InputError, suggest, unknown_name
+from pertwise.screen.celltable import CellTable, FrameTable, table_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -28,14 +30,14 @@ CSC_LIMIT = 60_000_000
 
 @dataclass(frozen=True)
 class CellFile:
-    """An open file of cells: the tables are in memory, the matrix is not.
+    """An open file of cells: little is in memory until it is asked for.
 
     Attributes
     ----------
     path
         Where it lies.
-    obs
-        One row per cell.
+    table
+        One row per cell; read by column and row range.
     features
         Names of the columns, unique.
     uns
@@ -46,23 +48,30 @@ class CellFile:
         Names of the layers that exist.
     notes
         Repairs made on opening (feature names made unique, for example).
+    matrix
+        Open handle of the values; use `rows` and `blocks`.
     """
 
     path: Path
-    obs: pd.DataFrame
+    table: CellTable
     features: tuple[str, ...]
     uns: Mapping[str, Any] = field(default_factory=dict)
     layer: str = "X"
     layers: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    _matrix: Any = None
+    matrix: Any = None
 
     def __len__(self) -> int:
-        return len(self.obs)
+        return len(self.table)
+
+    @cached_property
+    def obs(self) -> pd.DataFrame:
+        """The whole table with the names of the rows; for large files read `table` instead."""
+        return self.table.whole()
 
     def rows(self, start: int, stop: int) -> sparse.csr_matrix:
         """Rows start..stop as csr (n, n_features)."""
-        return _rows(self._matrix, start, stop, len(self.features))
+        return _rows(self.matrix, start, stop, len(self.features))
 
     def blocks(
         self, start: int = 0, stop: int | None = None, entries: int | None = None
@@ -70,7 +79,7 @@ class CellFile:
         """(first row, csr block) over rows start..stop, each block of about `entries` values."""
         entries = BLOCK_ENTRIES if entries is None else entries
         stop = len(self) if stop is None else stop
-        bounds = _bounds(self._matrix, start, stop, len(self.features), entries)
+        bounds = _bounds(self.matrix, start, stop, len(self.features), entries)
         for lo, hi in itertools.pairwise(bounds):
             yield lo, self.rows(lo, hi)
 
@@ -90,34 +99,8 @@ class _Sparse:
         self.indices, self.data = group["indices"], group["data"]
 
 
-class _Parquet:
-    """A parquet file read one row group at a time; `read` turns a row group into csr."""
-
-    def __init__(self, path: Path, read: Callable[[int], sparse.csr_matrix]) -> None:
-        import pyarrow.parquet as pq
-
-        meta = pq.ParquetFile(path).metadata
-        sizes = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
-        self.starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        self._read = read
-        self._last: tuple[int, sparse.csr_matrix] | None = None
-
-    def rows(self, start: int, stop: int) -> sparse.csr_matrix:
-        """Rows start..stop; the row group read last is kept, because blocks come in order."""
-        parts = []
-        first = int(np.searchsorted(self.starts, start, side="right")) - 1
-        for group in range(first, len(self.starts) - 1):
-            lo, hi = int(self.starts[group]), int(self.starts[group + 1])
-            if lo >= stop:
-                break
-            if self._last is None or self._last[0] != group:
-                self._last = (group, self._read(group))
-            parts.append(self._last[1][max(start - lo, 0) : min(stop, hi) - lo])
-        return parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
-
-
 def _rows(matrix: Any, start: int, stop: int, width: int) -> sparse.csr_matrix:
-    if isinstance(matrix, _Parquet):
+    if hasattr(matrix, "rows"):
         return matrix.rows(start, stop)
     if isinstance(matrix, _Sparse):
         lo, hi = int(matrix.indptr[start]), int(matrix.indptr[stop])
@@ -130,7 +113,7 @@ def _rows(matrix: Any, start: int, stop: int, width: int) -> sparse.csr_matrix:
 
 def _bounds(matrix: Any, start: int, stop: int, width: int, entries: int) -> list[int]:
     """Cut points of blocks with at most `entries` values (but at least one row) each."""
-    if isinstance(matrix, _Parquet):
+    if hasattr(matrix, "starts"):
         inside = matrix.starts[(matrix.starts > start) & (matrix.starts < stop)]
         return [start, *map(int, inside), stop] if stop > start else [start]
     if not isinstance(matrix, _Sparse) and not sparse.issparse(matrix):
@@ -157,13 +140,8 @@ def check_exists(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if path.exists():
         return path
-    from pertwise.errors import suggest
-
-    near = (
-        suggest(path.name, (p.name for p in path.parent.iterdir()))
-        if (path.parent.is_dir())
-        else ()
-    )
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    near = suggest(path.name, (p.name for p in beside))
     hint = f"; did you mean {', '.join(near)}?" if near else ""
     raise InputError(f"no such file: {path}{hint}")
 
@@ -199,7 +177,9 @@ def open_cells(
         return
     path = check_exists(path)
     if path.suffix == ".parquet":
-        yield _open_parquet(path, gene_table)
+        from pertwise.screen.cells_parquet import open_parquet
+
+        yield open_parquet(path, gene_table)
         return
     if path.is_dir():
         zarr = optional_import("zarr", "dask", "reading zarr")
@@ -226,13 +206,13 @@ def _in_memory(data: AnnData, layer: str | None, feature_key: str | None) -> Cel
     names, notes = _feature_names(data.var, feature_key, Path("AnnData"))
     return CellFile(
         path=Path("AnnData"),
-        obs=data.obs,
+        table=FrameTable(data.obs),
         features=names,
         uns={k: v if isinstance(v, (str, int, float, bool)) else None for k, v in data.uns.items()},
         layer=layer,
         layers=layers,
         notes=notes,
-        _matrix=sparse.csr_matrix(data.X if layer == "X" else data.layers[layer]),
+        matrix=sparse.csr_matrix(data.X if layer == "X" else data.layers[layer]),
     )
 
 
@@ -250,20 +230,22 @@ def _open_anndata(root: Any, path: Path, layer: str | None, feature_key: str | N
     missing = [k for k in ("X", "obs", "var") if k not in root]
     if missing:
         raise InputError(f"{path} is not an h5ad file: it has no {' and no '.join(missing)}")
-    obs, var = read_elem(root["obs"]), read_elem(root["var"])
+    var = read_elem(root["var"])
     layers = tuple(root["layers"].keys()) if "layers" in root else ()
     layer = _layer(layer, layers, str(path))
     node = root["X"] if layer == "X" else root["layers"][layer]
     names, notes = _feature_names(var, feature_key, path)
+    matrix = _matrix(node, path)
+    n = len(matrix.indptr) - 1 if isinstance(matrix, _Sparse) else int(matrix.shape[0])
     return CellFile(
         path=path,
-        obs=obs,
+        table=table_of(root["obs"], n),
         features=names,
         uns=_uns(root),
         layer=layer,
         layers=layers,
         notes=notes,
-        _matrix=_matrix(node, path),
+        matrix=matrix,
     )
 
 
@@ -331,126 +313,3 @@ def _feature_names(
                 "unique column with --feature-key"
             )
     return tuple(map(str, names)), tuple(notes)
-
-
-#: Columns of a wide parquet table that describe the cell even when they hold numbers.
-_OBS_NAMES = frozenset(
-    [
-        "perturbation",
-        "condition",
-        "gene",
-        "target_gene",
-        "pert",
-        "drug",
-        "compound",
-        "drugname_drugconc",
-        "context",
-        "cell_line",
-        "cell_line_id",
-        "cell_name",
-        "cell_type",
-        "celltype",
-        "dose",
-        "dose_value",
-        "concentration",
-        "batch",
-        "gem_group",
-        "plate",
-        "library",
-        "n_counts",
-        "ncounts",
-        "n_genes",
-        "ngenes",
-        "sample",
-        "is_control",
-        "barcode",
-        "cell",
-        "cell_id",
-    ]
-)
-
-
-def _open_parquet(path: Path, gene_table: str | os.PathLike[str] | None) -> CellFile:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        schema = pq.read_schema(path)
-    except pa.ArrowException as error:
-        raise InputError(f"{path} is not a parquet file: {error}") from error
-    lists = [f.name for f in schema if pa.types.is_list(f.type) or pa.types.is_large_list(f.type)]
-    if {"genes", "expressions"} <= set(lists):
-        return _open_tokens(path, schema, gene_table)
-    features = [
-        f.name
-        for f in schema
-        if f.name not in _OBS_NAMES
-        and not f.name.startswith("__")
-        and (pa.types.is_integer(f.type) or pa.types.is_floating(f.type))
-    ]
-    if not features:
-        raise InputError(f"{path}: no numeric column that could be a gene")
-    obs = pq.read_table(path, columns=[f.name for f in schema if f.name not in features])
-    file = pq.ParquetFile(path)
-
-    def read(group: int) -> sparse.csr_matrix:
-        return sparse.csr_matrix(file.read_row_group(group, columns=features).to_pandas())
-
-    return CellFile(
-        path=path,
-        obs=obs.to_pandas(),
-        features=tuple(features),
-        _matrix=_Parquet(path, read),
-    )
-
-
-def _open_tokens(path: Path, schema: Any, gene_table: Any) -> CellFile:
-    import pyarrow.parquet as pq
-
-    if gene_table is None:
-        raise InputError(
-            f"{path} names genes by token; give the table of tokens (token_id, gene_symbol) with "
-            "--gene-table (gene_metadata.parquet of Tahoe-100M)"
-        )
-    genes = (
-        pd.read_parquet(gene_table)
-        if str(gene_table).endswith(".parquet")
-        else pd.read_csv(gene_table, sep=None, engine="python")
-    )
-    missing = [c for c in ("token_id", "gene_symbol") if c not in genes.columns]
-    if missing:
-        raise InputError(f"{gene_table} lacks the columns {missing}")
-    symbols = genes["gene_symbol"].astype(str)
-    # Repeated symbols keep their token, which is unique.
-    names = np.where(
-        symbols.duplicated(keep=False), symbols + ":" + genes["token_id"].astype(str), symbols
-    )
-    column_of = np.full(int(genes["token_id"].max()) + 1, -1, dtype=np.int64)
-    column_of[genes["token_id"].to_numpy()] = np.arange(len(genes))
-    file = pq.ParquetFile(path)
-
-    def read(group: int) -> sparse.csr_matrix:
-        table = file.read_row_group(group, columns=["genes", "expressions"])
-        tokens = table["genes"].combine_chunks()
-        flat_tokens = tokens.flatten().to_numpy()
-        flat_values = table["expressions"].combine_chunks().flatten().to_numpy()
-        lengths = np.diff(tokens.offsets.to_numpy())
-        # The files put a start token with a negative value before the genes of each cell.
-        keep = flat_values >= 0
-        flat_tokens, flat_values = flat_tokens[keep], flat_values[keep]
-        known = (flat_tokens >= 0) & (flat_tokens < len(column_of))
-        columns = column_of[np.where(known, flat_tokens, 0)]
-        if not known.all() or (columns < 0).any():
-            bad = flat_tokens[~known | (columns < 0)][0]
-            raise InputError(f"{path} holds gene token {bad}, which {gene_table} does not list")
-        row = np.repeat(np.arange(len(lengths)), lengths)[keep]
-        indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(lengths)))])
-        return sparse.csr_matrix((flat_values, columns, indptr), shape=(len(lengths), len(names)))
-
-    other = [n for n in schema.names if n not in ("genes", "expressions")]
-    return CellFile(
-        path=path,
-        obs=pq.read_table(path, columns=other).to_pandas(),
-        features=tuple(map(str, names)),
-        _matrix=_Parquet(path, read),
-    )

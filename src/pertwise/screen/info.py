@@ -23,7 +23,7 @@ from pertwise.screen.layouts import (
     no_control,
     recognise,
 )
-from pertwise.screen.read import _own_screen, holds_cells, is_table, read_screen
+from pertwise.screen.read import holds_cells, is_table, own_screen, read_screen
 from pertwise.screen.scale import decide_scale
 from pertwise.screen.scan import context_of, scale_tag
 
@@ -120,7 +120,7 @@ def describe_screen(
     }
     if is_table(source):
         return _of_screen(source, read_screen(source, drop_empty=drop_empty, **given))
-    own = _own_screen(source)
+    own = own_screen(source)
     if own is not None:
         return _of_screen(source, own, own=True)
     with open_cells(source, layer=layer, feature_key=feature_key) as file:

@@ -132,6 +132,16 @@ _KINDS = (
 PERTURBATION_KEYS = tuple(dict.fromkeys(column for _, column in _KINDS))
 
 
+def relevant_columns(columns: Sequence[str], keys: Keys) -> list[str]:
+    """Those of a file's columns that `recognise` and `group_rows` may look at."""
+    known = {*PERTURBATION_KEYS, *_CONTEXT_KEYS, *_DOSE_KEYS, *_BATCH_KEYS, *_N_CELLS_KEYS}
+    known |= {*_VARIANCE_KEYS, "is_control", "nperts"}
+    known |= {
+        c for c in (keys.perturbation, keys.context, keys.dose, keys.batch, keys.n_cells) if c
+    }
+    return [c for c in columns if c in known]
+
+
 def recognise(
     obs: pd.DataFrame,
     keys: Keys | None = None,
@@ -139,6 +149,7 @@ def recognise(
     context_name: str = "",
     partial: bool = False,
     where: str = "the file",
+    columns: Sequence[str] | None = None,
 ) -> Layout:
     """Find the perturbation column and its companions.
 
@@ -154,6 +165,9 @@ def recognise(
         The table is one of several: a control label that was asked for may be in another.
     where
         Name of the file for messages.
+    columns
+        All column names of the file, when `obs` holds only those that may matter
+        (`relevant_columns`).
 
     Raises
     ------
@@ -163,6 +177,7 @@ def recognise(
         If a control label that was asked for does not occur.
     """
     keys = keys or Keys()
+    names = list(map(str, obs.columns if columns is None else columns))
     for flag, column in (
         ("perturbation", keys.perturbation),
         ("context", keys.context),
@@ -174,10 +189,10 @@ def recognise(
             raise unknown_name(
                 "column",
                 column,
-                map(str, obs.columns),
-                f"(given as {flag} key) in {where}. Columns are: {_listing(obs.columns)}",
+                names,
+                f"(given as {flag} key) in {where}. Columns are: {_listing(names)}",
             )
-    kind, column = _kind(obs, keys, where)
+    kind, column = _kind(obs, keys, where, names)
     layout = Layout(
         kind=kind,
         perturbation=column,
@@ -198,7 +213,7 @@ def recognise(
     return replace(layout, control=control, notes=notes)
 
 
-def _kind(obs: pd.DataFrame, keys: Keys, where: str) -> tuple[str, str]:
+def _kind(obs: pd.DataFrame, keys: Keys, where: str, names: Sequence[str]) -> tuple[str, str]:
     if keys.perturbation:
         known = {column: kind for kind, column in _KINDS}
         return known.get(keys.perturbation, "named"), keys.perturbation
@@ -212,7 +227,7 @@ def _kind(obs: pd.DataFrame, keys: Keys, where: str) -> tuple[str, str]:
         return kind, column
     raise InputError(
         f"{where}: no perturbation column recognised (looked for "
-        f"{', '.join(sorted({c for _, c in _KINDS}))}). Columns are: {_listing(obs.columns)}. "
+        f"{', '.join(sorted({c for _, c in _KINDS}))}). Columns are: {_listing(names)}. "
         "Name it with --perturbation-key (perturbation_key=...)"
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,12 +109,10 @@ def _library(
 ) -> FloatArray:
     if settings.library_key is None:
         return np.asarray(x.sum(axis=1), dtype=np.float64).ravel()
-    if settings.library_key not in file.obs.columns:
-        raise unknown_name(
-            "column", settings.library_key, map(str, file.obs.columns), f"in {file.path}"
-        )
-    column = file.obs[settings.library_key].iloc[start : start + x.shape[0]]
-    return np.asarray(column, dtype=np.float64)
+    if settings.library_key not in file.table.columns:
+        raise unknown_name("column", settings.library_key, file.table.columns, f"in {file.path}")
+    part = file.table.read([settings.library_key], start, start + x.shape[0])
+    return np.asarray(part[settings.library_key], dtype=np.float64)
 
 
 def _blocks(
@@ -150,7 +148,7 @@ def _check_finite(x: sparse.csr_matrix, file: CellFile, start: int) -> None:
     at = int(np.flatnonzero(~np.isfinite(x.data))[0])
     row = int(np.searchsorted(x.indptr, at, side="right")) - 1
     raise InputError(
-        f"{file.path}: cell {str(file.obs.index[start + row])!r} has the value {x.data[at]} for "
+        f"{file.path}: cell {file.table.name(start + row)!r} has the value {x.data[at]} for "
         f"{file.features[int(x.indices[at])]!r}; cells must be finite numbers"
     )
 
@@ -384,7 +382,7 @@ def _meta(
     counted = found.verdict.scale in ("counts", "normalised")
     return {
         "source": ", ".join(Path(str(s)).name if _is_path(s) else "AnnData" for s in found.sources),
-        "simulated": False,
+        "simulated": found.simulated,
         "unit": "log-normalised expression" if logged else "value as in the file",
         "control": list(found.layout.control),
         "layout": found.layout.describe(),
@@ -443,8 +441,7 @@ def pseudobulk(
     def load(lo: int, hi: int) -> GroupSums:
         return merge(s.between(lo, hi) for s in sums)
 
-    screen = finish(found, settings, ref, load, sum(n for _, n in results))
-    return mark_simulated(screen, found, settings)
+    return finish(found, settings, ref, load, sum(n for _, n in results))
 
 
 def sum_parts(parts: Iterable[Part]) -> Part:
@@ -455,12 +452,3 @@ def sum_parts(parts: Iterable[Part]) -> Part:
 def merge(sums: Iterable[GroupSums]) -> GroupSums:
     """Merge group sums; exact, so the order does not matter."""
     return reduce(lambda a, b: a + b, sums)
-
-
-def mark_simulated(screen: Screen, found: Scan, settings: PseudobulkSettings) -> Screen:
-    """Cells that were simulated make a simulated screen."""
-    for source in found.sources:
-        with open_with(source, settings) as file:
-            if file.uns.get("simulated"):
-                return replace(screen, meta={**screen.meta, "simulated": True})
-    return screen

@@ -139,7 +139,7 @@ def read_screen(
             return _means(
                 table, keys, context, kind, values, duplicates, infinite, drop_empty, where
             )
-    own = _own_screen(source)
+    own = own_screen(source)
     if own is not None:
         return own
     with open_cells(source, layer=layer or "X", feature_key=feature_key) as file:
@@ -183,7 +183,7 @@ def holds_cells(grouping: Grouping) -> bool:
     return bool(rows / len(perturbed) > ROWS_PER_MEAN)
 
 
-def _own_screen(source: Any) -> Screen | None:
+def own_screen(source: Any) -> Screen | None:
     """The screen in a file (or AnnData) that pertwise wrote; None for any other."""
     from pertwise.screen.files import from_anndata, is_screen_anndata
 

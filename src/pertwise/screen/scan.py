@@ -22,7 +22,9 @@ from pertwise.screen.layouts import (
     group_rows,
     label_counts,
     no_control,
+    parse_label,
     recognise,
+    relevant_columns,
     sort_groups,
 )
 from pertwise.screen.scale import Verdict, decide_scale, tag_of
@@ -92,6 +94,8 @@ class Scan:
         Columns context, batch: every combination that has cells, sorted.
     notes
         Repairs and choices to be shown.
+    simulated
+        True when any file says that it is simulated.
     """
 
     sources: tuple[Any, ...]
@@ -102,6 +106,7 @@ class Scan:
     groups: pd.DataFrame
     blocks: pd.DataFrame
     notes: tuple[str, ...] = ()
+    simulated: bool = False
 
     @property
     def contexts(self) -> tuple[str, ...]:
@@ -156,11 +161,15 @@ def scan(sources: Sequence[Any], settings: PseudobulkSettings) -> Scan:
     heads: list[tuple[Any, Layout, Verdict, tuple[str, ...], int]] = []
     notes: dict[str, None] = {}
     counts: list[pd.Series] = []
+    simulated = False
     for source in track(sources, "reading tables"):
         with open_with(source, settings) as file:
+            columns = relevant_columns(file.table.columns, settings.keys)
+            obs = file.table.read(columns)
             layout = recognise(
-                file.obs,
+                obs,
                 settings.keys,
+                columns=file.table.columns,
                 context_name=context_of(file.uns),
                 partial=len(sources) > 1,
                 where=str(file.path),
@@ -170,7 +179,8 @@ def scan(sources: Sequence[Any], settings: PseudobulkSettings) -> Scan:
             )
             heads.append((file.path, layout, verdict, file.features, len(file)))
             _agree(heads[0], heads[-1])
-            counts.append(label_counts(file.obs, layout))
+            counts.append(label_counts(obs, layout))
+            simulated |= bool(file.uns.get("simulated"))
             notes.update(dict.fromkeys([*file.notes, *layout.notes]))
     control = tuple(dict.fromkeys(label for head in heads for label in head[1].control))
     if not control:
@@ -183,11 +193,15 @@ def scan(sources: Sequence[Any], settings: PseudobulkSettings) -> Scan:
             )
         raise no_control(totals, where)
     layout = replace(heads[0][1], control=control)
+    for wanted in settings.keys.control:
+        if not any(wanted in (label, parse_label(label, layout)[0]) for label in control):
+            labels = sorted({str(name) for count in counts for name in count.index})
+            raise unknown_name("control label", wanted, labels, "in any of the files")
     groups, blocks, n_empty = [], [], 0
     for source in sources:
         with open_with(source, settings) as file:
             grouping = group_rows(
-                file.obs, layout, drop_empty=settings.drop_empty, where=str(file.path)
+                _table(file, layout), layout, drop_empty=settings.drop_empty, where=str(file.path)
             )
             groups.append(grouping.groups)
             blocks.append(_block_table(grouping))
@@ -205,6 +219,7 @@ def scan(sources: Sequence[Any], settings: PseudobulkSettings) -> Scan:
         .drop_duplicates()
         .sort_values(["context", "batch"], ignore_index=True),
         notes=tuple(notes),
+        simulated=simulated,
     )
 
 
@@ -239,6 +254,12 @@ def _agree(
         )
 
 
+def _table(file: CellFile, layout: Layout, start: int = 0, stop: int | None = None) -> pd.DataFrame:
+    """The columns that say which group and batch each row belongs to."""
+    wanted = {layout.perturbation, layout.context, layout.dose, layout.batch, "nperts"}
+    return file.table.read([c for c in file.table.columns if c in wanted], start, stop)
+
+
 def _block_table(grouping: Grouping) -> pd.DataFrame:
     kept = grouping.codes >= 0
     return pd.DataFrame(
@@ -268,7 +289,7 @@ class Codes:
 
 def codes_of(file: CellFile, found: Scan, settings: PseudobulkSettings, task: Task) -> Codes:
     """Which group and block every row of a task belongs to."""
-    obs = file.obs.iloc[task.start : task.stop]
+    obs = _table(file, found.layout, task.start, task.stop)
     grouping = group_rows(obs, found.layout, drop_empty=settings.drop_empty, where=str(file.path))
     position = pd.Series(np.arange(len(found.groups)), index=group_keys(found.groups))
     to_global = position.reindex(group_keys(grouping.groups)).to_numpy()

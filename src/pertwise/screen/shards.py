@@ -34,7 +34,6 @@ from pertwise.screen.pseudobulk import (
     Reference,
     finish,
     first_pass,
-    mark_simulated,
     merge,
     reference,
     second_pass,
@@ -273,7 +272,6 @@ def pseudobulk_shards(
         return merge(load_sums(path, "groups", (lo, hi)) for path in second)
 
     screen = finish(found, settings, ref, load, sum(map(_n_empty, second)))
-    screen = mark_simulated(screen, found, settings)
     if not keep_parts:
         shutil.rmtree(folder)
         if not any(Path(workdir).iterdir()):
