@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pertwise.errors import InputError, unknown_name
 from pertwise.predict.base import Prediction
-from pertwise.predict.llmpert_ensemble import FittedEnsemble, fit_ensemble
+from pertwise.predict.llmpert_ensemble import FittedEnsemble, fit_ensemble, mean_variance
 from pertwise.predict.llmpert_train import EnsembleSettings
 from pertwise.screen.core import COMBINATION, canonical_perturbation
 
@@ -155,8 +155,11 @@ class LLMPertEnsemble:
         members = None
         if self.keep_members:
             members = np.zeros((self.settings.members, *shape), np.float32)
-            members[:, :, self._trained] = fitted.members(x)
-        part, variance = fitted.moments(x)
+            kept = fitted.members(x)
+            members[:, :, self._trained] = kept
+            part, variance = mean_variance(kept)
+        else:
+            part, variance = fitted.moments(x)
         mean[:, self._trained] = part
         spread[:, self._trained] = np.sqrt(variance + fitted.noise)
         return Prediction(

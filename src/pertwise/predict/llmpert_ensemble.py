@@ -58,7 +58,7 @@ class FittedEnsemble:
 
         The variance over members is unbiased (divisor M - 1); 0 for a single member.
         """
-        pairs = [_mean_variance(part) for _, part in self._chunks(x, features)]
+        pairs = [mean_variance(part) for _, part in self._chunks(x, features)]
         return np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs])
 
     def uncertainty(
@@ -74,7 +74,7 @@ class FittedEnsemble:
         if self.settings.members < 2:
             raise InputError("uncertainty needs at least 2 members, this ensemble has 1")
         parts = [
-            _mean_variance(part)[1].mean(axis=1, dtype=np.float64)
+            mean_variance(part)[1].mean(axis=1, dtype=np.float64)
             for _, part in self._chunks(x, features)
         ]
         return np.concatenate(parts)
@@ -99,10 +99,10 @@ class FittedEnsemble:
             yield start, out.cpu().numpy()
 
 
-def _mean_variance(
+def mean_variance(
     members: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and unbiased variance over the first axis, in one pass over the members."""
+    """Mean and unbiased variance over members: (M, n, F) -> twice (n, F)."""
     mean = members.mean(axis=0)
     total = np.zeros_like(mean)
     for member in members:

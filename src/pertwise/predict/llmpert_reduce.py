@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 
 #: Reduce only when the smaller problem has at most this part of the columns of the full one.
 WORTHWHILE = 0.75
@@ -52,8 +53,10 @@ def row_space(matrix: NDArray[np.floating]) -> NDArray[np.float64]:
     kept = values > RANK_TOLERANCE**2 * values[-1]
     basis = (vectors[:, kept] / np.sqrt(values[kept])).T @ a
     # The Gram matrix squares the condition number; one Cholesky pass restores orthogonality.
-    lower = np.linalg.cholesky(basis @ basis.T)
-    return np.asarray(np.linalg.solve(lower, basis))
+    gram = basis @ basis.T
+    if np.abs(gram - np.eye(len(gram))).max() > 1e-9:
+        basis = solve_triangular(np.linalg.cholesky(gram), basis, lower=True)
+    return np.asarray(basis)
 
 
 def input_basis(x: NDArray[np.float32], wanted: bool = True) -> NDArray[np.float32] | None:
