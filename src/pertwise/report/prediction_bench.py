@@ -171,9 +171,17 @@ def _ceiling_section(
     report.head("Gap to the reproducibility ceiling")
     report.say(
         "Perturbations in quantiles of their reproducibility (0 = least). `replicate`: expected "
-        "score of a repeat of the experiment; `perfect`: bound of a prediction without noise. Mean "
-        f"squared error that no prediction can avoid: {items['noise'].mean():.3f} (sampling "
-        "variance of the means, summed over features)."
+        "score of a repeat of the experiment; `perfect`: bound of a prediction without noise, from "
+        f"{items['ceiling_from'].iloc[0]}. An `{ORACLE}` sees the noise itself and may pass it."
+    )
+    if items["noise"].notna().any():
+        report.say(
+            "Mean squared error that no prediction can avoid: "
+            f"{items['noise'].mean():.3f} (sampling variance of the means, summed over features)."
+        )
+    report.say(
+        "Quantiles are of the measured reproducibility, itself noisy: the lowest one holds "
+        "some perturbations that were unlucky rather than weak."
     )
     for metric in chosen:
         gap = analyses.gap_to_ceiling(results, items, metric, config.n_strata)

@@ -20,6 +20,7 @@ from pertwise._io import atomic_path, sha256_file, write_json_atomic
 from pertwise._progress import track
 from pertwise.errors import InputError
 from pertwise.evaluate.methods import Method, make_method
+from pertwise.evaluate.prediction.cells import CellBank, open_cell_bank, split_half_table
 from pertwise.evaluate.prediction.config import ORACLE, MethodSpec, PredictionConfig, SplitSpec
 from pertwise.evaluate.prediction.units import UnitResult, run_unit, unit_key
 from pertwise.evaluate.splits import (
@@ -57,6 +58,8 @@ class Inputs:
     source: Screen
     knowledge: Knowledge | None
     checksums: dict[str, str]
+    #: Single cells of the screen, where given.
+    cells: CellBank | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -122,7 +125,11 @@ def open_inputs(config: PredictionConfig) -> Inputs:
         checksums[config.knowledge] = knowledge.fingerprint()
     if config.split.folds_from:
         checksums[config.split.folds_from] = _checksum(config.split.folds_from)
-    return Inputs(screen, source, knowledge, checksums)
+    cells = None
+    if config.cells is not None:
+        checksums[config.cells.file] = _checksum(config.cells.file)
+        cells = open_cell_bank(config.cells, screen, config.seed)
+    return Inputs(screen, source, knowledge, checksums, cells)
 
 
 def _checksum(path: str) -> str:
@@ -208,6 +215,7 @@ def _do(job: _Job, config: PredictionConfig, inputs: Inputs) -> None:
         inputs.knowledge if job.use_knowledge else None,
         config.metrics,
         keep_means=config.keep_predictions,
+        cells=inputs.cells,
     )
     _store(result, job.target)
 
@@ -265,7 +273,7 @@ def run_prediction(
     for _ in track(_execute(missing, config, opened, jobs), "Predicting", total=len(missing)):
         pass
     _collect(folder, [job.target for job in wanted])
-    items = item_table(opened.screen)
+    items = _items(folder, config, opened)
     with atomic_path(folder / "items.parquet") as temporary:
         items.to_parquet(temporary)
     write_json_atomic(folder / "provenance.json", _provenance(config, opened, splits, methods))
@@ -315,6 +323,18 @@ def _collect(folder: Path, targets: Sequence[Path]) -> None:
 def _optional(targets: Sequence[Path], name: str) -> list[pd.DataFrame]:
     files = [t.with_suffix(f".{name}.parquet") for t in targets]
     return [pd.read_parquet(f) for f in files if f.exists()]
+
+
+def _items(folder: Path, config: PredictionConfig, inputs: Inputs) -> pd.DataFrame:
+    """`item_table`; with cells the ceilings come from split halves instead of variances."""
+    items = item_table(inputs.screen).assign(ceiling_from="sampling variance")
+    if inputs.cells is None or config.cells is None:
+        return items
+    halves = split_half_table(inputs.cells, list(items.index), config.cells.n_splits, config.seed)
+    for kind in ("pearson", "cosine"):
+        value = halves[f"replicate_{kind}"].reindex(items.index).clip(0.0, 1.0)
+        items[f"replicate_{kind}"], items[f"perfect_{kind}"] = value, value**0.5
+    return items.assign(ceiling_from="split halves of cells")
 
 
 def item_table(screen: Screen) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pertwise.errors import InputError, PertwiseError
 from pertwise.evaluate.calibration import LEVELS, interval_coverage, spread_and_error
 from pertwise.evaluate.methods import Method
+from pertwise.evaluate.prediction.cells import CellBank, energy_distances
 from pertwise.evaluate.prediction.config import ORACLE, MetricSpec
 from pertwise.evaluate.score import Scores, score_predictions
 from pertwise.evaluate.splits import Split
@@ -80,6 +81,7 @@ def run_unit(
     metrics: MetricSpec,
     *,
     keep_means: bool = False,
+    cells: CellBank | None = None,
 ) -> UnitResult:
     """Fit on ``split.train`` of `source`, predict ``split.test``, score against `screen`.
 
@@ -121,6 +123,10 @@ def run_unit(
     seconds = time.perf_counter() - started
     _check(prediction, names, screen.features, method.label)
     scores = _score(prediction, truth, train, screen, metrics)
+    if cells is not None:
+        distances = energy_distances(cells, names, prediction.mean)
+        scores.values["energy_distance"] = distances
+        scores.undefined["energy_distance"] = False
     table = _tidy(scores, prediction, truth)
     table = table.assign(**_labels(method, split, len(train)))
     table["stratum"] = table["perturbation"].map(dict(split.strata)).fillna("").astype(str)
