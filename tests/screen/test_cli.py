@@ -192,3 +192,27 @@ def test_info_of_real_screens(run, shared_data, name, rows, share):
     assert found["n_rows"] == rows
     assert found["nan_share"] == pytest.approx(share, abs=1e-4)
     assert found["contexts"] == {"K562": rows}
+
+
+def test_convert_records_its_repairs(run, tmp_path):
+    """The public bulk file of Replogle 2022 has infinite values and several rows per gene."""
+    table = pd.DataFrame(
+        {"gene": ["non-targeting", "A", "A", "B"], "num_cells_filtered": [50, 3, 1, 2],
+         "G1": [0.1, 1.0, -1.0, np.inf], "G2": [0.0, 1.0, 1.0, 2.0]}
+    )  # fmt: skip
+    table.to_csv(tmp_path / "t.csv", index=False)
+    out = tmp_path / "s.h5ad"
+    code, _, err = run("screen", "convert", tmp_path / "t.csv", out)
+    assert code == 2
+    assert "1 infinite values" in err
+    code, text, _ = run(
+        "screen", "convert", tmp_path / "t.csv", out, "--infinite", "nan", "--duplicates",
+        "average", "--context", "K562",
+    )  # fmt: skip
+    assert code == 0
+    assert "note: 1 infinite values taken as not measured" in text
+    screen = read_screen(out)
+    assert screen.contexts == ("K562",)
+    np.testing.assert_allclose(screen.responses, [[0.4, 1.0], [np.nan, 2.0]], rtol=1e-6)
+    code, _, err = run("screen", "convert", tmp_path / "t.csv", out, "--values", "delta")
+    assert "--values delta is not one of auto, means, deltas" in err

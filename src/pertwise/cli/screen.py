@@ -66,9 +66,9 @@ def info(
         layer=layer,
         feature_key=feature_key,
         drop_empty=drop_empty,
-        values=values,
-        duplicates=duplicates,
-        infinite=infinite,
+        values=_choice("values", values, "auto", "means", "deltas"),
+        duplicates=_choice("duplicates", duplicates, "refuse", "average"),
+        infinite=_choice("infinite", infinite, "refuse", "nan"),
     )
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
@@ -117,6 +117,57 @@ def _lines(found: ScreenInfo) -> list[tuple[str, str]]:
         lines.append(("not measured", f"{found.nan_share:.1%} of values"))
     lines.append(("values", found.scale or "-"))
     return lines
+
+
+@app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="Means: h5ad, csv, tsv or parquet.")],
+    out: Annotated[Path, typer.Argument(help="The h5ad to write.")],
+    perturbation_key: Text = _PERTURBATION,
+    control: list[str] | None = _CONTROL,
+    context_key: Text = _CONTEXT,
+    context: Annotated[Text, typer.Option(help="Name of the one cell line or type.")] = None,
+    dose_key: Text = _DOSE,
+    feature_key: Text = _FEATURE,
+    layer: Text = _LAYER,
+    drop_empty: bool = _EMPTY,
+    values: Annotated[str, typer.Option(help="auto, means, or deltas.")] = "auto",
+    duplicates: Annotated[str, typer.Option(help="refuse or average repeated rows.")] = "refuse",
+    infinite: Annotated[str, typer.Option(help="refuse, or nan = not measured.")] = "refuse",
+) -> None:
+    """Write a file of means as a pertwise screen, with every choice and repair recorded."""
+    from pertwise.errors import InputError
+    from pertwise.screen import read_screen
+
+    if out.suffix != ".h5ad":
+        raise InputError(f"the output {out} must end in .h5ad")
+    screen = read_screen(
+        file,
+        perturbation_key=perturbation_key,
+        control=tuple(control or ()),
+        context_key=context_key,
+        context=context,
+        dose_key=dose_key,
+        feature_key=feature_key,
+        layer=layer,
+        drop_empty=drop_empty,
+        values=_choice("values", values, "auto", "means", "deltas"),
+        duplicates=_choice("duplicates", duplicates, "refuse", "average"),
+        infinite=_choice("infinite", infinite, "refuse", "nan"),
+    )
+    screen.save(out)
+    for note in screen.meta.get("notes", ()):
+        typer.echo(f"note: {note}")
+    typer.echo(f"wrote {out}: {screen!r}")
+
+
+def _choice(name: str, value: str, *allowed: str) -> Any:
+    """The value, if it is one of those allowed."""
+    from pertwise.errors import InputError
+
+    if value not in allowed:
+        raise InputError(f"--{name} {value} is not one of {', '.join(allowed)}")
+    return value
 
 
 @app.command()

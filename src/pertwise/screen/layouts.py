@@ -448,13 +448,13 @@ def sort_groups(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def group_keys(frame: pd.DataFrame) -> pd.MultiIndex:
-    """What identifies a group, as text (NaN never equals NaN as a merge key)."""
+    """What identifies a group; no dose is written as -inf, because NaN never equals NaN."""
     return pd.MultiIndex.from_arrays(
         [
             frame["context"],
             frame["is_control"],
             frame["perturbation"],
-            frame["dose"].map(lambda v: "" if np.isnan(v) else repr(float(v))),
+            frame["dose"].fillna(-np.inf),
         ]
     )
 
