@@ -29,7 +29,10 @@ from pertwise.knowledge.store import Knowledge
 class DrugSimilarity(Protocol):
     """A kernel between drugs, which may depend on the pool of measured drugs."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What tables and reasons call it."""
+        ...
 
     def matrix(self, rows: Sequence[str], columns: Sequence[str], pool: Sequence[str]) -> Floats:
         """(n_rows, n_columns) similarity, 1 for a drug with itself.
@@ -82,8 +85,8 @@ class FeatureSimilarity:
 
     def missing(self, names: Sequence[str]) -> tuple[str, ...]:
         """Names without a row or with an empty one."""
-        empty = ~self._rows(names).any(axis=1)
-        return tuple(n for n, e in zip(names, empty, strict=True) if e)
+        rows = self._rows(names)
+        return tuple(n for n, row in zip(names, rows, strict=True) if not row.any())
 
 
 def chemistry_similarity(
