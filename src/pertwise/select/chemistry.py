@@ -4,53 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pertwise.errors import InputError
 from pertwise.knowledge.drugs import DrugTable
 from pertwise.knowledge.drugs_cells import CellTable
 from pertwise.knowledge.drugs_similarity import DrugSimilarity
-from pertwise.select.base import Pick, Query, Repair, Selection, Selector
-from pertwise.select.closed_list import Resolver, checked_candidates
+from pertwise.select.base import Query, Repair, Selection, Selector
+from pertwise.select.closed_list import Resolver
+from pertwise.select.similarity import SimilaritySelector
+
+Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class SimilaritySelector:
-    """The measured drugs most similar to the query under one kernel.
+class DrugSelector(SimilaritySelector):
+    """The measured drugs most similar to the query under one drug kernel.
 
-    Drugs with a similarity of at most `above` are not picked, so that fewer than n may come
-    back: "no drug shares its mechanism" is then visible instead of hidden behind a random one. A
-    query that the kernel knows nothing about gives an empty selection that says so.
+    Drugs with a similarity of at most `above` are never picked, so that fewer than n may come back:
+    "no drug shares its mechanism" stays visible instead of hiding behind a random one.
     """
 
-    similarity: DrugSimilarity
-    above: float = 0.0
+    def __init__(
+        self, kernel: DrugSimilarity, *, above: float = 0.0, max_neighbours: int = 50
+    ) -> None:
+        super().__init__(max_neighbours=max_neighbours)
+        self.kernel, self.above = kernel, above
+        self.name = kernel.name
 
-    @property
-    def name(self) -> str:
-        """Name of the kernel."""
-        return self.similarity.name
+    def similarity(self, subjects: Sequence[str], candidates: Sequence[str]) -> Floats:
+        """(n_subjects, n_candidates) kernel values, 0 where they do not exceed `above`."""
+        scores = self.kernel.matrix(subjects, candidates, candidates)
+        return np.where(scores > self.above, scores, 0.0)
 
-    def select(self, query: Query, candidates: Sequence[str], n: int) -> Selection:
-        """Pick at most `n` of `candidates`, ties broken by name."""
-        pool = sorted(c for c in checked_candidates(candidates, n) if c != query.subject)
-        subject = query.subject or ""
-        if self.similarity.missing([subject]):
-            why = Repair("call_failed", subject, f"{self.name}: nothing known about this drug")
-            return Selection((), self.name, (why,), fallback=True, provenance={"k_used": 0})
-        scores = self.similarity.matrix([subject], pool, pool)[0] if pool else []
-        order = sorted(range(len(pool)), key=lambda i: (-scores[i], pool[i]))
-        chosen = [i for i in order if scores[i] > self.above][:n]
-        picks = tuple(
-            Pick(pool[i], f"{self.name} similarity {scores[i]:.2f}", score=float(scores[i]))
-            for i in chosen
-        )
-        repairs: tuple[Repair, ...] = ()
-        if len(picks) < min(n, len(pool)):
-            text = f"{len(picks)} of {len(pool)} drugs have a {self.name} similarity above "
-            repairs = (Repair("too_few", subject, f"{text}{self.above:g}; asked for {n}"),)
-        return Selection(
-            picks, self.name, repairs, fallback=not picks, provenance={"k_used": len(picks)}
-        )
+    def settings(self) -> Mapping[str, Any]:
+        """Kernel and threshold."""
+        return {**super().settings(), "kernel": self.kernel.name, "above": self.above}
 
 
 @dataclass(frozen=True)
@@ -72,6 +63,11 @@ class HybridSelector:
     min_coverage: float = 0.5
     fill: bool = True
     name: str = "hybrid"
+
+    @property
+    def cheap(self) -> bool:
+        """Whether both may be asked about training items."""
+        return all(getattr(s, "cheap", False) for s in (self.first, self.second))
 
     def __post_init__(self) -> None:
         if not 0 < self.min_coverage <= 1:

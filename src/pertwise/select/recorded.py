@@ -21,7 +21,9 @@ def read_recorded(path: str | os.PathLike[str]) -> tuple[dict[str, Answer], dict
 
     Two layouts are read, plain or gzipped: one JSON object with ``folds``, each holding ``answers``
     (name -> {kNN: [...], reason}) or ``answers`` directly; or JSON lines with ``subject`` (or
-    ``drug``/``gene``), ``neighbours`` (or ``kNN``) and optionally ``reason``.
+    ``drug``/``gene``), ``neighbours`` (or ``kNN``) and optionally ``reason``. A ``mechanism`` of
+    the subject stands in for a missing reason. JSON lines with a ``cell`` hold for that context
+    only: their key is `context_key`.
 
     Raises
     ------
@@ -58,8 +60,13 @@ def read_recorded(path: str | os.PathLike[str]) -> tuple[dict[str, Answer], dict
         subject = next((row[k] for k in ("subject", "gene", "drug") if k in row), None)
         if subject is None:
             raise InputError(f"{file} line {number} has no subject, gene or drug")
-        _add(answers, file, str(subject), row)
+        _add(answers, file, context_key(str(subject), row.get("cell")), row)
     return answers, origin
+
+
+def context_key(subject: str, context: str | None) -> str:
+    """Key of an answer that holds in one context; the subject itself without a context."""
+    return f"{context}\t{subject}" if context else subject
 
 
 def _add(answers: dict[str, Answer], file: Path, subject: str, answer: Mapping[str, Any]) -> None:
@@ -68,7 +75,8 @@ def _add(answers: dict[str, Answer], file: Path, subject: str, answer: Mapping[s
     found = answer.get("neighbours", answer.get("kNN"))
     if not isinstance(found, list):
         raise InputError(f"{file}: the answer for {subject!r} has no list 'neighbours' or 'kNN'")
-    answers[subject] = (tuple(map(str, found)), str(answer.get("reason", "")))
+    reason = answer.get("reason") or answer.get("mechanism") or ""
+    answers[subject] = (tuple(map(str, found)), str(reason))
 
 
 class RecordedSelector:
@@ -125,10 +133,13 @@ class RecordedSelector:
         """
         items = checked_candidates(candidates, n)
         subject = query.subject or ""
-        if subject not in self.answers:
+        here = context_key(subject, query.context)
+        if here not in self.answers:
+            here = subject
+        if here not in self.answers:
             missing = Repair("too_few", subject, "no recorded answer for this subject")
             return Selection((), self.source, (missing,))
-        names, reason = self.answers[subject]
+        names, reason = self.answers[here]
         pool = ClosedList(sorted(items), self._resolve, query.subject)
         checked = pool.check(names, n_min=1, n_max=n)
         picks = tuple(
