@@ -10,7 +10,7 @@ import typer
 
 from pertwise import __version__
 from pertwise._progress import set_quiet
-from pertwise.cli import bench, bench_acquisition, demo, knowledge, llm, plan, screen
+from pertwise.cli import bench, bench_acquisition, demo, drugs, knowledge, llm, plan, screen
 from pertwise.errors import PertwiseError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+bench.app.command("drugs")(drugs.bench_drugs)
 app.add_typer(bench.app, name="bench")
 bench_acquisition.register(bench.app, app)
 app.add_typer(knowledge.app, name="knowledge")

@@ -42,6 +42,8 @@ from pertwise.screen.core import canonical_perturbation
 HoldOut = Literal["drug", "line", "pair"]
 #: Pseudo-rows at the mean of all lines that a line mean starts from.
 LINE_PRIOR = 3.0
+#: The weights start equal and the prior keeps them near: more steps change no third digit.
+MAX_ITERATIONS = 20
 _NOTHING = "cell mean (no kernel knows this drug)"
 
 
@@ -165,7 +167,13 @@ class DrugKernelRidge(LinePredictor):
         every = np.arange(len(data.drug))
         kernels = self._kernels(data, every, every, data.drugs)
         rest = data.residuals(means)
-        found = fit_weights(kernels, rest @ rest.T, rest.shape[1], prior=self.weight_prior)
+        found = fit_weights(
+            kernels,
+            rest @ rest.T,
+            rest.shape[1],
+            prior=self.weight_prior,
+            max_iterations=MAX_ITERATIONS,
+        )
         self.noise = found.noise
         self._w = found.weights
         self.weights = dict(zip(self._kernel_names(), map(float, found.weights), strict=True))

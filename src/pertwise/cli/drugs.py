@@ -1,0 +1,135 @@
+"""`pertwise bench drugs` and what `pertwise predict --drug` calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pertwise.evaluate.drugs import BenchConfig
+    from pertwise.predict import Prediction
+
+
+def bench_drugs(
+    config: Annotated[
+        Path, typer.Argument(help="TOML: data, regimes, methods (see docs/drugs.md).")
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder that the file names in the config are in.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for scores, summary, report; resumable.")
+    ] = Path("drug-bench"),
+    regime: Annotated[list[str] | None, typer.Option(help="Only these regimes.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Only these methods.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Only these fold seeds.")] = None,
+    ungrouped: Annotated[
+        bool, typer.Option(help="Let salts of one compound stand on both sides (to compare).")
+    ] = False,
+    drop_duplicates: Annotated[
+        bool, typer.Option(help="Leave out drugs that share a compound with another name.")
+    ] = False,
+) -> None:
+    """Drug responses: regimes x methods on one screen, with intervals over compounds."""
+    from pertwise.cli.bench import show_table
+    from pertwise.evaluate.drugs import (
+        load_bench,
+        read_config,
+        run_bench,
+        summarise,
+        write_results,
+    )
+
+    settings = _with(
+        read_config(config),
+        regimes=regime,
+        methods=method,
+        seeds=seed,
+        by_compound=False if ungrouped else None,
+        drop_duplicates=True if drop_duplicates else None,
+    )
+    loaded = load_bench(settings, data if data is not None else config.parent)
+    for key, value in loaded.notes.items():
+        if value:
+            typer.echo(f"{key}: {value}")
+    table = run_bench(loaded, out)
+    summary = summarise(table, weight=settings.weight)
+    write_results(loaded, table, summary, out)
+    for (name, held), block in summary.groupby(["data", "regime"], sort=False):
+        wide = block.pivot(index="method", columns="metric", values="mean")
+        wide = wide.loc[list(dict.fromkeys(block["method"]))].dropna(axis=1, how="all")
+        answered = block.drop_duplicates("method").set_index("method")["coverage"]
+        show_table(wide.assign(answered=answered).reset_index(), f"{name}: {held}")
+    typer.echo(f"written: {out}/scores.parquet, summary.csv, report.md, run.json")
+
+
+def _with(config: BenchConfig, **changes: object) -> BenchConfig:
+    """The config with the changes that are given, checked again."""
+    given = {k: v for k, v in changes.items() if v is not None}
+    return type(config).model_validate({**config.model_dump(), **given})
+
+
+def predict_drug(
+    config: Path, data: Path | None, drug: str, context: str, method: str = ""
+) -> tuple[Prediction, dict[str, str]]:
+    """Predict one drug (name or SMILES) in one line from everything measured.
+
+    Returns
+    -------
+    The prediction, and notes: how the drug was identified, what was measured of it, warnings.
+
+    Raises
+    ------
+    pertwise.errors.UnknownNameError
+        For a drug that is neither a known name nor a SMILES, or a line without facts or data.
+    """
+    from pertwise.evaluate.drugs import load_bench, read_config
+    from pertwise.evaluate.drugs_predict import predict_one
+
+    settings = read_config(config)
+    return predict_one(load_bench(settings, data or config.parent), drug, context, method)
+
+
+def predict_drug_command(
+    drug: Annotated[str, typer.Option(help="Name (any spelling, salt or synonym) or SMILES.")],
+    context: Annotated[str, typer.Option(help="Cell line or type.")],
+    config: Annotated[Path, typer.Option(help="The config of `pertwise bench drugs`.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of the files in the config.")] = None,
+    method: Annotated[str, typer.Option(help="Method; by default the best that applies.")] = "",
+    top: Annotated[int, typer.Option(help="Genes shown at either end.")] = 10,
+    out: Annotated[Path | None, typer.Option(help="Write all genes as csv.")] = None,
+) -> None:
+    """Predicted response of one drug in one cell line, with what it rests on."""
+    import numpy as np
+    import pandas as pd
+
+    from pertwise._io import atomic_path
+    from pertwise.cli.bench import show_table
+
+    prediction, notes = predict_drug(config, data, drug, context, method)
+    for key, text in notes.items():
+        typer.echo(f"{key}: {text}")
+    values = prediction.mean[0]
+    order = np.argsort(-values, kind="stable")
+    shown = pd.DataFrame(
+        {
+            "most up": [prediction.features[i] for i in order[:top]],
+            "score": values[order[:top]].astype(float),
+            "most down": [prediction.features[i] for i in order[::-1][:top]],
+            "score ": values[order[::-1][:top]].astype(float),
+        }
+    )
+    show_table(shown, f"{prediction.perturbations[0]} in {context}", digits=2)
+    if prediction.neighbours is not None and len(prediction.neighbours):
+        show_table(
+            prediction.neighbours[["rank", "neighbour", "weight", "reason"]], "rests on", digits=2
+        )
+    if out is not None:
+        full = pd.DataFrame({"feature": prediction.features, "predicted": values})
+        if prediction.spread is not None:
+            full["spread"] = prediction.spread[0]
+        with atomic_path(out) as temporary:
+            full.to_csv(temporary, index=False)
+        typer.echo(f"written: {out}")
