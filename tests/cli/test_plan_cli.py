@@ -182,7 +182,10 @@ def test_llm_panel_with_reasons_repairs_and_replay(world, pertwise, tmp_path, pr
         names = sorted(listed(asked.first))
         if asked.turn == 1:
             return picks_json([names[0].lower(), names[0], "NOSUCHGENE", names[1]])
-        return picks_json(names[:5], reason="scripted reason about {name}")
+        answer = json.loads(picks_json(names[:5], reason="scripted reason about {name}"))
+        for pick in answer["picks"]:
+            pick["module"] = "what the model says"
+        return json.dumps(answer)
 
     with ScriptedServer(script) as server:
         address = server.address(protocol)
@@ -195,6 +198,9 @@ def test_llm_panel_with_reasons_repairs_and_replay(world, pertwise, tmp_path, pr
     assert all(p.reason == f"scripted reason about {p.gene}" for p in made.picks)
     assert len(made.provenance["ledger_keys"]) == 2
     assert made.provenance["re_asks"] == 1
+    # The tables' module comes first; the model's word is shown as its word.
+    for pick in made.picks:
+        assert pick.module == "what the model says (says the model)" or pick.relation != "unknown"
     assert "written by the language model" in (tmp_path / "plan.html").read_text()
     # The server is gone; the ledger answers, and the plan is the same.
     code, _, _ = pertwise(*llm_command(folder, tmp_path, address, pathway, "--replay"))

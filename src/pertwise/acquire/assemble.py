@@ -19,7 +19,7 @@ from pertwise.acquire.panel import Decision, PanelPick, Plan, RepairNote, column
 from pertwise.knowledge import Knowledge
 from pertwise.knowledge.types import Relation
 from pertwise.screen import Screen
-from pertwise.select.base import Selection
+from pertwise.select.base import Pick, Selection
 
 CANDIDATE_COLUMNS = (
     "gene",
@@ -210,7 +210,7 @@ def _picks(
                 symbol=setup.pool.symbols[name],
                 full_name=card.full_name if card else "",
                 summary=card.summary if card else "",
-                module=relation.module if relation else "",
+                module=_module(relation, pick),
                 relation=relation.kind if relation else "",
                 uncertainty_rank=ranks.get(name),
                 uncertainty=None if u is None or name not in u.index else float(u[name]),
@@ -221,6 +221,14 @@ def _picks(
             )
         )
     return picks
+
+
+def _module(relation: Relation | None, pick: Pick | None) -> str:
+    """The module the knowledge tables say; else what a chat picker said, marked as its word."""
+    if relation is not None and relation.module:
+        return relation.module
+    stated = str(pick.extra.get("module", "")) if pick is not None else ""
+    return f"{stated} (says the model)" if stated else ""
 
 
 def _warnings(
