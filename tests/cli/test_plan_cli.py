@@ -83,6 +83,19 @@ def test_cold_start_writes_three_files_and_a_summary(world, pertwise, tmp_path):
     assert made.decisions[0].by == "Ada"
 
 
+def test_weights_of_the_knowledge_picker_decide(world, pertwise, tmp_path):
+    folder, _, pathway = world
+    command = [
+        "plan", folder / "nothing.h5ad", "--knowledge", folder / "knowledge", "--pathway", pathway,
+        "--batch", 5,
+    ]  # fmt: skip
+    only = ["--weight", "relation=10", "--weight", "information=0", "--weight", "redundancy=0"]
+    assert pertwise(*command, *only, "--out", tmp_path / "a")[0] == 0
+    members = Plan.load(tmp_path / "a")
+    assert {p.relation for p in members.picks} == {"direct_member"}
+    assert members.provenance["weights"]["relation"] == 10
+
+
 def test_screen_with_nothing_measured_is_a_cold_start(world, pertwise, tmp_path):
     folder, _, pathway = world
     common = ["--knowledge", folder / "knowledge", "--pathway", pathway, "--batch", 4]
@@ -352,6 +365,10 @@ BAD = {
     "model without llm": (["--strategy", "bald", "--llm", "m@http://x"], "'bald' asks no model"),
     "bad address": (["--llm", "gpt"], "no endpoint in model address 'gpt'"),
     "both": (["--cold-start"], "leave one of them out"),
+    "weight misspelt": (["--weight", "relatoin=1"], "unknown weight 'relatoin'.*did you mean"),
+    "weight of nothing": (["--weight", "relation=much"], "'much' is not a number"),
+    "weight negative": (["--weight", "relation=-1"], "must be >= 0, got -1"),
+    "shortlist of nothing": (["--strategy", "bald", "--shortlist", "9"], "has no shortlist"),
     "measured pin": (["--pin", "MEASURED"], "already measured"),
     "context": (["--context", "SimLine2"], "unknown context 'SimLine2'; did you mean 'SimLine1'"),
 }

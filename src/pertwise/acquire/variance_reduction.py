@@ -64,7 +64,9 @@ class Information:
     weights
         (n,) importance of each member's error; None = all 1.
 
-    Memory: one (n, n) float64 array.
+    With k columns of features everything is kept in them: posterior covariance X A X^T with
+    A = (I + S^T S / s2)^-1 (Woodbury), so memory is O(n k) and one observation O(n k). A list of
+    20,000 genes therefore needs no (n, n) array, which would be 3 GB.
 
     Raises
     ------
@@ -84,31 +86,51 @@ class Information:
         x = np.asarray(features, dtype=np.float64)
         self.noise = noise
         self.weights = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
-        self.covariance = x @ x.T
+        self._x = x
+        inner: Floats = np.eye(x.shape[1])
         if len(measured):
             s = np.asarray(measured, dtype=np.float64)
-            gram = s @ s.T
-            gram[np.diag_indices_from(gram)] += noise
-            factor = np.linalg.solve(np.linalg.cholesky(gram), s @ x.T)
-            self.covariance -= factor.T @ factor
+            inverse = np.linalg.inv(inner + s.T @ s / noise)
+            inner = np.asarray((inverse + inverse.T) / 2, dtype=np.float64)
+        self._inner = inner
+        self._moment = x.T @ (self.weights[:, None] * x)
+        projected = x @ inner
+        self._variance: Floats = np.einsum("ij,ij->i", projected, x)
+        # sum_u w_u k(u, p)^2 = x_p A (X^T W X) A x_p
+        self._told: Floats = np.einsum("ij,ij->i", projected @ self._moment, projected)
+
+    @property
+    def covariance(self) -> Floats:
+        """(n, n) posterior covariance; made on request, for small populations."""
+        full: Floats = self._x @ self._inner @ self._x.T
+        return full
+
+    def column(self, j: int) -> Floats:
+        """(n,) posterior covariance with member `j`."""
+        values: Floats = self._x @ (self._inner @ self._x[j])
+        return values
 
     def gains(self) -> Floats:
         """(n,) gain of each member, given all observed so far."""
-        variance = np.maximum(np.diag(self.covariance), 0.0)
-        total = np.einsum("u,up,up->p", self.weights, self.covariance, self.covariance)
-        gains: Floats = total / (variance + self.noise)
+        gains: Floats = np.maximum(self._told, 0.0) / (np.maximum(self._variance, 0.0) + self.noise)
         return gains
 
     def informed_by(self, j: int, n: int = 3) -> NDArray[np.int64]:
         """The `n` other members whose variance observing `j` would reduce most."""
-        share = self.weights * self.covariance[:, j] ** 2
+        share = self.weights * self.column(j) ** 2
         share[j] = -1.0
         return np.argsort(-share, kind="stable")[:n].astype(np.int64)
 
     def observe(self, j: int) -> None:
-        """Condition on a measurement of member `j`."""
-        column = self.covariance[:, j].copy()
-        self.covariance -= np.outer(column, column / (max(column[j], 0.0) + self.noise))
+        """Condition on a measurement of member `j`: a rank-one change of everything kept."""
+        a = self._inner @ self._x[j]
+        column = self._x @ a
+        c = 1.0 / (max(column[j], 0.0) + self.noise)
+        pulled = self._moment @ a
+        cross = self._x @ (self._inner @ pulled)
+        self._told += c * column * (c * float(a @ pulled) * column - 2.0 * cross)
+        self._variance -= c * column**2
+        self._inner -= c * np.outer(a, a)
 
 
 def greedy_reduction(
@@ -116,7 +138,7 @@ def greedy_reduction(
 ) -> ReductionSteps:
     """Greedy batch of largest expected error reduction, each pick given those before it.
 
-    `information` is used up. Complexity: O(n n_candidates^2).
+    `information` is used up. Complexity: O(n_candidates k^2 + n n_candidates k).
     """
     total = len(information.weights)
     allowed = np.ones(total, dtype=bool)

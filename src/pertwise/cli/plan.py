@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from pertwise.cli.plan_show import show_changes, show_dry_run, show_plan
-from pertwise.errors import InputError
+from pertwise.errors import InputError, unknown_name
 
 LEDGER = "ledger.sqlite"
 
@@ -72,7 +72,7 @@ def make(
         str | None,
         typer.Option(
             help="knowledge, llm, uncertainty, iterpert, bald, batchbald, coreset, typiclust, "
-            "badge, lcmd, random, or module:Class. Default: llm when --llm is given, else "
+            "badge, lcmd, variance_reduction, random, or module:Class. Default: llm when --llm is given, else "
             "knowledge.",
             rich_help_panel="Picker",
         ),
@@ -89,11 +89,22 @@ def make(
         str, typer.Option(help="Prompt template: built-in name or file.", rich_help_panel="Picker")
     ] = "acquire",
     shortlist: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="Length of the shortlist of 'llm' and 'knowledge'.", rich_help_panel="Picker"
+            help="Only the N most uncertain may be picked. Default: 200 for 'llm', all for "
+            "'knowledge'.",
+            rich_help_panel="Picker",
         ),
-    ] = 200,
+    ] = None,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TERM=VALUE",
+            help="Weight of a term of 'knowledge': uncertainty, relation, module, redundancy, "
+            "information; repeat.",
+            rich_help_panel="Picker",
+        ),
+    ] = None,
     budget_tokens: Annotated[
         int | None, typer.Option(help="Most tokens to use.", rich_help_panel="Picker")
     ] = None,
@@ -224,6 +235,7 @@ def make(
         dry_run=dry_run,
         prompt=prompt,
         shortlist=shortlist,
+        weight=weight or [],
         seed=seed,
         budget_tokens=budget_tokens,
         budget_usd=budget_usd,
@@ -340,16 +352,24 @@ def _strategy_settings(
     out: Path | None,
     dry_run: bool,
     prompt: str,
-    shortlist: int,
+    shortlist: int | None,
+    weight: list[str],
     seed: int,
     budget_tokens: int | None,
     budget_usd: float | None,
     replay: bool,
 ) -> dict[str, Any]:
+    if weight and name != "knowledge":
+        raise InputError(f"--weight belongs to the strategy 'knowledge', not to {name!r}")
+    if shortlist is not None and name not in ("knowledge", "llm"):
+        raise InputError(f"the strategy {name!r} has no shortlist: leave --shortlist out")
     if name == "knowledge":
         if llm:
             raise InputError("--llm was given, but the strategy 'knowledge' asks no model")
-        return {"k": shortlist}
+        given: dict[str, Any] = {"weights": _weights(weight)} if weight else {}
+        if shortlist is not None:
+            given |= {"k": shortlist, "shortlist": "uncertainty"}
+        return given
     if name != "llm":
         if llm:
             raise InputError(f"--llm was given, but the strategy {name!r} asks no model")
@@ -373,4 +393,27 @@ def _strategy_settings(
         budget_tokens=budget_tokens,
         budget_usd=budget_usd,
     )
-    return {"chat": chat, "k": shortlist, "prompt": prompt, "seed": seed}
+    return {
+        "chat": chat,
+        "k": 200 if shortlist is None else shortlist,
+        "prompt": prompt,
+        "seed": seed,
+    }
+
+
+def _weights(texts: list[str]) -> Any:
+    import dataclasses
+
+    from pertwise.acquire.knowledge_picker import Weights
+
+    known = [f.name for f in dataclasses.fields(Weights)]
+    values = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or name not in known:
+            raise unknown_name("weight", name, known, f"(--weight TERM=VALUE; got {text!r})")
+        try:
+            values[name] = float(value)
+        except ValueError:
+            raise InputError(f"--weight {text}: {value!r} is not a number") from None
+    return Weights(**values)
