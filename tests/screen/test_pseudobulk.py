@@ -225,6 +225,25 @@ def test_value_that_is_not_finite_names_cell_and_gene(cells):
         pseudobulk(data, PseudobulkSettings(n_hvg=None, scale="counts"))
 
 
+def test_negative_count_names_cell_and_gene(cells):
+    data = cells.copy()
+    data.X = data.X.copy()
+    data.X.data[7] = -3
+    with pytest.raises(InputError, match=r"cell 'simcell\d+' has the value -3.0 .* not negative"):
+        pseudobulk(data, PseudobulkSettings(n_hvg=None, scale="counts"))
+
+
+def test_normalised_values_are_logged_but_not_divided_again(cells):
+    data = cells.copy()
+    x = data.X.toarray()
+    data.X = sparse.csr_matrix((x / x.sum(1, keepdims=True) * 1e4).astype(np.float32))
+    half = data[:, ::2].copy()
+    screen = pseudobulk(half, ALL)
+    assert screen.meta["scale"] == "normalised"
+    expected = pseudobulk(cells, ALL)
+    np.testing.assert_allclose(screen.responses, expected.responses[:, ::2], atol=3e-6)
+
+
 def test_no_control_lists_the_labels(cells):
     data = cells[cells.obs["perturbation"] != "control"].copy()
     with pytest.raises(InputError, match=r"no control found. The most frequent labels are: SIM"):

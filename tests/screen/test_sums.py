@@ -123,6 +123,9 @@ def test_normalise_by_hand():
     expected = np.log1p([[25, 75, 0], [0, 0, 50], [0, 0, 0]])
     np.testing.assert_allclose(y, expected, atol=1e-6)
     np.testing.assert_allclose(
+        normalise(x, "normalised", np.ones(3), 100.0).toarray(), np.log1p(x.toarray()), atol=1e-6
+    )
+    np.testing.assert_allclose(
         normalise(x, "log1p", np.ones(3), 100.0).toarray(), x.toarray(), atol=1e-6
     )
 

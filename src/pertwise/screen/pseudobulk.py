@@ -128,10 +128,10 @@ def _blocks(
     Cells without any count have no library size, hence no normalised profile: they are left out
     and counted.
     """
-    counted = found.verdict.scale in ("counts", "normalised")
+    counted = found.verdict.scale == "counts"
     for start, block in file.blocks(task.start, task.stop):
         rows = np.arange(start - task.start, start - task.start + block.shape[0])
-        _check_finite(block, file, start)
+        _check_values(block, file, start, found.verdict.scale)
         library = _library(file, block, start, settings)
         use = wanted[rows] & (codes.group[rows] >= 0)
         empty = use & (library <= 0) if counted else np.zeros(len(rows), dtype=bool)
@@ -142,14 +142,18 @@ def _blocks(
         yield x, rows, int(empty.sum())
 
 
-def _check_finite(x: sparse.csr_matrix, file: CellFile, start: int) -> None:
-    if np.isfinite(x.data).all():
+def _check_values(x: sparse.csr_matrix, file: CellFile, start: int, scale: str) -> None:
+    bad = ~np.isfinite(x.data)
+    if scale in ("counts", "normalised"):
+        bad |= x.data < 0
+    if not bad.any():
         return
-    at = int(np.flatnonzero(~np.isfinite(x.data))[0])
+    at = int(bad.argmax())
     row = int(np.searchsorted(x.indptr, at, side="right")) - 1
     raise InputError(
         f"{file.path}: cell {file.table.name(start + row)!r} has the value {x.data[at]} for "
-        f"{file.features[int(x.indices[at])]!r}; cells must be finite numbers"
+        f"{file.features[int(x.indices[at])]!r}; {scale} must be finite"
+        + (" and not negative" if scale in ("counts", "normalised") else "")
     )
 
 
@@ -379,7 +383,7 @@ def _meta(
     found: Scan, settings: PseudobulkSettings, ref: Reference, rows: list[int], notes: list[str]
 ) -> dict[str, Any]:
     logged = found.verdict.scale != "as-is"
-    counted = found.verdict.scale in ("counts", "normalised")
+    counted = found.verdict.scale == "counts"
     return {
         "source": ", ".join(Path(str(s)).name if _is_path(s) else "AnnData" for s in found.sources),
         "simulated": found.simulated,

@@ -151,7 +151,10 @@ class Accumulator:
 def normalise(
     x: sparse.csr_matrix, scale: str, library: FloatArray, target_sum: float
 ) -> sparse.csr_matrix:
-    """Counts to quantised log1p values; logs and as-is values are only quantised.
+    """Counts to quantised log1p values; normalised values are only logged, others left alone.
+
+    Values that were divided by the library size already are not divided again: the file may hold
+    only some of the genes, whose sum is no library size.
 
     Parameters
     ----------
@@ -160,14 +163,15 @@ def normalise(
     scale
         A `pertwise.screen.scale.Scale`.
     library
-        (n,) library size of each cell (ignored for log1p and as-is); 0 leaves a cell at zero.
+        (n,) library size of each cell (used for counts only); 0 leaves a cell at zero.
     target_sum
         Counts per cell after scaling: ``log1p(x / library * target_sum)``.
     """
     values = np.array(x.data, dtype=np.float64)
-    if scale in ("counts", "normalised"):
+    if scale == "counts":
         factor = np.divide(target_sum, library, out=np.zeros_like(library), where=library > 0)
         values *= np.repeat(factor, np.diff(x.indptr))
+    if scale in ("counts", "normalised"):
         np.log1p(values, out=values)
     return sparse.csr_matrix((quantise(values), x.indices, x.indptr), shape=x.shape)
 
