@@ -137,12 +137,19 @@ def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="Page to write.")] = Path(
         "acquisition.html"
     ),
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", help="Write the tables as markdown, too.")
+    ] = None,
 ) -> None:
     """One HTML page comparing runs of `bench acquisition`."""
     from pertwise.evaluate.acquisition.run import Run
+    from pertwise.report.acquisition_markdown import write_markdown
     from pertwise.report.acquisition_page import write_page
 
-    typer.echo(f"page: {write_page([Run.open(r) for r in runs], out)}")
+    opened = [Run.open(r) for r in runs]
+    typer.echo(f"page: {write_page(opened, out)}")
+    if markdown is not None:
+        typer.echo(f"tables: {write_markdown(opened, markdown)}")
 
 
 def judge(

@@ -57,7 +57,7 @@ def target_free(config: AcquisitionConfig) -> frozenset[str]:
     free = set()
     for label, settings in config.strategies.items():
         use = str(settings.get("use", label))
-        if use in {"random", "coreset", "typiclust"}:
+        if use in {"random", "coreset", "typiclust", "variance_reduction"}:
             free.add(label)
     return frozenset(free)
 
