@@ -128,6 +128,13 @@ def _show(run: Any) -> None:
         show_table(table, f"area under the held-out MSE curve, predictor {predictor}")
     typer.echo("mean ± SE over seeds; lower is better; * better, † worse than random (paired t,")
     typer.echo("Holm over strategies, 5 %); unmarked = no difference shown")
+    seconds = run.seconds()
+    if len(seconds):
+        for predictor, part in seconds.groupby("predictor"):
+            typer.echo(
+                f"time, {predictor}: {part['processor'].sum():.0f} processor seconds in "
+                f"{len(part)} units, median {part['processor'].median():.1f} s a unit"
+            )
     page = write_page([run], run.folder / "report.html")
     typer.echo(f"page: {page}")
 

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import platform
-import shutil
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from functools import lru_cache, partial
@@ -95,7 +95,14 @@ def run_unit(config_json: str, unit_json: str, folder: str, replay: bool = False
         config.embedding,
     )
     rounds = Path(folder) / "units" / unit.key
-    return Replay(world, unit, config.protocol, strategy, make, rounds).run()
+    before = sorted(rounds.glob("round_*.json"))
+    wall, cpu = time.perf_counter(), time.process_time()
+    records = Replay(world, unit, config.protocol, strategy, make, rounds).run()
+    if not before:
+        # Only an unbroken unit has a time worth telling; it is no part of any result table.
+        seconds = {"wall": time.perf_counter() - wall, "processor": time.process_time() - cpu}
+        write_json_atomic(rounds / "seconds.json", seconds)
+    return records
 
 
 def _limit_threads(n: int = 1) -> None:
@@ -297,9 +304,15 @@ class Run:
         """What the protocol had to change, e.g. fewer rounds than asked for."""
         return sorted({r["note"] for _, records in self.results() for r in records if r["note"]})
 
-    def discard(self) -> None:
-        """Delete the run folder."""
-        shutil.rmtree(self.folder)
+    def seconds(self) -> pd.DataFrame:
+        """Time of every unbroken unit: predictor, strategy, wall and processor seconds."""
+        rows = []
+        for unit in self.units():
+            file = self.folder / "units" / unit.key / "seconds.json"
+            if file.is_file():
+                spent = json.loads(file.read_text(encoding="utf-8"))
+                rows.append((unit.predictor, unit.strategy, spent["wall"], spent["processor"]))
+        return pd.DataFrame(rows, columns=["predictor", "strategy", "wall", "processor"])
 
 
 def _in_processes(payloads: Sequence[Payload], workers: int) -> Iterator[Any]:
