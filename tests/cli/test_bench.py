@@ -33,6 +33,11 @@ def test_perturbqa_prints_a_table_and_writes_csv(labels, tmp_path):
     assert set(pd.read_csv(out / "per_gene.csv")["method"]) == {"gene frequency", "training mean"}
 
 
+def test_vote_without_knowledge_says_what_is_missing(labels):
+    result = runner.invoke(app, ["bench", "perturbqa", str(labels), "--vote", "go"])
+    assert "--vote needs --knowledge" in str(result.exception)
+
+
 OWN = """
 from pertwise.predict import TrainingMeanPredictor
 

@@ -147,6 +147,25 @@ def test_any_predictor_gives_scores():
         np.testing.assert_array_equal(result.per_gene, 0.5)
 
 
+class ByNumber:
+    """A similarity that knows the rule behind `table`, but not P39."""
+
+    def similarity(self, subjects, candidates):
+        def third(name):
+            return int(name[1:]) % 3
+
+        return np.array(
+            [[float(third(a) == third(b)) * (a != "P39") for b in candidates] for a in subjects]
+        )
+
+
+def test_any_similarity_gives_scores():
+    train, test = split(table(n_genes=40, density=0.9))
+    result = q.evaluate_scorer(q.selector_scorer(ByNumber()), train, test, np.random.default_rng(0))
+    assert result.auroc > 0.65
+    assert result.coverage == pytest.approx((test["pert"] != "P39").mean())
+
+
 def test_labels_as_a_screen():
     train = pd.DataFrame({"pert": ["b", "a"], "gene": ["x", "y"], "label": [1, 0]})
     screen = q.labels_screen(train, "dir")

@@ -45,6 +45,13 @@ def _label_scorer(method: Method, knowledge: Knowledge | None, line: str, task: 
     return predictor_scorer(method.build, task, knowledge, context=line)
 
 
+def _vote_scorer(knowledge: Knowledge, kind: str, line: str, task: str) -> Scorer:
+    from pertwise.evaluate.perturbqa import selector_scorer
+    from pertwise.select.embedding import EmbeddingSelector
+
+    return selector_scorer(EmbeddingSelector(knowledge, kind))
+
+
 @app.command()
 def perturbqa(
     folder: Annotated[
@@ -53,6 +60,10 @@ def perturbqa(
     method: Annotated[
         list[str] | None,
         typer.Option(help="Method name, or path/to/file.py:Class; repeat for several."),
+    ] = None,
+    vote: Annotated[
+        list[str] | None,
+        typer.Option(help="Vote of the nearest by this embedding of the knowledge: text, go ..."),
     ] = None,
     knowledge: Annotated[Path | None, typer.Option(help="Knowledge folder.")] = None,
     line: Annotated[list[str] | None, typer.Option(help="Only these cell lines.")] = None,
@@ -66,6 +77,7 @@ def perturbqa(
 ) -> None:
     """AUROC per target gene, averaged, of predictors on the PerturbQA labels."""
     from pertwise._io import atomic_path
+    from pertwise.errors import InputError
     from pertwise.evaluate.methods import make_method
     from pertwise.evaluate.perturbqa import TASKS, gene_frequency, run_perturbqa
 
@@ -81,6 +93,10 @@ def perturbqa(
     for spec in method or ():
         chosen = make_method(spec)
         scorers[chosen.label] = partial(_label_scorer, chosen, facts)
+    for kind in vote or ():
+        if facts is None:
+            raise InputError("--vote needs --knowledge FOLDER")
+        scorers[f"vote ({kind})"] = partial(_vote_scorer, facts, kind)
     summary, per_gene = run_perturbqa(
         folder, scorers, tasks=task or TASKS, lines=line, inner=inner, seed=seed
     )

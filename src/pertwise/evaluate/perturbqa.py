@@ -20,7 +20,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
     from pertwise.predict import Predictor
     from pertwise.screen import Screen
+    from pertwise.select.similarity import SimilaritySelector
 
 Scorer = Callable[[pd.DataFrame, pd.DataFrame], NDArray[np.floating]]
 TASKS = ("de", "dir")
@@ -222,6 +223,25 @@ def neighbour_vote(
         votes = w @ train_label[labelled]
         scores[asked] = (votes + prior * frequency[asked]) / (w.sum(axis=1) + prior)
     return scores
+
+
+def selector_scorer(selector: SimilaritySelector, **settings: Any) -> Scorer:
+    """A scorer that votes (`neighbour_vote`) with the similarities of a selector.
+
+    Any graph, embedding or other similarity of knock-downs thereby answers PerturbQA. `settings` go
+    to `neighbour_vote` (k, prior_strength, power). A knock-down the selector knows nothing about
+    (no positive similarity to any training knock-down) counts as not covered.
+    """
+
+    def scorer(train: pd.DataFrame, pairs: pd.DataFrame) -> Floats:
+        asked, known = sorted(set(pairs["pert"])), sorted(set(train["pert"]))
+        similarity = np.asarray(selector.similarity(asked, known), dtype=np.float64)
+        scores = neighbour_vote(train, pairs, similarity, asked, known, **settings)
+        blank = np.asarray(~(np.nan_to_num(similarity) > 0).any(axis=1))
+        scores[blank[pd.Index(asked).get_indexer(pairs["pert"])]] = np.nan
+        return scores
+
+    return scorer
 
 
 def labels_screen(train: pd.DataFrame, task: str, context: str = "") -> Screen:
