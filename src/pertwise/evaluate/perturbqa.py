@@ -422,4 +422,7 @@ def run_perturbqa(
     results = pd.DataFrame(rows)
     keys = ["line", "task", "method"]
     summary = results.groupby(keys, sort=False).mean().drop(columns="fold").reset_index()
+    for column in ("n_genes", "n_pairs"):
+        if (summary[column] % 1 == 0).all():
+            summary[column] = summary[column].astype(int)
     return summary, pd.concat(genes, ignore_index=True)
