@@ -277,3 +277,45 @@ def test_config_mistakes_name_the_field(tmp_path):
             load_config(path)
     with pytest.raises(InputError, match="no such file"):
         load_config(tmp_path / "absent.toml")
+
+
+RECORDED = """
+from pertwise.predict.neighbours import NeighbourPredictor
+from pertwise.select.recorded import RecordedSelector
+
+def recorded(path):
+    return NeighbourPredictor(RecordedSelector.from_file(path), k=20)
+"""
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("line", "mean", "recorded"),
+    [("k562", (14.10, 0.347, 0.500), (9.31, 0.493, 0.734)),
+     ("rpe1", (39.40, 0.552, 0.500), (31.19, 0.591, 0.715))],
+)  # fmt: skip
+def test_published_reference_points_on_real_data(shared_data, tmp_path, line, mean, recorded):
+    """Folds of recorded answers: squared error, cosine, retrieval (which divides by n, not n-1)."""
+    own = tmp_path / "own.py"
+    own.write_text(RECORDED)
+    answers = str(shared_data / "llm" / f"langpert_{line}.json.gz")
+    c = check_config(
+        {
+            "screen": str(shared_data / "screens" / f"replogle_{line}_pcs50.h5ad"),
+            "methods": [
+                {"use": "training mean"},
+                {"use": f"{own}:recorded", "settings": {"path": answers}},
+            ],
+            "split": {"kind": "given", "folds_from": answers},
+            "metrics": {"tops": [], "retrieval": ["l2"]},
+        }
+    )
+    results = pd.read_parquet(run_prediction(c, tmp_path / "out") / "results.parquet")
+    table = results.groupby(["method", "metric"], observed=True)["value"].mean().unstack()
+    for method, want in (("training mean", mean), ("recorded", recorded)):
+        row = table.loc[method]
+        n = 300
+        by_n = 1 - (1 - row["retrieval_l2"]) * (n - 1) / n
+        assert row["squared_error"] == pytest.approx(want[0], abs=0.006)
+        assert row["cosine"] == pytest.approx(want[1], abs=0.0006)
+        assert by_n == pytest.approx(want[2], abs=0.0006)
