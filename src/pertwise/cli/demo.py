@@ -23,6 +23,7 @@ def demo(
     from rich.console import Console
 
     from pertwise.acquire import plan
+    from pertwise.acquire.knowledge_picker import Weights
     from pertwise.cli.plan_show import show_plan
     from pertwise.knowledge import Knowledge, build_knowledge
     from pertwise.report import write_plan
@@ -31,7 +32,9 @@ def demo(
     console = Console()
     console.print("[black on yellow] SIMULATED DATA [/] genes, pathways and responses are made up")
     console.print("1. simulating a screen and the knowledge about its genes ...")
-    simulation = simulate_screen(seed, n_perturbations=genes, n_features=250)
+    simulation = simulate_screen(
+        seed, n_perturbations=genes, n_features=250, knowledge_completeness=0.95
+    )
     sources = simulation.write_sources(out / "sources")
     folder = build_knowledge(sources, out / "knowledge", overwrite=True, label="simulated")
     knowledge = Knowledge.open(folder)
@@ -52,6 +55,8 @@ def demo(
             knowledge,
             pathway=pathway,
             features=features,
+            # As --weight relation=2 --weight information=1: genes near the target first.
+            strategy_settings={"weights": Weights(relation=2.0, information=1.0)},
             batch=batch,
             seed=seed,
             round_number=number,
