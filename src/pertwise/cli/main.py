@@ -21,6 +21,7 @@ app = typer.Typer(
     add_completion=False,
 )
 bench.app.command("drugs")(drugs.bench_drugs)
+app.command("predict-drug")(drugs.predict_drug_command)
 app.add_typer(bench.app, name="bench")
 bench_acquisition.register(bench.app, app)
 app.add_typer(knowledge.app, name="knowledge")
