@@ -11,7 +11,7 @@ import pandas as pd
 from pertwise.errors import InputError
 from pertwise.knowledge import ontology
 from pertwise.knowledge.curated import ribosome_members
-from pertwise.knowledge.layout import EDGE_COLUMNS, TABLES, UNDIRECTED
+from pertwise.knowledge.layout import EDGE_COLUMNS, STRING_CHANNELS, TABLES, UNDIRECTED
 from pertwise.knowledge.sources import Source
 from pertwise.knowledge.symbols import SymbolIndex
 
@@ -75,7 +75,7 @@ def _symbols(found: list[Source]) -> pd.DataFrame:
             str(name): source.id
             for source in reversed(found)
             for kind, table in source.parsed.tables.items()
-            if kind not in ("symbols", "edges_string_protein", "string_names")
+            if kind not in ("symbols", "string_names") and not kind.endswith("_protein")
             for column in ("symbol", "a", "b")
             if column in table
             for name in table[column].unique()
@@ -262,6 +262,13 @@ def _edges(
             edges = edges.dropna(subset=["a", "b"])
             source.parsed.counts["protein_without_gene_rows"] = total - len(edges)
             source.parsed.tables["edges_string"] = edges
+            for name in [t for t in source.parsed.tables if t.endswith("_protein")]:
+                channel = source.parsed.tables.pop(name).copy()
+                channel["a"], channel["b"] = channel["a"].map(by_id), channel["b"].map(by_id)
+                source.parsed.tables[name.removesuffix("_protein")] = channel.dropna(
+                    subset=["a", "b"]
+                )
+    channels = {f"edges_string_{c}" for c in STRING_CHANNELS}
     names_of = dict.fromkeys(t for s in found for t in s.parsed.tables if t.startswith("edges_"))
     for name in names_of:
         collected = _collect(found, name)
@@ -270,7 +277,7 @@ def _edges(
         collected["a"], collected["b"] = _approved(collected, ["a", "b"], index, name, dropped)
         keep = (collected["a"] != "") & (collected["b"] != "") & (collected["a"] != collected["b"])
         edges = collected[keep]
-        if name.removeprefix("edges_") in UNDIRECTED:
+        if name.removeprefix("edges_") in UNDIRECTED or name in channels:
             swap = edges["a"] > edges["b"]
             low, high = edges["a"].mask(swap, edges["b"]), edges["b"].mask(swap, edges["a"])
             edges = edges.assign(a=low, b=high)

@@ -89,6 +89,13 @@ DIRECTED = {
     "regulation": "OmniPath regulation",
 }
 UNDIRECTED = {"string": "STRING", "string_ge800": "STRING >= 800"}
+#: STRING's evidence channels kept as graphs of their own ("string_experiments" ...) -> the names
+#: of their columns. They are part of the combined score, so relations do not cite them again.
+STRING_CHANNELS = {
+    "coexpression": ("coexpression",),
+    "experiments": ("experiments", "experimental"),
+    "database": ("database",),
+}
 
 #: How to get what is missing: shown when something is asked of a folder built without it.
 HOW = {
@@ -101,6 +108,10 @@ HOW = {
     "positions": "a GENCODE/Ensembl .gtf.gz or gene_position_grch38.tsv.gz",
     "edges_string": "9606.protein.links(.detailed) + 9606.protein.info (STRING)",
     "edges_string_ge800": "string_v12_ge800_pairs.tsv.gz",
+    **{
+        f"edges_string_{c}": "STRING with channel scores (9606.protein.links.detailed)"
+        for c in STRING_CHANNELS
+    },
     "edges_omnipath": "OmniPath interactions (genesymbols=1)",
     "edges_regulation": "omnipath_gene_regulation.tsv.gz or OmniPath interactions of type "
     "transcriptional",

@@ -27,7 +27,11 @@ CATALOGUE: Mapping[str, str] = MappingProxyType(
         "gp text": "pertwise.predict.recipes:gp_text",
         "kernel ridge": "pertwise.predict.recipes:kernel_ridge",
         "LLMPert": "pertwise.predict.llmpert:LLMPertEnsemble",
-        "multi-kernel": "pertwise.predict.kernel_ridge:KernelPredictor",
+        "multi-kernel": "pertwise.predict.recipes:multi_kernel",
+        "forest": "pertwise.predict.forest:ForestPredictor",
+        "stacked": "pertwise.predict.recipes:stacked",
+        "langpert (recorded)": "pertwise.predict.recipes:recorded_langpert",
+        "fused": "pertwise.predict.recipes:fused",
     }
 )
 

@@ -6,24 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_matrix, diags, hstack, vstack
+from scipy.sparse import csr_matrix, diags
 
 from pertwise.errors import InputError, unknown_name
 from pertwise.knowledge import Knowledge
 from pertwise.knowledge.features import take_rows, unit_rows
+from pertwise.predict.named import NamedNeighbours
 from pertwise.screen import COMBINATION
 
 #: Kernels of the multi-kernel predictor. NAME = IDF-weighted rows of a feature kind or graph;
-#: "emb:NAME" = a dense embedding; "NAME@GRAPH" = the mean features of a gene's graph neighbours.
+#: "emb:NAME" = a dense embedding; "NAME@GRAPH" = the mean features of a gene's graph neighbours;
+#: "symbol" = beginnings of the gene symbol, a cheap guide to gene families (MRPL.., SF3B..).
 DEFAULT_KERNELS = (
     "string",
     "string_ge800",
+    "string_experiments",
+    "string_coexpression",
+    "string_database",
     "go",
     "reactome",
     "complexes",
     "text",
     "omnipath",
     "shared_promoter",
+    "symbol",
     "emb:graph",
     "emb:text",
     "text@string",
@@ -79,6 +85,7 @@ def gene_blocks(
     names: Sequence[str],
     kinds: Sequence[str] = DEFAULT_KERNELS,
     *,
+    named: NamedNeighbours | None = None,
     exclude_from_screen: bool = True,
     skip_missing: bool = False,
 ) -> GeneBlocks:
@@ -91,6 +98,8 @@ def gene_blocks(
     ----------
     kinds
         See `DEFAULT_KERNELS`; any `Knowledge.features` kind, graph name or embedding works.
+    named
+        Further kernels from named neighbours (all of its kinds, after the others).
     skip_missing
         Leave out kinds that this folder was built without (instead of raising); the kinds used are
         those of the result.
@@ -118,6 +127,10 @@ def gene_blocks(
         rows = _block(knowledge, kind, genes, exclude_from_screen)
         blocks.append(rows if single else unit_rows((pick @ rows).tocsr()))
         used.append(kind)
+    for kind in named.kinds if named is not None else ():
+        rows = named.rows(kind, genes)  # type: ignore[union-attr]
+        blocks.append(rows if single else unit_rows((pick @ rows).tocsr()))
+        used.append(kind)
     if not blocks:
         raise InputError(
             f"the knowledge folder {knowledge.path} has none of the kernels {list(kinds)}"
@@ -125,15 +138,10 @@ def gene_blocks(
     return GeneBlocks(tuple(names), tuple(used), tuple(blocks))
 
 
-def joined(blocks: GeneBlocks, weights: np.ndarray) -> csr_matrix:
-    """One matrix whose row products are the weighted sum of the blocks' kernels."""
-    return hstack(
-        [b * float(np.sqrt(w)) for b, w in zip(blocks.blocks, weights, strict=True)]
-    ).tocsr()
-
-
 def available(knowledge: Knowledge, kind: str) -> bool:
     """Whether the folder can give this kernel."""
+    if kind == "symbol":
+        return True
     if kind.startswith("emb:"):
         return kind.removeprefix("emb:").split(":")[0] in knowledge.embedding_kinds()
     wanted = kind.split("@")
@@ -144,6 +152,8 @@ def available(knowledge: Knowledge, kind: str) -> bool:
 def _block(
     knowledge: Knowledge, kind: str, genes: Sequence[str], exclude_from_screen: bool
 ) -> csr_matrix:
+    if kind == "symbol":
+        return _symbol_rows(knowledge, genes)
     if kind.startswith("emb:"):
         return unit_rows(csr_matrix(knowledge.embedding(genes, kind.removeprefix("emb:")).matrix))
     if not available(knowledge, kind):
@@ -163,10 +173,16 @@ def _block(
     return knowledge.features(kind, genes, exclude_from_screen, weighted=True)
 
 
-def stack_blocks(first: GeneBlocks, second: GeneBlocks) -> GeneBlocks:
-    """The rows of both, in order."""
-    return GeneBlocks(
-        (*first.names, *second.names),
-        first.kinds,
-        tuple(vstack([a, b]).tocsr() for a, b in zip(first.blocks, second.blocks, strict=True)),
+def _symbol_rows(knowledge: Knowledge, genes: Sequence[str]) -> csr_matrix:
+    """Unit rows over all beginnings (two signs or more) of the approved symbol, hashed."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    approved = knowledge.resolve(genes).approved
+    hashing = HashingVectorizer(
+        analyzer=lambda symbol: [symbol[:k] for k in range(2, len(symbol) + 1)],
+        n_features=2**18,
+        alternate_sign=False,
     )
+    if not genes:
+        return csr_matrix((0, hashing.n_features))
+    return hashing.transform([approved.get(g, "") for g in genes]).tocsr()

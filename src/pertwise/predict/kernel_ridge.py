@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from pertwise.errors import InputError, unknown_name
-from pertwise.predict.aggregate import calibration_scale
 from pertwise.predict.base import Prediction
+from pertwise.predict.direction import half_scaled, with_direction
 from pertwise.predict.gene_kernels import DEFAULT_KERNELS, GeneBlocks, gene_blocks
 from pertwise.predict.kernels import (
     Floats,
@@ -19,9 +19,10 @@ from pertwise.predict.kernels import (
     combine,
     fit_weights,
     leave_one_out,
-    posterior_variance,
     solve,
 )
+from pertwise.predict.named import NamedNeighbours
+from pertwise.predict.spread import ErrorModel, fit_error_model
 from pertwise.predict.training import MEAN_FALLBACK, TrainingData, canonical, support_table
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
 Weights = Literal["learned", "equal"]
 NOISE_GRID = np.geomspace(0.02, 20.0, 16)
-#: Above this share of missing values the weights are not learned from zero-filled responses.
+#: Above this share of missing values weights and directions are not learned (zero-filled
+#: responses would decide them).
 MAX_MISSING = 0.2
 #: Kernel weights are learned on at most this many training rows (evenly spaced by name).
 MAX_ROWS_FOR_WEIGHTS = 800
@@ -41,11 +43,11 @@ LISTED = 10
 class KernelPredictor:
     """One shared kernel over knowledge features for all response features.
 
-    The mean is kernel ridge regression on the centred responses; weights of several kernels are
-    non-negative and learned by marginal likelihood with a prior towards equal weights
-    (`kernels.fit_weights`), the noise with them or, for equal weights, by leave-one-out error.
-    With ``kernels=("emb:text",)`` this is the GP on text embeddings, with a registered protein
-    matrix as a second kernel text and sequence; with the default list the multi-kernel predictor.
+    The mean is kernel ridge regression; weights of several kernels are non-negative and learned by
+    marginal likelihood with a prior towards equal weights (`kernels.fit_weights`), the noise with
+    them or, for equal weights, by leave-one-out error. With ``kernels=("emb:text",)`` this is the
+    GP on text embeddings, with a registered protein matrix as a second kernel text and sequence;
+    with the default list the multi-kernel predictor. The spread follows `spread.ErrorModel`.
 
     Parameters
     ----------
@@ -59,6 +61,10 @@ class KernelPredictor:
         Add a constant kernel and model the responses themselves (True), or the responses around
         their training mean (False). With the constant kernel the common level is estimated jointly,
         so that a group of strong perturbations does not raise it for all others.
+    direction
+        Take directions from a second fit to half-scaled responses (`direction.half_scaled`).
+    named
+        Neighbour lists and reasons of a language model: further kernels (`NamedNeighbours`).
     skip_missing
         Leave out kernels that the knowledge folder cannot give (named in the provenance).
     """
@@ -70,6 +76,8 @@ class KernelPredictor:
         weights: Weights = "learned",
         prior: float = 0.01,
         constant: bool = True,
+        direction: bool = False,
+        named: NamedNeighbours | None = None,
         exclude_from_screen: bool = True,
         skip_missing: bool = True,
         name: str = "multi-kernel",
@@ -80,16 +88,16 @@ class KernelPredictor:
         self.weights = weights
         self.prior = prior
         self.constant = constant
+        self.direction = direction
+        self.named = named
         self.exclude_from_screen = exclude_from_screen
         self.skip_missing = skip_missing
         self.name = name
         self._knowledge: Knowledge | None = None
         self._data: TrainingData | None = None
-        self._blocks: GeneBlocks | None = None
-        self._fit: KernelFit | None = None
 
     def fit(self, screen: Screen, knowledge: Knowledge | None = None) -> Self:
-        """Learn weights, noise, coefficients and the calibration of the spread.
+        """Learn weights, noise, coefficients and the error model.
 
         Raises
         ------
@@ -99,41 +107,40 @@ class KernelPredictor:
         if knowledge is None:
             raise InputError(f"{self.name!r} needs a knowledge folder: pass knowledge to fit")
         data = TrainingData.from_screen(screen, self.name)
-        blocks = gene_blocks(
-            knowledge,
-            data.names,
-            self.kernels,
-            exclude_from_screen=self.exclude_from_screen,
-            skip_missing=self.skip_missing,
-        )
-        gram = self._with_constant(blocks.gram())
+        self._knowledge, self._data = knowledge, data
+        self._blocks = self._features(data.names, self.kernels, self.skip_missing)
+        gram = self._with_constant(self._blocks.gram())
+        self._missing = float(np.isnan(data.y).mean())
         self._centre = np.zeros_like(data.mean) if self.constant else data.mean
         target = data.y - self._centre
         filled = np.where(np.isfinite(data.y), data.y, data.mean) - self._centre
-        found = self._hyperparameters(gram, data, filled)
-        k = combine(gram, found.weights)
-        self._knowledge, self._data, self._blocks, self._fit = knowledge, data, blocks, found
-        self._k = k
-        self._coefficients = solve(k, found.noise, target)
-        self._calibrate(k, found.noise, leave_one_out(k, found.noise, filled) - target)
+        self._fit, self._alpha, held_out = self._one(gram, target, filled)
+        self._direction: tuple[KernelFit, Floats] | None = None
+        if self.direction and self._missing <= MAX_MISSING and len(data.names) > 2:
+            found, alpha, turned = self._one(gram, half_scaled(target), half_scaled(filled))
+            self._direction = (found, alpha)
+            held_out = with_direction(held_out, turned)
+        #: Leave-one-out predictions of the training rows (hyper-parameters from all rows).
+        self.held_out = held_out + self._centre
+        parts = gram[1:] if self.constant else gram
+        self._errors = fit_error_model(combine(parts, self._gene_weights()), self.held_out, data.y)
         return self
 
-    def _with_constant(self, kernels: Floats) -> Floats:
-        """The constant kernel first, when there is one."""
-        return (
-            np.concatenate([np.ones((1, *kernels.shape[1:])), kernels])
-            if self.constant
-            else kernels
-        )
+    def _one(
+        self, gram: Floats, target: Floats, filled: Floats
+    ) -> tuple[KernelFit, Floats, Floats]:
+        """Hyper-parameters, coefficients and leave-one-out predictions for one kind of target."""
+        found = self._hyperparameters(gram, filled)
+        k = combine(gram, found.weights)
+        return found, solve(k, found.noise, target), leave_one_out(k, found.noise, filled)
 
-    def _hyperparameters(self, gram: Floats, data: TrainingData, filled: Floats) -> KernelFit:
+    def _hyperparameters(self, gram: Floats, filled: Floats) -> KernelFit:
         m, n = gram.shape[:2]
         equal = np.full(m, 1.0 / m)
-        self._learned = False
+        self._learned = self.weights == "learned" and m > 1 and self._missing <= MAX_MISSING
         if n < 3:
+            self._learned = False
             return KernelFit(equal, 1.0, float("nan"))
-        missing = float(np.isnan(data.y).mean())
-        self._learned = self.weights == "learned" and m > 1 and missing <= MAX_MISSING
         rows = np.arange(0, n, int(np.ceil(n / MAX_ROWS_FOR_WEIGHTS)))
         y = filled[rows]
         responses = y @ y.T
@@ -143,39 +150,75 @@ class KernelPredictor:
         noise, errors = choose_noise(combine(block, equal), responses, NOISE_GRID)
         return KernelFit(equal, noise, float(errors.min()))
 
-    def _calibrate(self, k: Floats, noise: float, error: Floats) -> None:
-        data = self._trained()
-        n = len(data.names)
-        inverse = np.linalg.inv(k + noise * np.eye(n))
-        variance = 1.0 / np.diag(inverse)
-        with np.errstate(invalid="ignore"):
-            scale = np.nanmean(error**2 / variance[:, None], axis=0) if n > 2 else None
-        base = data.feature_spread() ** 2
-        self._feature_scale = base if scale is None else np.where(np.isfinite(scale), scale, base)
-        spread = np.sqrt(variance[:, None] * self._feature_scale)
-        self._scale = calibration_scale(error, spread)
+    def _features(
+        self, names: Sequence[str], kinds: Sequence[str], skip_missing: bool = False
+    ) -> GeneBlocks:
+        if self._knowledge is None:
+            raise InputError(f"{self.name!r} has not been fitted; call fit first")
+        return gene_blocks(
+            self._knowledge,
+            names,
+            kinds,
+            named=self.named,
+            exclude_from_screen=self.exclude_from_screen,
+            skip_missing=skip_missing,
+        )
+
+    def _with_constant(self, kernels: Floats) -> Floats:
+        """The constant kernel first, when there is one."""
+        if not self.constant:
+            return kernels
+        return np.concatenate([np.ones((1, *kernels.shape[1:])), kernels])
+
+    def _gene_weights(self) -> Floats:
+        """Weights of the gene kernels (the constant left out), sum 1."""
+        weights = self._fit.weights[1:] if self.constant else self._fit.weights
+        return np.asarray(weights / weights.sum())
 
     def _trained(self) -> TrainingData:
         if self._data is None:
             raise InputError(f"{self.name!r} has not been fitted; call fit first")
         return self._data
 
+    def similarity(self, perturbations: Sequence[str]) -> Floats:
+        """(q, n_train) combined kernel with the training rows, in the order of `training_names`."""
+        self._trained()
+        asked = self._features(canonical(perturbations), self._kinds)
+        return combine(asked.cross(self._blocks), self._gene_weights())
+
+    @property
+    def training_names(self) -> tuple[str, ...]:
+        """Measured perturbations, sorted."""
+        return self._trained().names
+
+    @property
+    def error_model(self) -> ErrorModel:
+        """How the spread was learned; its `squared_error` tells the nearest failures."""
+        self._trained()
+        return self._errors
+
+    @property
+    def _kinds(self) -> tuple[str, ...]:
+        own = self.named.kinds if self.named is not None else ()
+        return tuple(k for k in self._blocks.kinds if k not in own)
+
     def predict(self, perturbations: Sequence[str]) -> Prediction:
         """Posterior means; perturbations that no kernel knows get the training mean, stated."""
         data = self._trained()
-        blocks, found = self._blocks, self._fit
-        if blocks is None or found is None or self._knowledge is None:
-            raise InputError(f"{self.name!r} has not been fitted; call fit first")
         names = canonical(perturbations)
-        asked = gene_blocks(
-            self._knowledge, names, blocks.kinds, exclude_from_screen=self.exclude_from_screen
-        )
-        parts = asked.cross(blocks)
-        k = combine(self._with_constant(parts), found.weights)
+        asked = self._features(names, self._kinds)
+        parts = asked.cross(self._blocks)
+        full = self._with_constant(parts)
+        mean = combine(full, self._fit.weights) @ self._alpha
+        if self._direction is not None:
+            found, alpha = self._direction
+            mean = with_direction(mean, combine(full, found.weights) @ alpha)
         known = asked.known
-        mean = np.where(known[:, None], self._centre + k @ self._coefficients, data.mean)
-        variance = posterior_variance(self._k, found.noise, k, np.ones(len(names)))
-        spread = self._scale * np.sqrt(variance[:, None] * self._feature_scale)
+        mean = np.where(known[:, None], self._centre + mean, data.mean)
+        k = combine(parts, self._gene_weights())
+        spread = self._errors.spread(k, mean)
+        weights = map(float, self._fit.weights)
+        kinds = ("constant", *self._blocks.kinds) if self.constant else self._blocks.kinds
         return Prediction(
             perturbations=names,
             features=data.features,
@@ -183,42 +226,42 @@ class KernelPredictor:
             spread=spread.astype(np.float32),
             support=support_table(
                 names,
-                (parts > 0).any(axis=0).sum(axis=1),
+                (k > 0).sum(axis=1),
                 ["" if i else MEAN_FALLBACK for i in known],
             ),
-            neighbours=self._neighbours(names, parts),
+            neighbours=_neighbours(names, k, parts, self._gene_weights(), data, self._blocks.kinds),
             provenance={
                 "method": self.name,
-                "kernels": dict(zip(self._names(), map(float, found.weights), strict=True)),
-                "kernels_missing": [x for x in self.kernels if x not in blocks.kinds],
+                "kernels": dict(zip(kinds, weights, strict=True)),
+                "kernels_missing": [x for x in self.kernels if x not in self._blocks.kinds],
                 "weights": "learned" if self._learned else "equal",
-                "noise": found.noise,
-                "spread_scale": self._scale,
+                "noise": self._fit.noise,
+                "direction": self._direction is not None,
+                "named_by": self.named.source if self.named is not None else None,
+                "spread_scale": self._errors.scale,
             },
         )
 
-    def _names(self) -> tuple[str, ...]:
-        kinds = self._blocks.kinds if self._blocks is not None else ()
-        return ("constant", *kinds) if self.constant else kinds
 
-    def _neighbours(self, names: Sequence[str], parts: Floats) -> pd.DataFrame:
-        """The training rows most alike by the combined kernel, with the kernels that say so."""
-        data, blocks, found = self._trained(), self._blocks, self._fit
-        columns = ["perturbation", "neighbour", "rank", "weight", "reason"]
-        if blocks is None or found is None or not names:
-            return pd.DataFrame(columns=columns)
-        weights = found.weights[1:] if self.constant else found.weights
-        k = combine(parts, weights)
-        listed = min(LISTED, k.shape[1])
-        top = np.argsort(-k, axis=1, kind="stable")[:, :listed]
-        rows = []
-        for i, name in enumerate(names):
-            total = k[i, top[i]].sum()
-            for rank, j in enumerate(top[i], start=1):
-                if k[i, j] <= 0:
-                    break
-                share = weights * parts[:, i, j]
-                best = np.argsort(-share)[:3]
-                reason = ", ".join(f"{blocks.kinds[b]} {parts[b, i, j]:.2f}" for b in best)
-                rows.append((name, data.names[j], rank, float(k[i, j] / total), reason))
-        return pd.DataFrame(rows, columns=columns)
+def _neighbours(
+    names: Sequence[str],
+    k: Floats,
+    parts: Floats,
+    weights: Floats,
+    data: TrainingData,
+    kinds: Sequence[str],
+) -> pd.DataFrame:
+    """The training rows most alike by the combined kernel, with the kernels that say so."""
+    columns = ["perturbation", "neighbour", "rank", "weight", "reason"]
+    rows = []
+    listed = min(LISTED, k.shape[1])
+    for i, name in enumerate(names):
+        top = np.argsort(-k[i], kind="stable")[:listed]
+        total = k[i, top].sum()
+        for rank, j in enumerate(top, start=1):
+            if k[i, j] <= 0:
+                break
+            best = np.argsort(-weights * parts[:, i, j])[:3]
+            reason = ", ".join(f"{kinds[b]} {parts[b, i, j]:.2f}" for b in best)
+            rows.append((name, data.names[j], rank, float(k[i, j] / total), reason))
+    return pd.DataFrame(rows, columns=columns)

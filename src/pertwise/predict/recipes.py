@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pertwise.predict.forest import ForestPredictor
 from pertwise.predict.kernel_ridge import KernelPredictor
+from pertwise.predict.named import NamedNeighbours
 from pertwise.predict.neighbours import NeighbourPredictor
+from pertwise.predict.stacked import StackedPredictor
 from pertwise.select.embedding import EmbeddingSelector
 from pertwise.select.graph import GraphSelector
+from pertwise.select.recorded import RecordedSelector
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
@@ -72,3 +77,73 @@ def kernel_ridge(
 ) -> KernelPredictor:
     """Kernel ridge on the plain sum of kernels, noise by leave-one-out."""
     return KernelPredictor(kernels, weights="equal", name=name)
+
+
+def multi_kernel(
+    direction: bool = True, name: str = "multi-kernel", **settings: Any
+) -> KernelPredictor:
+    """All default kernels, learned weights, directions from half-scaled responses."""
+    return KernelPredictor(direction=direction, name=name, **settings)
+
+
+def stacked(
+    *,
+    tolerance: float | None = None,
+    n_trees: int = 200,
+    seed: int = 0,
+    name: str = "stacked",
+    **settings: Any,
+) -> StackedPredictor:
+    """Multi-kernel and forest, weighted by inner folds: the best without a language model."""
+    return StackedPredictor(
+        {
+            "multi-kernel": lambda: multi_kernel(**settings),
+            "forest": lambda: ForestPredictor(
+                direction=True, n_trees=n_trees, seed=seed, **settings
+            ),
+        },
+        tolerance=tolerance,
+        seed=seed,
+        name=name,
+    )
+
+
+def recorded_langpert(
+    answers: str | os.PathLike[str],
+    *,
+    k: int = 10,
+    name: str = "langpert (recorded)",
+    **settings: Any,
+) -> NeighbourPredictor:
+    """LangPert from a file of recorded answers: the mean of the named neighbours."""
+    return NeighbourPredictor(RecordedSelector.from_file(answers), k=k, name=name, **settings)
+
+
+def fused(
+    answers: str | os.PathLike[str],
+    *,
+    tolerance: float | None = 0.01,
+    n_trees: int = 200,
+    seed: int = 0,
+    name: str = "fused",
+    **settings: Any,
+) -> StackedPredictor:
+    """Knowledge kernels, kernels of named neighbours and reasons, and LangPert itself, stacked.
+
+    `answers` is a file of neighbour lists (`select.recorded`): those of a language model for the
+    perturbations to predict and, where there are any, for the measured ones.
+    """
+    recorded = RecordedSelector.from_file(answers)
+    named = NamedNeighbours(recorded.answers, recorded.source)
+    return StackedPredictor(
+        {
+            "multi-kernel": lambda: multi_kernel(named=named, prior=0.003, **settings),
+            "forest": lambda: ForestPredictor(
+                direction=True, n_trees=n_trees, named=named, seed=seed, **settings
+            ),
+            "langpert": lambda: NeighbourPredictor(recorded, k=10, name="langpert"),
+        },
+        tolerance=tolerance,
+        seed=seed,
+        name=name,
+    )

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pertwise.errors import InputError
+from pertwise.knowledge.layout import STRING_CHANNELS
 from pertwise.knowledge.readers._text import Parsed, numeric, read_table
 
 #: CollecTRI names two dimer families as one regulator; the field splits them into their members
@@ -35,8 +36,24 @@ def read_string(path: Path) -> Parsed:
     table = read_table(path, ["a", "b", "combined_score"])
     score = numeric(path, table, "combined_score")
     _check_scores(path, score)
-    edges = table[["a", "b"]].assign(weight=score / 1000.0, sign=0)
-    return Parsed({"edges_string": edges})
+    pairs = table[["a", "b"]]
+    edges = pairs.assign(weight=score / 1000.0, sign=0)
+    return Parsed({"edges_string": edges, **_channels(path, table, pairs)})
+
+
+def _channels(path: Path, table: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """An edge table for every evidence channel of `table`, pairs without that evidence left out."""
+    found = {}
+    for channel, names in STRING_CHANNELS.items():
+        column = next((n for n in names if n in table), None)
+        if column is not None:
+            score = numeric(path, table, column).loc[pairs.index]
+            _check_scores(path, score)
+            some = score > 0
+            found[f"edges_string_{channel}"] = pairs[some].assign(
+                weight=(score[some] / 1000.0).clip(upper=1.0), sign=0
+            )
+    return found
 
 
 def read_string_ge800(path: Path) -> Parsed:
@@ -68,10 +85,12 @@ def read_string_links(path: Path, min_score: int = 400, text_mining: bool = True
     keep = (score >= min_score) & (table["protein1"] != table["protein2"])
     # Every pair stands in the file in both orders.
     first = keep & (table["protein1"] < table["protein2"])
-    edges = table.loc[first, ["protein1", "protein2"]].set_axis(["a", "b"], axis=1)
-    edges = edges.assign(weight=(score[first] / 1000.0).clip(upper=1.0), sign=0)
+    pairs = table.loc[first, ["protein1", "protein2"]].set_axis(["a", "b"], axis=1)
+    edges = pairs.assign(weight=(score[first] / 1000.0).clip(upper=1.0), sign=0)
+    by_channel = {f"{n}_protein": t for n, t in _channels(path, table, pairs).items()}
     return Parsed(
-        {"edges_string_protein": edges}, counts={f"score_below_{min_score}": int((~keep).sum())}
+        {"edges_string_protein": edges, **by_channel},
+        counts={f"score_below_{min_score}": int((~keep).sum())},
     )
 
 
