@@ -103,7 +103,9 @@ def test_recorded_answers_are_restricted_and_cited(tmp_path):
 
     lines = tmp_path / "answers.jsonl"
     lines.write_text('{"cell": "K562", "drug": "X", "neighbours": ["A"]}\n')
-    assert RecordedSelector.from_file(lines).select(Query("X"), ["A"], 1).items == ("A",)
+    by_line = RecordedSelector.from_file(lines)
+    assert by_line.select(Query("X", "K562"), ["A"], 1).items == ("A",)
+    assert by_line.select(Query("X", "RPE1"), ["A"], 1).items == ()  # answered for one line only
     lines.write_text('{"drug": "X", "neighbours": ["A"]}\n{"drug": "X", "neighbours": ["B"]}\n')
     with pytest.raises(InputError, match="twice"):
         RecordedSelector.from_file(lines)
