@@ -150,6 +150,19 @@ def test_tables_complete_each_other(tmp_path):
         DrugTable.from_frame(pd.DataFrame({"x": [1]}), "t")
 
 
+def test_salts_share_what_is_known_and_stereoisomers_do_not():
+    frame = pd.DataFrame(
+        {"drug": ["A", "A (sodium)", "(S)-B", "(R)-B"],
+         "smiles": ["CC(=O)O", "[Na+].CC(=O)[O-]", "C[C@H](N)C(=O)O", "C[C@@H](N)C(=O)O"],
+         "targets": ["X1", "", "Y1", ""], "moa": ["", "some inhibitor", "", ""]}
+    )  # fmt: skip
+    cards = DrugTable.from_frame(frame).cards
+    assert cards["A (sodium)"].targets == ("X1",)
+    assert cards["A"].mechanism == "some inhibitor"
+    assert cards["(R)-B"].targets == ()
+    assert cards["(R)-B"].compound == cards["(S)-B"].compound
+
+
 def test_identify_names_and_smiles():
     table = drug_table()
     assert table.identify("aspirin")[0].name == "Aspirin"

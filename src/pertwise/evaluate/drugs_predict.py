@@ -44,6 +44,10 @@ def predict_one(
     compound = known.table.compounds([card.name])[card.name]
     names = known.table.compounds(screen.perturbations)
     same = [d for d, c in names.items() if c == compound]
+    if same and card.name not in same:
+        # The measured name is the one that lists and tables of this screen use.
+        card = known.table.cards.get(same[0], replace(card, name=same[0]))
+        notes["drug"] += f"; here it is called {card.name!r}"
     own = screen.obs["perturbation"].isin(same) & (screen.obs["context"] == context)
     if own.any():
         shown = ", ".join(sorted(set(screen.obs.loc[own, "perturbation"])))

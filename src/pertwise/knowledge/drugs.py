@@ -137,11 +137,16 @@ class DrugTable:
 
     @classmethod
     def from_cards(cls, cards: Iterable[DrugCard], sources: Sequence[str] = ()) -> DrugTable:
-        """Index the cards. A second card of the same name only fills what the first left empty."""
+        """Index the cards. A second card of the same name only fills what the first left empty.
+
+        Names of one parent compound (salts, hydrates; not stereoisomers) share targets, mechanism
+        and approval where one of them lacks them.
+        """
         table: dict[str, DrugCard] = {}
         for card in cards:
             old = table.get(card.name)
             table[card.name] = card if old is None else _merge(old, card)
+        table = _share_within_compound(table)
         exact: dict[str, set[str]] = {}
         loose: dict[str, set[str]] = {}
         for name, card in table.items():
@@ -309,6 +314,20 @@ class DrugTable:
         for name, compound in self.compounds(sorted(set(names))).items():
             groups.setdefault(compound, []).append(name)
         return sorted(tuple(g) for g in groups.values() if len(g) > 1)
+
+
+def _share_within_compound(table: Mapping[str, DrugCard]) -> dict[str, DrugCard]:
+    groups: dict[str, list[DrugCard]] = {}
+    for card in table.values():
+        if card.structure is not None and card.structure.stereo_parent:
+            groups.setdefault(card.structure.stereo_parent, []).append(card)
+    out = dict(table)
+    for cards in groups.values():
+        for card in cards if len(cards) > 1 else ():
+            for other in cards:
+                # Synonyms stay apart: they say which salt is meant.
+                out[card.name] = _merge(out[card.name], replace(other, synonyms=()))
+    return out
 
 
 def _merge(first: DrugCard, second: DrugCard) -> DrugCard:

@@ -37,6 +37,9 @@ class Structure:
         salts, hydrates, stereoisomers and simple tautomers of one compound.
     scaffold
         Murcko scaffold of the parent as SMILES; "" for an acyclic compound.
+    stereo_parent
+        InChIKey of the neutral parent with its stereo kept: equal for salts and hydrates, not for
+        stereoisomers, whose targets may differ.
     """
 
     smiles: str
@@ -44,6 +47,7 @@ class Structure:
     parent: str
     compound: str
     scaffold: str
+    stereo_parent: str = ""
 
 
 def _rdkit() -> Any:
@@ -74,13 +78,14 @@ def _why(chem: Any, smiles: str) -> str:
     return problems[0].Message() if problems else "no reason given"
 
 
-def _parent_molecule(molecule: Any) -> Any:
+def _parent_molecule(molecule: Any, *, stereo: bool = False) -> Any:
     chem = _rdkit()
     tools = optional_import("rdkit.Chem.MolStandardize.rdMolStandardize", "drugs", "Parents")
     base = optional_import("rdkit.rdBase", "drugs", "Parents")
     with base.BlockLogs():
         parent = tools.Uncharger().uncharge(tools.FragmentParent(molecule))
-        chem.RemoveStereochemistry(parent)
+        if not stereo:
+            chem.RemoveStereochemistry(parent)
         # Through SMILES once more: the tools above leave ring information unset on some molecules.
         again = chem.MolFromSmiles(chem.MolToSmiles(parent))
     return parent if again is None else again
@@ -105,6 +110,7 @@ def structure(smiles: str) -> Structure:
         key = chem.MolToInchiKey(parent)
         scaffold = chem.MolToSmiles(murcko.GetScaffoldForMol(parent))
         own = chem.MolToInchiKey(molecule)
+        stereo = chem.MolToInchiKey(_parent_molecule(molecule, stereo=True))
     canonical = chem.MolToSmiles(parent)
     return Structure(
         smiles=chem.MolToSmiles(molecule),
@@ -113,6 +119,7 @@ def structure(smiles: str) -> Structure:
         # InChI refuses a few exotic inorganics; the parent's SMILES then identifies it as well.
         compound=key[:14] if key else canonical,
         scaffold=scaffold,
+        stereo_parent=stereo,
     )
 
 
