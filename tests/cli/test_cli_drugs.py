@@ -36,3 +36,16 @@ def test_bench_drugs_errors_are_told(folder):
     )  # fmt: skip
     assert isinstance(done.exception, InputError)
     assert "unknown drug method 'LGR'" in str(done.exception)
+
+
+def test_predict_drug_shows_and_writes(folder):
+    out = folder / "genes.csv"
+    done = RUNNER.invoke(
+        app,
+        ["predict-drug", "--drug", "erlotinib", "--context", "A549", "--config",
+         str(folder / "bench.toml"), "--out", str(out)],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "hidden for this prediction" in done.output
+    assert "Gefitinib" in done.output
+    assert len(out.read_text().splitlines()) == 61

@@ -8,6 +8,7 @@ from drug_example import LINES, cell_table, drug_frame, drug_screen, drug_table
 from pertwise.errors import InputError
 from pertwise.evaluate.drugs import (
     BenchConfig,
+    bench_splits,
     load_bench,
     markdown_table,
     read_config,
@@ -308,3 +309,40 @@ def test_predict_says_what_it_cannot_know(folder):
     assert "line not measured: borrowed from" in notes["fallback"]
     _, notes = predict_one(bench, "Ethanol", "A549", "mechanism kNN")
     assert notes["fallback"] == "cell mean"
+
+
+@pytest.mark.shared
+def test_fused_beats_cell_mean_and_lgr_on_real_signatures(shared_data):
+    """One fifth of the compounds of Open Problems 2023; the lists are one model's real answers."""
+    settings = BenchConfig.model_validate(
+        {
+            "data": {
+                "name": "neurips2023",
+                "signatures": "drugs/neurips2023_ranks_uint16.npz",
+                "obs": "drugs/neurips2023_obs.parquet",
+                "drugs": ["drugs/neurips2023_obs.parquet"],
+                "lists": "llm/lgr_neurips2023.json.gz",
+            }
+        }
+    )
+    bench = load_bench(settings, shared_data)
+    train, test = bench_splits(bench, "unseen drug", 0)[0].of(bench.screen)
+    means = {}
+    for name in ("cell mean", "LGR", "fused"):
+        model = build_method(name, bench.known, "unseen drug", train.perturbations).fit(train)
+        rows = []
+        for line in test.contexts:
+            own = test.in_context(line)
+            centre = build_method("cell mean", bench.known, "unseen drug", []).fit(train)
+            drugs = list(own.obs["perturbation"])
+            rows.append(
+                score_rows(
+                    own.responses,
+                    model.predict(drugs, line).mean,
+                    centre.predict(drugs, line).mean,
+                    ["pearson_reference", "pearson_delta", "direction_accuracy"],
+                )
+            )
+        means[name] = pd.concat(rows).mean()
+    assert (means["fused"] > means["cell mean"]).all()
+    assert (means["fused"] > means["LGR"]).all()
