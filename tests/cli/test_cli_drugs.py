@@ -2,6 +2,7 @@ import json
 
 import pytest
 from drug_example import drug_frame, drug_screen
+from scripted_llm import ScriptedServer
 from typer.testing import CliRunner
 
 from pertwise.cli.main import app
@@ -49,3 +50,34 @@ def test_predict_drug_shows_and_writes(folder):
     assert "hidden for this prediction" in done.output
     assert "Gefitinib" in done.output
     assert len(out.read_text().splitlines()) == 61
+
+
+def test_lgr_asks_writes_resumes_and_feeds_the_bench(folder):
+    """The scripted endpoint names what comes first in the alphabet; it is not a language model."""
+    out = folder / "lists.jsonl"
+    base = ["lgr", str(folder / "bench.toml"), "--out", str(out), "--k", "3", "--line", "A549"]
+    with ScriptedServer() as server:
+        ask = [*base, "--llm", server.openai()]
+        dry = RUNNER.invoke(app, [*ask, "--dry-run"])
+        assert dry.exit_code == 0, dry.output
+        assert "questions: 12" in dry.output
+        assert server.count == 0
+        assert not list(folder.glob("*.sqlite"))
+        done = RUNNER.invoke(app, ask)
+        assert done.exit_code == 0, done.output
+        assert server.count == 12
+        again = RUNNER.invoke(app, ask)
+        assert again.exit_code == 0
+        assert server.count == 12, "the ledger answers the second time"
+    rows = {r["drug"]: r for r in map(json.loads, out.read_text().splitlines())}
+    assert rows["Caffeine"]["cell"] == "A549"
+    assert rows["Caffeine"]["neighbours"] == ["Aspirin", "Belinostat", "Erlotinib (hydrochloride)"]
+    assert "Sodium salicylate" not in rows["Salicylic acid"]["neighbours"]
+    config = folder / "chat.toml"
+    config.write_text(
+        (folder / "bench.toml").read_text().replace("chemistry kNN", "fused")
+        + 'lists = "lists.jsonl"\n'
+    )
+    done = RUNNER.invoke(app, ["bench", "drugs", str(config), "--out", str(folder / "chat")])
+    assert done.exit_code == 0, done.output
+    assert "fused" in done.output

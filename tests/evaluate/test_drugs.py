@@ -17,7 +17,12 @@ from pertwise.evaluate.drugs import (
     write_results,
 )
 from pertwise.evaluate.drugs_bridge import read_external
-from pertwise.evaluate.drugs_methods import DrugKnowledge, build_method, method_names
+from pertwise.evaluate.drugs_methods import (
+    DrugKnowledge,
+    build_method,
+    merged_lists,
+    method_names,
+)
 from pertwise.evaluate.drugs_predict import predict_one
 from pertwise.evaluate.drugs_scores import (
     allowed_metrics,
@@ -28,6 +33,7 @@ from pertwise.evaluate.drugs_scores import (
     top_variable,
 )
 from pertwise.screen.core import Screen, make_obs
+from pertwise.select.recorded import RecordedSelector
 
 SCREEN = drug_screen()
 
@@ -346,3 +352,23 @@ def test_fused_beats_cell_mean_and_lgr_on_real_signatures(shared_data):
         means[name] = pd.concat(rows).mean()
     assert (means["fused"] > means["cell mean"]).all()
     assert (means["fused"] > means["LGR"]).all()
+
+
+def test_lists_given_per_line_are_merged_by_reciprocal_rank():
+    lists = {
+        "A549\tq": (("a", "b"), ""),
+        "MCF7\tq": (("c", "b"), ""),
+        "r": (("a",), ""),
+    }
+    merged = merged_lists(RecordedSelector(lists, source="test"))
+    assert merged == {"q": ("a", "b", "c"), "r": ("a",)}
+
+
+def test_weighting_by_effect_size():
+    table = pd.DataFrame(
+        {"data": "x", "regime": "unseen drug", "seed": 0, "fold": 0, "method": "cell mean",
+         "drug": ["a", "b"], "context": "X", "compound": ["a", "b"], "effect": [3.0, 1.0],
+         "n_support": 1, "fallback": "", "pearson_delta": [1.0, 0.0]}
+    )  # fmt: skip
+    assert summarise(table, n_resamples=50)["mean"].tolist() == [0.5]
+    assert summarise(table, weight="effect", n_resamples=50)["mean"].tolist() == [0.75]

@@ -133,3 +133,45 @@ def predict_drug_command(
         with atomic_path(out) as temporary:
             full.to_csv(temporary, index=False)
         typer.echo(f"written: {out}")
+
+
+def lgr(
+    config: Annotated[Path, typer.Argument(help="The config of `pertwise bench drugs`.")],
+    llm: Annotated[str, typer.Option(help="MODEL@URL, openai:MODEL, anthropic:MODEL ...")],
+    out: Annotated[Path, typer.Option(help="JSON lines {cell, drug, neighbours, ...}.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of the files in the config.")] = None,
+    line: Annotated[list[str] | None, typer.Option(help="Only these lines.")] = None,
+    k: Annotated[int, typer.Option(help="Neighbours asked for.")] = 10,
+    ledger: Annotated[
+        Path | None, typer.Option(help="SQLite ledger (default: beside OUT).")
+    ] = None,
+    replay: Annotated[bool, typer.Option(help="Answer from the ledger only.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Say what it would cost; ask nothing.")] = False,
+    budget_usd: Annotated[float | None, typer.Option(help="Stop before this many dollars.")] = None,
+) -> None:
+    """Ask a chat model which measured drugs act like each drug, line by line (resumable)."""
+    from pertwise.evaluate.drugs import load_bench, read_config
+    from pertwise.evaluate.drugs_ask import ask_lists, bench_selector, lgr_questions
+    from pertwise.llm import open_chat
+    from pertwise.select.similar_chat import estimate_questions
+
+    bench = load_bench(read_config(config), data if data is not None else config.parent)
+    questions = lgr_questions(bench, line or ())
+    stored = None if dry_run else ledger or out.with_suffix(".ledger.sqlite")
+    chat = open_chat(llm, ledger=stored, replay=replay, budget_usd=budget_usd, run="lgr")
+    try:
+        selector = bench_selector(bench, chat, k=k)
+        typer.echo(f"questions: {len(questions)}")
+        if dry_run:
+            typer.echo(str(estimate_questions(selector, questions, k)))
+            return
+        answers = ask_lists(selector, questions, k, out)
+    finally:
+        chat.shutdown()
+    short = sum(len(a.picks) < k for a in answers)
+    repairs: dict[str, int] = {}
+    for answer in answers:
+        for kind, n in answer.repair_counts().items():
+            repairs[kind] = repairs.get(kind, 0) + n
+    typer.echo(f"fewer than {k} valid: {short}; repairs: {repairs or 'none'}")
+    typer.echo(f"written: {out}")

@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 bench.app.command("drugs")(drugs.bench_drugs)
 app.command("predict-drug")(drugs.predict_drug_command)
+app.command("lgr")(drugs.lgr)
 app.add_typer(bench.app, name="bench")
 bench_acquisition.register(bench.app, app)
 app.add_typer(knowledge.app, name="knowledge")

@@ -100,8 +100,7 @@ class DrugKnowledge:
         if name == "chat mechanism":
             return text_similarity(name, self._notes())
         if name == "chat" and isinstance(self.lists, RecordedSelector):
-            lists = {n: names for n, (names, _) in self.lists.answers.items() if "\t" not in n}
-            return NeighbourSimilarity("chat", lists)
+            return NeighbourSimilarity("chat", merged_lists(self.lists))
         targets = target_sets(self.table, self.genes)
         if name == "target" or self.genes is None:
             return target_similarity(targets)
@@ -112,6 +111,18 @@ class DrugKnowledge:
     def known_kernels(self) -> list[str]:
         """Kernels that need no chat model."""
         return [n for n in self.kernel_names() if not n.startswith("chat")]
+
+
+def merged_lists(recorded: RecordedSelector) -> dict[str, tuple[str, ...]]:
+    """One list a drug: lists given per line are merged by the sum of 1 / rank (ties by name)."""
+    scores: dict[str, dict[str, float]] = {}
+    for key, (names, _) in recorded.answers.items():
+        own = scores.setdefault(key.rpartition("\t")[2], {})
+        for rank, name in enumerate(names, start=1):
+            own[name] = own.get(name, 0.0) + 1.0 / rank
+    return {
+        subject: tuple(sorted(own, key=lambda n: (-own[n], n))) for subject, own in scores.items()
+    }
 
 
 def method_names(known: DrugKnowledge) -> tuple[str, ...]:
