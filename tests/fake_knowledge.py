@@ -110,6 +110,10 @@ class FakeKnowledge(Knowledge):
         weights = np.full(len(rows), 0.95, dtype=np.float32)
         return Graph(name, self.genes_, csr_matrix((weights, (rows, columns)), shape=(n, n)))
 
+    def embedding_kinds(self):
+        """Only the one kind that this fake knows."""
+        return ("text",)
+
     def embedding(self, genes, kind="text", dim=256):
         approved = self.resolve(genes).approved
         complexes = np.random.default_rng(7).normal(size=(len(self.genes_), 16))

@@ -50,12 +50,13 @@ class Weights:
 
     `redundancy` in [0, 1] is the share that a perfect copy loses.
 
-    The defaults are those that lowered the held-out error most in replays of finished screens (see
-    docs/results/acquisition.md): what a measurement tells about all the others counts most.
+    What a measurement tells about all the others counts most: replays of finished screens (see
+    docs/results/acquisition.md) lost to random without it. Relation and coverage are kept at
+    weights that cost little there, because a panel for a pathway should be about the pathway.
     """
 
     uncertainty: float = 0.5
-    relation: float = 0.1
+    relation: float = 0.5
     module: float = 0.5
     redundancy: float = 1.0
     information: float = 4.0

@@ -23,6 +23,7 @@ from pertwise.acquire.panel import (
     RepairNote,
 )
 from pertwise.acquire.state import (
+    choose_embedding,
     ensemble_uncertainty,
     gene_features,
     neighbour_weights,
@@ -128,7 +129,7 @@ def plan(
     pin: Sequence[str] = (),
     keep_unknown: bool = False,
     predictor: Predictor | None = None,
-    embedding: str = "text",
+    embedding: str = "auto",
     seed: int = 0,
     round_number: int | None = None,
     store: str | os.PathLike[str] | None = None,
@@ -158,7 +159,8 @@ def plan(
     predictor
         What gives the uncertainty; default: the LLMPert ensemble seeded with `seed`.
     embedding
-        Kind of gene features used for similarity and the map.
+        Kind of gene features used for similarity, information and the map; "auto" = graph, GO and
+        Reactome joined, as far as the folder has them (`choose_embedding`).
     store
         Folder that keeps what is dear to compute (the uncertainty), so that a killed run
         continues with exactly the same numbers; None = keep nothing.
@@ -188,6 +190,7 @@ def plan(
     )
     if isinstance(strategy, str):
         strategy = open_strategy(strategy, **dict(strategy_settings or {}))
+    embedding = choose_embedding(setup.knowledge, embedding)
     settings: dict[str, Any] = {
         "pathway": None if setup.target.pathway is None else setup.target.pathway.name,
         "features": list(features),
@@ -245,6 +248,7 @@ def make_state(
     if setup.n_to_pick < 1:
         return None, []
     notes: list[RepairNote] = []
+    embedding = choose_embedding(setup.knowledge, embedding)
     names = [*pool.candidates, *pool.measured, *pool.pinned]
     rows, blank = gene_features(setup.knowledge, names, kind=embedding)
     if blank:
@@ -253,7 +257,7 @@ def make_state(
                 stage="embedding",
                 kind="fallback",
                 item=f"{len(blank)} names",
-                action="no knowledge text: their features are zero, alike to nothing "
+                action=f"nothing known in {embedding!r}: their features are zero, alike to nothing "
                 f"({', '.join(blank[:5])}{' ...' if len(blank) > 5 else ''})",
             )
         )

@@ -24,6 +24,18 @@ def split_combination(name: str) -> list[str]:
     return name.split(COMBINATION)
 
 
+def choose_embedding(knowledge: Knowledge, kind: str = "auto") -> str:
+    """What "auto" means for this folder: graph, GO and Reactome as far as it has them, else text.
+
+    Text is left out where there is anything else: genes of which nothing is known share the same
+    few words, and would count as one large, tempting group.
+    """
+    if kind != "auto":
+        return kind
+    known = knowledge.embedding_kinds()
+    return "+".join(k for k in ("graph", "go", "reactome") if k in known) or "text"
+
+
 def gene_features(
     knowledge: Knowledge, names: Sequence[str], kind: str = "text", dim: int = 256
 ) -> tuple[NDArray[np.float32], tuple[str, ...]]:

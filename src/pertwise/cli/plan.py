@@ -156,8 +156,12 @@ def make(
         ),
     ] = False,
     embedding: Annotated[
-        str, typer.Option(help="Gene features for similarity.", rich_help_panel="Picker")
-    ] = "text",
+        str,
+        typer.Option(
+            help="Gene features for similarity: auto, or kinds joined by + (graph+go+text ...).",
+            rich_help_panel="Picker",
+        ),
+    ] = "auto",
     control: Annotated[
         list[str] | None,
         typer.Option(

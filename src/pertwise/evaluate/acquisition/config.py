@@ -74,7 +74,7 @@ class AcquisitionConfig(BaseModel):
     strategies: dict[str, dict[str, Any]]
     predictors: dict[str, dict[str, Any]] = {"kernel ridge": {}}
     protocol: Protocol = Protocol()
-    embedding: str = "graph+go+reactome"
+    embedding: str = "auto"
     name: str = "acquisition"
 
     @field_validator("strategies", "predictors", mode="before")

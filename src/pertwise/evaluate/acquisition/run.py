@@ -92,7 +92,7 @@ def run_unit(config_json: str, unit_json: str, folder: str, replay: bool = False
         unit.predictor,
         config.predictors[unit.predictor],
         rows,
-        config.embedding,
+        world.embedding_kind,
     )
     rounds = Path(folder) / "units" / unit.key
     before = sorted(rounds.glob("round_*.json"))

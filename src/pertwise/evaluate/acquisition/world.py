@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from pertwise.acquire.inputs import match_features, one_context, open_pathway
-from pertwise.acquire.state import gene_features, neighbour_weights
+from pertwise.acquire.state import choose_embedding, gene_features, neighbour_weights
 from pertwise.errors import InputError
 from pertwise.evaluate.acquisition.config import AcquisitionConfig, TargetSpec
 from pertwise.knowledge import Knowledge, Pathway, Relation
@@ -56,6 +56,7 @@ class World:
     neighbours: csr_matrix | None
     targets: dict[str, ReplayTarget]
     unknown: tuple[str, ...]
+    embedding_kind: str = "text"
 
     @property
     def context(self) -> str:
@@ -146,8 +147,10 @@ def make_world(
     screen = screen.of_perturbations(names)
     embedding, neighbours = None, None
     unknown: tuple[str, ...] = ()
+    kind = "text"
     if knowledge is not None:
-        embedding, unknown = gene_features(knowledge, names, kind=config.embedding)
+        kind = choose_embedding(knowledge, config.embedding)
+        embedding, unknown = gene_features(knowledge, names, kind=kind)
         neighbours = neighbour_weights(knowledge, names)
     return World(
         screen=screen,
@@ -157,4 +160,5 @@ def make_world(
         neighbours=neighbours,
         targets={t.name: make_target(t, screen, knowledge, names) for t in config.targets},
         unknown=tuple(unknown),
+        embedding_kind=kind,
     )
