@@ -8,7 +8,7 @@ import pytest
 
 from pertwise.errors import InputError
 from pertwise.predict.llmpert_ensemble import fit_ensemble
-from pertwise.predict.llmpert_reduce import target_blocks
+from pertwise.predict.llmpert_reduce import input_basis, target_blocks
 from pertwise.predict.llmpert_train import EnsembleSettings, learning_rates
 
 torch = pytest.importorskip("torch")
@@ -36,9 +36,13 @@ def raw_fit(x, y, seed=3, **settings):
 
 
 def naive_member(x, y, settings, member, seed=3, share=(), batches=None, counts=None, groups=None):
-    """One plain network in full coordinates, by autograd; `share` names layers ("first", "last")
-    whose AdamW second moment is averaged over the inputs (first) or the outputs (last; within
-    `groups` of outputs when given)."""
+    """One plain network by autograd, all outputs.
+
+    `share`: the output layer's AdamW second moment is averaged over the outputs (within `groups`
+    of outputs when given). When settings.reduce, the first layer takes the coordinates of the
+    inputs in a basis of their span, and what lies outside it meets the initial weights.
+    """
+    basis = input_basis(x, np.random.default_rng(seed), settings.reduce)
     rng = np.random.default_rng(seed).spawn(settings.members)[member]
     sizes = [x.shape[1], *settings.hidden, y.shape[1]]
     parameters = []
@@ -51,19 +55,29 @@ def naive_member(x, y, settings, member, seed=3, share=(), batches=None, counts=
         for h in settings.hidden
     ]
 
+    ratio = 1.0
+    if basis is not None:
+        ratio = math.sqrt(x.shape[1] / len(basis))
+        outside = parameters[0].detach().clone()
+        for lr in learning_rates(settings):
+            outside *= (1 - lr * settings.weight_decay) ** math.ceil(len(x) / settings.batch_size)
+        basis = torch.tensor(basis)
+        parameters[0] = (basis @ parameters[0].detach()).requires_grad_()
+
     def run(inputs):
-        hidden = inputs
+        hidden, beyond = inputs, 0.0
+        if basis is not None:
+            hidden = inputs @ basis.T
+            beyond = (inputs - hidden @ basis) @ outside
         for i, (gain, shift) in enumerate(norms):
-            z = hidden @ parameters[2 * i] + parameters[2 * i + 1]
+            z = hidden @ parameters[2 * i] + parameters[2 * i + 1] + (beyond if i == 0 else 0.0)
             z = torch.nn.functional.layer_norm(z, z.shape[-1:], gain, shift)
             hidden = torch.nn.functional.leaky_relu(z, settings.slope)
         return hidden @ parameters[-2] + parameters[-1]
 
     everything = [*parameters, *(p for pair in norms for p in pair)]
     shared = {}
-    if "first" in share:
-        shared[id(parameters[0])] = 0
-    if "last" in share:
+    if share:
         shared[id(parameters[-2])] = 1
         shared[id(parameters[-1])] = 0
     state = {id(p): [torch.zeros_like(p), 0.0] for p in everything}
@@ -82,7 +96,7 @@ def naive_member(x, y, settings, member, seed=3, share=(), batches=None, counts=
             loss = loss / mask_weight[rows].sum()
             for p, g in zip(everything, torch.autograd.grad(loss, everything), strict=True):
                 square = g * g
-                if id(p) in shared and groups is not None and p is not parameters[0]:
+                if id(p) in shared and groups is not None:
                     square = torch.stack(
                         [square[..., groups == groups[j]].mean(-1) for j in range(len(groups))], -1
                     )
@@ -95,7 +109,7 @@ def naive_member(x, y, settings, member, seed=3, share=(), batches=None, counts=
                 with torch.no_grad():
                     p *= 1 - lr * settings.weight_decay
                     step = m / (1 - 0.9**t) / ((v / (1 - 0.999**t)) ** 0.5 + 1e-8)
-                    p -= lr * step
+                    p -= lr * (ratio if p is parameters[0] else 1.0) * step
     return lambda q: run(torch.tensor(q)).detach().numpy()
 
 
@@ -110,9 +124,9 @@ def test_full_training_equals_autograd_and_plain_adamw():
         np.testing.assert_allclose(got[m], expected, rtol=0, atol=2e-4)
 
 
-def test_reduced_training_equals_full_training_with_shared_moments():
-    """The heart of it: r <= n inputs and n + h + 1 outputs give the networks that 40 inputs and 60
-    outputs give, also away from the training data."""
+def test_reduced_training_equals_training_of_all_outputs_with_shared_moments():
+    """The heart of it: n + h + 1 output coordinates give the networks that all 60 outputs give, and
+    r <= n input coordinates are unfolded correctly, also away from the training data."""
     x, y = data()
     settings = EnsembleSettings(**SMALL, weight_decay=0.05, learning_rate=5e-3)
     fitted = raw_fit(x, y, weight_decay=0.05, learning_rate=5e-3)
@@ -120,7 +134,7 @@ def test_reduced_training_equals_full_training_with_shared_moments():
     query = data(1)[0]
     got = fitted.members(query)
     for m in range(2):
-        expected = naive_member(x, y, settings, m, share=("first", "last"))(query)
+        expected = naive_member(x, y, settings, m, share=True)(query)
         assert np.abs(expected - got[m]).max() < 2e-3 * np.abs(expected).max()
 
 
@@ -160,7 +174,7 @@ def test_masked_targets_equal_a_masked_loss(kind, outputs):
     if kind == "mixed":
         groups[110] = 2
     for m in range(2):
-        expected = naive_member(x, y, settings, m, share=("first", "last"), groups=groups)(x)
+        expected = naive_member(x, y, settings, m, share=True, groups=groups)(x)
         np.testing.assert_allclose(fitted.members(x)[m], expected, atol=1e-3)
 
 
@@ -187,7 +201,7 @@ def test_bootstrap_equals_weighted_rows():
             rng.random((a, b), dtype=np.float32)
             rng.random(b, dtype=np.float32)
         counts = np.bincount(rng.integers(10, size=10), minlength=10)
-        expected = naive_member(x, y, settings, m, share=("first", "last"), counts=counts)(x)
+        expected = naive_member(x, y, settings, m, share=True, counts=counts)(x)
         assert np.abs(expected - fitted.members(x)[m]).max() < 2e-3 * np.abs(expected).max()
 
 
@@ -204,8 +218,7 @@ def test_batches_are_shuffled_per_member_and_equal_the_plain_loop():
         epochs = [rng.permutation(10) for _ in range(settings.epochs)]
         orders.append(epochs)
         batches = [[o[:4], o[4:8], o[8:]] for o in epochs]
-        share = ("first", "last")
-        expected = naive_member(x, y, settings, m, share=share, batches=batches)(x)
+        expected = naive_member(x, y, settings, m, share=True, batches=batches)(x)
         assert np.abs(expected - fitted.members(x)[m]).max() < 5e-3 * np.abs(expected).max()
     assert not np.array_equal(orders[0], orders[1])
 

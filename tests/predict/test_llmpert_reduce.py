@@ -37,10 +37,23 @@ def test_row_space_of_nearly_parallel_rows_stays_orthonormal():
 
 def test_inputs_are_reduced_only_where_it_pays():
     rng = np.random.default_rng(0)
-    assert input_basis(rng.standard_normal((20, 100))).shape == (20, 100)
-    assert input_basis(rng.standard_normal((80, 100))) is None
-    assert input_basis(rng.standard_normal((20, 100)), wanted=False) is None
-    assert input_basis(np.zeros((20, 100))) is None
+    x = rng.standard_normal((20, 100))
+    basis = input_basis(x, rng)
+    np.testing.assert_allclose(basis @ basis.T, np.eye(20), atol=1e-5)
+    np.testing.assert_allclose(x @ basis.T @ basis, x, atol=1e-4)
+    assert input_basis(rng.standard_normal((80, 100)), rng) is None
+    assert input_basis(x, rng, wanted=False) is None
+    assert input_basis(np.zeros((20, 100)), rng) is None
+
+
+def test_input_coordinates_are_mixtures():
+    """One direction carries nearly everything; no coordinate of the random basis does."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((20, 100))
+    x[:, 0] *= 100
+    share = np.square(x @ input_basis(x, rng).T).sum(axis=0)
+    assert share.max() / share.sum() < 0.5
+    assert np.square(x).sum(axis=0).max() / np.square(x).sum() > 0.95
 
 
 @given(seed=st.integers(0, 10_000), k=st.integers(0, 5), m=st.integers(1, 6))

@@ -169,7 +169,7 @@ def fit_ensemble(
     x_scale = _root_mean_square(centred) if scale_inputs else 1.0
     y_scale = _root_mean_square(y[observed]) if scale_targets else 1.0
     centred /= np.float32(x_scale)
-    basis = input_basis(centred, settings.reduce)
+    basis = input_basis(centred, rng, settings.reduce)
     targets = np.divide(y, np.float32(y_scale), dtype=np.float32)
     blocks = target_blocks(targets, settings.hidden[-1], settings.reduce)
     networks = train(centred, blocks, basis, y.shape[1], settings, rng)

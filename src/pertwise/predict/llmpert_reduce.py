@@ -9,9 +9,8 @@ and features is:
 * *targets*: the gradient of the output layer is H^T (H W - Y). Its rows lie in the span of the rows
   of Y (at most n dimensions) and of the initial weights and biases (h + 1 rows), at every step.
 
-Both hold for any optimiser whose step commutes with a rotation of inputs and outputs. AdamW does,
-once its second moment is shared over the rotated axis (`llmpert_train`); everything else is
-exact. `docs/ensemble.md` holds the derivation and what sharing the moment changes.
+Both are exact for plain gradients. AdamW depends on the coordinates it works in; `llmpert_train`
+says what it does in these, and `docs/ensemble.md` what difference that makes.
 
 Kernels of numpy arrays; nothing here knows about torch.
 """
@@ -59,12 +58,22 @@ def row_space(matrix: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(basis)
 
 
-def input_basis(x: NDArray[np.float32], wanted: bool = True) -> NDArray[np.float32] | None:
-    """Basis (r, d) of the span of the training inputs (n, d), or None if that saves too little."""
+def input_basis(
+    x: NDArray[np.float32], rng: np.random.Generator, wanted: bool = True
+) -> NDArray[np.float32] | None:
+    """Random orthonormal basis (r, d) of the span of the training inputs (n, d).
+
+    The basis is uniformly distributed over all bases of the span, so that each coordinate is a
+    mixture of many inputs, as each of the original coordinates is; principal axes would hand AdamW
+    a few large coordinates and many that are nearly empty. None if it would save too little.
+    """
     if not wanted or min(x.shape) > WORTHWHILE * x.shape[1]:
         return None
     basis = row_space(x)
-    return basis.astype(np.float32) if len(basis) else None
+    if not len(basis):
+        return None
+    q, r = np.linalg.qr(rng.standard_normal((len(basis), len(basis))))
+    return np.asarray((q * np.sign(np.diag(r))) @ basis, dtype=np.float32)
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,20 @@ Network (per member): three times [linear, LayerNorm, LeakyReLU, dropout], then 
 the delta; mean squared error over the observed entries; AdamW with a cosine schedule. All members
 are leading slices of the same tensors, so one batched product serves them all.
 
-Layers whose inputs or outputs were rotated into a smaller basis (`llmpert_reduce`) are stepped by
-AdamW with a second moment shared over the rotated axis, all others by plain AdamW:
+A layer trained in a smaller basis (`llmpert_reduce`) keeps AdamW's behaviour in the original
+coordinates as follows; everything else is stepped by plain AdamW.
 
-    m <- b1 m + (1 - b1) g;  s <- b2 s + (1 - b2) mean_axis(g^2)
-    W <- (1 - lr wd) W - lr m / (1 - b1^t) / (sqrt(s / (1 - b2^t)) + eps)
+* *Output layer*: its second moment is shared over the outputs,
 
-The mean runs over *all* columns of the unrotated axis (those outside the basis have g = 0), so it
-does not depend on the basis. Sharing second moments over blocks: Adafactor (Shazeer & Stern 2018),
-Adam-mini (Zhang et al. 2024).
+      m <- b1 m + (1 - b1) g;  s <- b2 s + (1 - b2) mean_outputs(g^2)
+      W <- (1 - lr wd) W - lr m / (1 - b1^t) / (sqrt(s / (1 - b2^t)) + eps)
+
+  where the mean runs over all F outputs (g = 0 outside the basis). It is the same number in every
+  basis, so the result is that of training all F outputs with this rule. Sharing second moments:
+  Adafactor (Shazeer & Stern 2018), Adam-mini (Zhang et al. 2024).
+* *First layer*: plain AdamW in a random basis of r coordinates, with the learning rate multiplied
+  by sqrt(d / r): an AdamW step has about one size per coordinate, hence a norm that grows with the
+  root of their number.
 
 torch is an optional extra and is imported on first use.
 """
@@ -178,12 +183,12 @@ class _Dropout:
 
 
 class _SharedMomentAdamW:
-    """AdamW whose second moment is a mean over one axis of the unrotated tensor (see module)."""
+    """AdamW whose second moment is a mean over all outputs, the last axis (see module)."""
 
-    def __init__(self, tensor: Any, axis: int, full_size: int, weight_decay: float) -> None:
+    def __init__(self, tensor: Any, n_outputs: int, weight_decay: float) -> None:
         torch = import_torch()
         self.tensor, self.grad = tensor, torch.zeros_like(tensor)
-        self._axis, self._full_size, self._decay = axis, full_size, weight_decay
+        self._n_outputs, self._decay = n_outputs, weight_decay
         self._first = torch.zeros_like(tensor)
         self._second: Any = 0.0
         self._t = 0
@@ -191,8 +196,8 @@ class _SharedMomentAdamW:
     def step(self, lr: float) -> None:
         torch = import_torch()
         self._t += 1
-        norm = torch.linalg.vector_norm(self.grad, dim=self._axis, keepdim=True)
-        self._second = BETA2 * self._second + (1 - BETA2) / self._full_size * norm.square_()
+        norm = torch.linalg.vector_norm(self.grad, dim=-1, keepdim=True)
+        self._second = BETA2 * self._second + (1 - BETA2) / self._n_outputs * norm.square_()
         self._first.lerp_(self.grad, 1 - BETA1)
         scale = (self._second / (1 - BETA2**self._t)).sqrt_().add_(EPSILON)
         self.tensor.mul_(1 - lr * self._decay)
@@ -307,9 +312,7 @@ def _optimise(
         if head.block.basis is not None:
             size = len(head.block.features)
             for t in (head.weight, head.bias):
-                rotated.append(_SharedMomentAdamW(t, -1, size, settings.weight_decay))
-    if basis is not None:
-        rotated.append(_SharedMomentAdamW(nets.weights[0], -2, x.shape[1], settings.weight_decay))
+                rotated.append(_SharedMomentAdamW(t, size, settings.weight_decay))
     for shared in rotated:
         grads[id(shared.tensor)] = shared.grad
     plain = [*nets.weights, *nets.biases, *nets.gains, *nets.shifts]
@@ -318,8 +321,17 @@ def _optimise(
     for t in plain:
         t.grad = torch.zeros_like(t)
         grads[id(t)] = t.grad
+    ratio = 1.0 if basis is None else math.sqrt(x.shape[1] / len(basis))
     optimiser = torch.optim.AdamW(
-        plain, betas=(BETA1, BETA2), eps=EPSILON, weight_decay=settings.weight_decay, fused=True
+        [
+            # Decay is per learning rate, and must not grow with it.
+            {"params": plain[:1], "ratio": ratio, "weight_decay": settings.weight_decay / ratio},
+            {"params": plain[1:], "ratio": 1.0},
+        ],
+        betas=(BETA1, BETA2),
+        eps=EPSILON,
+        weight_decay=settings.weight_decay,
+        fused=True,
     )
     dropout = None
     if settings.dropout > 0:
@@ -332,7 +344,7 @@ def _optimise(
     inputs = coordinates.expand(members, *coordinates.shape)
     for lr in track(learning_rates(settings).tolist(), "Training the ensemble"):
         for group in optimiser.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["ratio"]
         for rows in _batches(n, settings.batch_size, member_rngs):
             if rows is None:
                 batch, weight = inputs, counts
