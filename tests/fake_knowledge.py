@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from pertwise.errors import unknown_name
+from pertwise.errors import InputError, unknown_name
 from pertwise.knowledge import (
     Embedding,
     GeneCard,
@@ -77,6 +77,8 @@ class FakeKnowledge(Knowledge):
 
     def pathway_from_genes(self, name, genes):
         members = tuple(self.resolve(genes).approved.values())
+        if not members:
+            raise InputError(f"pathway {name!r}: none of its genes is known ({genes[0]} ...)")
         return Pathway(name, members, "", {"all": members}, "user", "computed")
 
     def relations(self, genes, pathway):

@@ -11,9 +11,10 @@ import pertwise
 from pertwise.acquire import Plan, amend, plan
 from pertwise.acquire.candidates import list_candidates, make_pool
 from pertwise.acquire.coverage import plane
-from pertwise.acquire.inputs import match_features, open_pathway, read_gene_list
+from pertwise.acquire.inputs import match_features, open_pathway
 from pertwise.acquire.stored import StoredUncertainty
 from pertwise.errors import InputError, UnknownNameError
+from pertwise.knowledge import read_gene_list
 from pertwise.screen import make_screen
 
 KNOWLEDGE = FakeKnowledge()
@@ -293,14 +294,14 @@ def test_pathways_in_every_form(tmp_path):
     gmt = tmp_path / "sets.gmt"
     gmt.write_text("ONE\td\tG000\tG001\nTWO\td\tG002\n")
     assert open_pathway(KNOWLEDGE, f"{gmt}:TWO").members == ("G002",)
-    with pytest.raises(InputError, match="2 gene sets: choose one as"):
+    with pytest.raises(InputError, match=r"holds 2 sets \(ONE, TWO\): choose one"):
         open_pathway(KNOWLEDGE, str(gmt))
     with pytest.raises(UnknownNameError, match="did you mean 'TWO'"):
         open_pathway(KNOWLEDGE, f"{gmt}:TW")
-    with pytest.raises(InputError, match="none of the 2 genes"):
+    with pytest.raises(InputError, match="none of its genes is known"):
         open_pathway(KNOWLEDGE, "A,B")
     gmt.write_text("ONE d G000\n")
-    with pytest.raises(InputError, match="line 1: a GMT line"):
+    with pytest.raises(InputError, match="line 1: a gmt line"):
         open_pathway(KNOWLEDGE, str(gmt))
 
 

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pertwise.acquire.inputs import read_gene_list
 from pertwise.acquire.panel import LeftOut, RepairNote
 from pertwise.acquire.state import split_combination
 from pertwise.errors import InputError, suggest
-from pertwise.knowledge import Knowledge
+from pertwise.knowledge import Knowledge, read_gene_list
 from pertwise.screen import COMBINATION, Screen, canonical_perturbation
 
 #: Words that stand for a list instead of naming a file.

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from pertwise.errors import InputError, UnknownNameError
-from pertwise.knowledge.readers._text import open_text
 from pertwise.knowledge.readers.terms import pretty, read_gmt
 from pertwise.knowledge.types import Pathway
 
@@ -67,19 +66,70 @@ def find(text: str, index: Mapping[str, str], titles: Mapping[str, str]) -> str:
     raise UnknownNameError(message, found)
 
 
+#: Headers that mark the gene column of a table, in this order.
+GENE_COLUMNS = ("gene", "symbol", "gene_symbol", "candidate", "perturbation", "target", "name")
+
+
 def read_gene_list(path: str | os.PathLike[str]) -> list[str]:
-    """One gene a line (first column of a table; a header "gene" or "symbol" and # are skipped)."""
-    genes: list[str] = []
-    with open_text(Path(path)) as text:
-        for line in text:
-            field = re.split(r"[\t,;]", line.strip(), maxsplit=1)[0].strip().strip('"')
-            if field and not field.startswith("#"):
-                genes.append(field)
-    if genes and genes[0].casefold() in ("gene", "genes", "symbol", "gene_symbol", "candidate"):
-        genes = genes[1:]
+    """Genes from a text file (one a line, # comments) or a csv/tsv/parquet table.
+
+    A table needs a column of `GENE_COLUMNS`, or exactly one column (then its header counts as
+    a gene unless it is one of those words).
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        Missing, empty or binary file; table without a gene column.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"no such gene list: {file}")
+    if file.suffix == ".parquet":
+        return _gene_column(pd.read_parquet(file), file)
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(
+            f"{file} is not text: give one gene a line, or a csv, tsv or parquet table"
+        ) from None
+    lines = [line.split("#", 1)[0].strip() for line in text.splitlines()]
+    lines = [line for line in lines if line]
+    if not lines:
+        raise InputError(f"{file} holds no gene")
+    separator = "\t" if "\t" in lines[0] else "," if "," in lines[0] else None
+    if separator is not None and len(lines) > 1:
+        table = pd.DataFrame(
+            [line.split(separator) for line in lines[1:]],
+            columns=None,
+        )
+        header = [h.strip().strip('"') for h in lines[0].split(separator)]
+        if table.shape[1] != len(header):
+            raise InputError(
+                f"{file}: the header has {len(header)} columns, a row has {table.shape[1]}"
+            )
+        table.columns = pd.Index(header)
+        return _gene_column(table, file)
+    if separator is not None:
+        return [g.strip() for g in lines[0].split(separator) if g.strip()]
+    if lines[0].casefold() in GENE_COLUMNS:
+        lines = lines[1:]
+    # Notes behind a gene in some lines do not make a table.
+    return [re.split(r"[\t,;]", line, maxsplit=1)[0].strip().strip('"') for line in lines]
+
+
+def _gene_column(table: pd.DataFrame, file: Path) -> list[str]:
+    by_fold = {str(c).casefold(): c for c in table.columns}
+    found = next((by_fold[c] for c in GENE_COLUMNS if c in by_fold), None)
+    if found is None:
+        raise InputError(
+            f"{file} has no gene column: found {[str(c) for c in table.columns][:8]}, expected one "
+            f"of {list(GENE_COLUMNS)}"
+        )
+    values = table[found].dropna().astype(str).str.strip().str.strip('"')
+    genes = [v for v in values if v]
     if not genes:
-        raise InputError(f"{path}: no gene in it (expected one a line)")
-    return list(dict.fromkeys(genes))
+        raise InputError(f"{file}: the column {found!r} holds no gene")
+    return genes
 
 
 def load_pathway(knowledge: Knowledge, text: str) -> Pathway:
