@@ -71,8 +71,26 @@ def _with(config: BenchConfig, **changes: object) -> BenchConfig:
     return type(config).model_validate({**config.model_dump(), **given})
 
 
+def drug_config(screen: Path, drugs: list[Path], knowledge: Path | None = None) -> BenchConfig:
+    """The config of a screen file and tables of drug facts, all else by default."""
+    from pertwise.errors import InputError
+    from pertwise.evaluate.drugs import BenchConfig, DataConfig
+
+    if not drugs:
+        raise InputError(
+            "--drug needs facts about the drugs: --drugs TABLE, or a TOML config in place of SCREEN"
+        )
+    data = DataConfig(
+        name=screen.stem,
+        signatures=str(screen.absolute()),
+        drugs=[str(d.absolute()) for d in drugs],
+        knowledge=None if knowledge is None else str(knowledge.absolute()),
+    )
+    return BenchConfig(data=data)
+
+
 def predict_drug(
-    config: Path, data: Path | None, drug: str, context: str, method: str = ""
+    config: Path | BenchConfig, data: Path | None, drug: str, context: str, method: str = ""
 ) -> tuple[Prediction, dict[str, str]]:
     """Predict one drug (name or SMILES) in one line from everything measured.
 
@@ -88,8 +106,11 @@ def predict_drug(
     from pertwise.evaluate.drugs import load_bench, read_config
     from pertwise.evaluate.drugs_predict import predict_one
 
-    settings = read_config(config)
-    return predict_one(load_bench(settings, data or config.parent), drug, context, method)
+    if isinstance(config, Path):
+        settings, folder = read_config(config), data or config.parent
+    else:
+        settings, folder = config, data or Path()
+    return predict_one(load_bench(settings, folder), drug, context, method)
 
 
 def predict_drug_command(
@@ -102,13 +123,20 @@ def predict_drug_command(
     out: Annotated[Path | None, typer.Option(help="Write all genes as csv.")] = None,
 ) -> None:
     """Predicted response of one drug in one cell line, with what it rests on."""
+    prediction, notes = predict_drug(config, data, drug, context, method)
+    show_drug(prediction, notes, context, top, out)
+
+
+def show_drug(
+    prediction: Prediction, notes: dict[str, str], context: str, top: int, out: Path | None
+) -> None:
+    """Print a predicted drug response and what it rests on; write all features to `out`."""
     import numpy as np
     import pandas as pd
 
     from pertwise._io import atomic_path
     from pertwise.cli.bench import show_table
 
-    prediction, notes = predict_drug(config, data, drug, context, method)
     for key, text in notes.items():
         typer.echo(f"{key}: {text}")
     values = prediction.mean[0]

@@ -10,7 +10,17 @@ import typer
 
 from pertwise import __version__
 from pertwise._progress import set_quiet
-from pertwise.cli import bench, bench_acquisition, demo, drugs, knowledge, llm, plan, screen
+from pertwise.cli import (
+    bench,
+    bench_acquisition,
+    demo,
+    drugs,
+    knowledge,
+    llm,
+    plan,
+    predict,
+    screen,
+)
 from pertwise.errors import PertwiseError
 
 app = typer.Typer(
@@ -21,6 +31,7 @@ app = typer.Typer(
     add_completion=False,
 )
 bench.app.command("drugs")(drugs.bench_drugs)
+app.command("predict")(predict.predict)
 app.command("predict-drug")(drugs.predict_drug_command)
 app.command("lgr")(drugs.lgr)
 app.add_typer(bench.app, name="bench")

@@ -1,0 +1,111 @@
+"""`pertwise predict` end to end on small made-up data."""
+
+import json
+
+import pytest
+from drug_example import drug_frame, drug_screen
+from predict.conformance import example_screen
+from typer.testing import CliRunner
+
+from pertwise._io import sha256_file
+from pertwise.cli.main import app
+from pertwise.errors import InputError, UnknownNameError
+from pertwise.knowledge import build_knowledge
+from pertwise.screen import simulate_screen
+
+RUNNER = CliRunner()
+
+OWN = """
+from pertwise.predict import TrainingMeanPredictor
+
+class Mine(TrainingMeanPredictor):
+    name = "mine"
+"""
+
+
+@pytest.fixture
+def screen(tmp_path):
+    path = tmp_path / "screen.h5ad"
+    example_screen().save(path)
+    return path
+
+
+def test_predict_writes_and_prints_the_statement(tmp_path):
+    simulation = simulate_screen(3, n_perturbations=40, n_features=20, n_pathways=4)
+    simulation.write_sources(tmp_path / "sources")
+    folder = build_knowledge(tmp_path / "sources", tmp_path / "knowledge", label="simulated")
+    simulation.screen.save(tmp_path / "screen.h5ad")
+    gene, other = simulation.screen.perturbations[:2]
+    out = tmp_path / "out"
+    done = RUNNER.invoke(
+        app,
+        ["predict", str(tmp_path / "screen.h5ad"), "--genes", f"{gene},NOSUCH,{gene}+{other}",
+         "--knowledge", str(folder), "--explain", gene, "--folds", "2", "--out", str(out)],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "SIMULATED" in done.output
+    assert "2-fold cross-validation over 39 measured perturbations" in done.output
+    assert "NOSUCH: the method had nothing to go by" in done.output
+    record = json.loads((out / "prediction.json").read_text())
+    assert record["method"]["name"] == "multi-kernel"
+    assert record["inputs"]["screen"]["sha256"] == sha256_file(tmp_path / "screen.h5ad")
+    assert set(record["settings"]["genes"]) >= {gene, "NOSUCH"}
+    names = {p.name for p in out.iterdir()}
+    assert names == {
+        "prediction.h5ad", "prediction.csv", "prediction.json", "prediction.html",
+        "neighbours.csv", "cross_validation.csv",
+    }  # fmt: skip
+
+
+def test_own_class_file_of_genes_and_no_folds(screen, tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(OWN)
+    (tmp_path / "genes.txt").write_text("NEW1\nNEW2\n")
+    out = tmp_path / "out"
+    done = RUNNER.invoke(
+        app,
+        ["predict", str(screen), "--genes", f"@{tmp_path / 'genes.txt'}", "--folds", "0",
+         "--method", f"{own}:Mine", "--out", str(out)],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "NOT checked" in done.output
+    record = json.loads((out / "prediction.json").read_text())
+    assert record["settings"]["genes"] == ["NEW1", "NEW2"]
+    assert record["method"]["code_sha256"] == sha256_file(own)
+    assert record["standing"] is None
+
+
+def test_unknown_method_is_suggested(screen, tmp_path):
+    done = RUNNER.invoke(
+        app,
+        ["predict", str(screen), "--genes", "A", "--method", "trainingmean", "--out",
+         str(tmp_path / "out")],
+    )  # fmt: skip
+    assert isinstance(done.exception, UnknownNameError)
+    assert "training mean" in str(done.exception)
+
+
+def test_drug_goes_the_same_way_as_predict_drug(tmp_path):
+    drug_screen().save(tmp_path / "screen.h5ad")
+    drug_frame().to_parquet(tmp_path / "drugs.parquet")
+    (tmp_path / "bench.toml").write_text(
+        '[data]\nname = "simulated"\nsignatures = "screen.h5ad"\ndrugs = ["drugs.parquet"]\n'
+    )
+    asked = ["--drug", "erlotinib", "--context", "A549"]
+    old = tmp_path / "old.csv"
+    config = str(tmp_path / "bench.toml")
+    calls = (
+        ["predict-drug", *asked, "--config", config, "--out", str(old)],
+        ["predict", config, *asked, "--out", str(tmp_path / "a")],
+        ["predict", str(tmp_path / "screen.h5ad"), *asked, "--drugs",
+         str(tmp_path / "drugs.parquet"), "--out", str(tmp_path / "b")],
+    )  # fmt: skip
+    for call in calls:
+        done = RUNNER.invoke(app, call)
+        assert done.exit_code == 0, done.output
+        assert "hidden for this prediction" in done.output
+    for folder in ("a", "b"):
+        assert (tmp_path / folder / "prediction.csv").read_text() == old.read_text()
+    done = RUNNER.invoke(app, ["predict", config, "--drug", "erlotinib"])
+    assert isinstance(done.exception, InputError)
+    assert "--context" in str(done.exception)

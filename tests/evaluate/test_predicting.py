@@ -1,0 +1,200 @@
+"""Predicting with a statement: hidden genes, fallbacks, the cross-validation and the files."""
+
+import json
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from fake_knowledge import FakeKnowledge
+from predict.conformance import example_screen
+from scripted_llm import ScriptedServer
+
+from pertwise.errors import InputError, UnknownNameError
+from pertwise.evaluate.explaining import NAMED, POST_HOC, explain, mean_pairwise_cosine
+from pertwise.evaluate.methods import Method
+from pertwise.evaluate.predicting import open_method, predict_genes, write_prediction
+from pertwise.evaluate.splits import split_folds
+from pertwise.evaluate.standing import cross_validate
+from pertwise.llm import open_chat
+from pertwise.predict import make_predictor
+from pertwise.screen import make_screen
+
+
+@pytest.fixture(scope="module")
+def screen():
+    """Row i and i + 1 (i even), one complex in the fake knowledge, respond alike."""
+    rng = np.random.default_rng(0)
+    pairs = np.repeat(rng.normal(size=(16, 10)), 2, axis=0)
+    x = pairs + 0.1 * rng.normal(size=pairs.shape)
+    return make_screen(
+        x, [f"G{i:03d}" for i in range(32)], [f"f{i}" for i in range(10)], meta={"simulated": True}
+    )
+
+
+@pytest.fixture(scope="module")
+def found(screen):
+    return predict_genes(
+        screen,
+        ["G001", "NOSUCH", "G003+G040"],
+        knowledge=FakeKnowledge(),
+        method="graph neighbours",
+        folds=4,
+    )
+
+
+def test_a_measured_gene_is_hidden_and_predicted_from_the_others(screen, found):
+    assert found.n_train == 31
+    assert any("G001 was measured" in n for n in found.notes)
+    # Its only graph neighbour is G000: the prediction is that response, not its own.
+    np.testing.assert_allclose(found.prediction.mean[0], screen.responses[0], rtol=1e-6)
+    assert list(found.measured.obs["perturbation"]) == ["G001"]
+
+
+def test_a_gene_measured_under_another_name_is_hidden_too(screen):
+    one = predict_genes(
+        screen, ["OLD001"], knowledge=FakeKnowledge(), method="graph neighbours", folds=0
+    )
+    assert one.n_train == 31
+    assert any("as G001" in n for n in one.notes)
+
+
+def test_an_unknown_gene_gets_the_stated_training_mean(screen, found):
+    expected = screen.hide(["G001"]).responses.mean(axis=0)
+    np.testing.assert_allclose(found.prediction.mean[1], expected, rtol=1e-5)
+    assert found.prediction.support["fallback"].iloc[1] == "training mean"
+    assert any(n.startswith("NOSUCH is not a gene") for n in found.notes)
+    assert found.record["fallbacks"] == 1
+
+
+def test_combination_is_accepted_in_canonical_form(screen):
+    one = predict_genes(screen, ["G040+G003"], method="training mean", folds=0)
+    assert one.prediction.perturbations == ("G003+G040",)
+
+
+def test_standing_agrees_with_a_plain_loop(screen):
+    standing = cross_validate(
+        Method("graph neighbours", "graph neighbours"), screen, FakeKnowledge(), n_folds=4, seed=3
+    )
+    for split in split_folds(screen.perturbations, 4, 1, 3):
+        model = make_predictor("graph neighbours")
+        p = model.fit(screen.of_perturbations(split.train), FakeKnowledge()).predict(split.test)
+        truth = screen.of_perturbations(split.test).responses
+        mean = screen.of_perturbations(split.train).responses.mean(axis=0)
+        rows = standing.per_perturbation.loc[list(split.test)]
+        np.testing.assert_allclose(rows["mse"], ((truth - p.mean) ** 2).mean(axis=1), rtol=1e-5)
+        np.testing.assert_allclose(
+            rows["mse_baseline"], ((truth - mean) ** 2).mean(axis=1), rtol=1e-5
+        )
+        inside = np.abs(truth - p.mean) <= 1.6448536 * p.spread
+        np.testing.assert_allclose(rows["coverage_90"], inside.mean(axis=1))
+    assert standing.verdict == "better"
+    assert "beats the training mean" in standing.sentence
+    row = standing.summary.loc["mse"]
+    assert row["gain"] == pytest.approx(row["method"] - row["baseline"])
+    assert row["high"] < 0
+
+
+def test_a_method_that_is_no_better_is_said_to_be_none(screen):
+    bad = cross_validate(Method("control", "control"), screen, None, n_folds=4)
+    assert bad.verdict in ("worse", "not distinguishable")
+    assert "does NOT beat" in bad.sentence
+    same = cross_validate(Method("training mean", "training mean"), screen, None, n_folds=4)
+    assert same.verdict == "baseline"
+    assert same.summary.loc["mse", "gain"] == 0
+
+
+def test_explanation_against_hand_calculation(screen, found):
+    e = found.explanations[0]
+    assert e.neighbours_from == NAMED
+    assert list(e.neighbours["neighbour"]) == ["G000"]
+    own = found.standing.per_perturbation.loc["G000"]
+    assert e.neighbours["cv_gain"][0] == pytest.approx(own["mse"] - own["mse_baseline"])
+    # G001 is hidden, so G000 was predicted by the training mean and cannot be worse than it.
+    assert e.neighbours["to_prediction"][0] == pytest.approx(1.0)
+    largest = np.argmax(np.abs(screen.responses[0]))
+    assert e.top["feature"][0] == f"f{largest}"
+    assert e.top["measured"][0] == pytest.approx(screen.responses[1, largest])
+    np.testing.assert_allclose(e.heat[0], e.heat[1], rtol=1e-5)
+
+
+def test_failures_are_the_neighbours_predicted_worse_than_the_mean(screen):
+    found = predict_genes(
+        screen,
+        ["G001"],
+        knowledge=FakeKnowledge(),
+        method="rewired graph neighbours",
+        folds=4,
+    )
+    e = found.explanations[0]
+    expected = e.neighbours.loc[e.neighbours["cv_gain"] > 0, "neighbour"]
+    assert set(e.failures["neighbour"]) <= set(expected)
+    assert len(e.failures) == min(3, len(expected))
+
+
+def test_a_method_without_neighbours_gets_labelled_ones(screen):
+    p = make_predictor("training mean").fit(screen).predict(["NEW"])
+    e = explain("NEW", p, screen)
+    assert e.neighbours_from == POST_HOC
+    assert len(e.neighbours) == 10
+    assert e.neighbours["to_prediction"].is_monotonic_decreasing
+
+
+def test_mean_pairwise_cosine_by_hand():
+    rows = np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]])
+    assert mean_pairwise_cosine(rows) == pytest.approx((0 + 2 * np.sqrt(0.5)) / 3)
+    assert np.isnan(mean_pairwise_cosine(rows[:1]))
+
+
+def test_files_hold_the_prediction(found, tmp_path):
+    paths = write_prediction(found, tmp_path)
+    data = anndata.read_h5ad(paths["prediction.h5ad"])
+    np.testing.assert_array_equal(data.X, found.prediction.mean)
+    np.testing.assert_array_equal(data.layers["spread"], found.prediction.spread)
+    assert list(data.obs["measured"]) == [True, False, False]
+    assert list(data.obs["fallback"])[1] == "training mean"
+    table = pd.read_csv(paths["prediction.csv"])
+    assert len(table) == 3 * 10
+    row = table.iloc[13]
+    assert (row["perturbation"], row["feature"]) == ("NOSUCH", "f3")
+    assert row["mean"] == pytest.approx(found.prediction.mean[1, 3])
+    assert row["high_90"] - row["low_90"] == pytest.approx(2 * 1.6448536 * row["spread"])
+    record = json.loads(paths["prediction.json"].read_text())
+    assert record["standing"]["n_folds"] == 4
+    assert record["settings"]["hidden"] == ["G001"]
+    assert record["simulated"] is True
+    assert "reason" in pd.read_csv(paths["neighbours.csv"])
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_wrong_requests_are_told(screen):
+    with pytest.raises(UnknownNameError, match="multi-kernel"):
+        open_method("multikernel")
+    with pytest.raises(UnknownNameError, match="langpert"):
+        open_method("langprt")
+    with pytest.raises(InputError, match="--llm"):
+        open_method("langpert")
+    with pytest.raises(InputError, match="no gene"):
+        predict_genes(screen, [" "], method="control")
+    with pytest.raises(InputError, match="knowledge"):
+        predict_genes(screen, ["G050"])
+    with pytest.raises(InputError, match="nothing is left"):
+        predict_genes(screen, list(screen.perturbations), method="training mean")
+    with pytest.raises(InputError, match="fewer folds"):
+        predict_genes(screen, ["G050"], method="training mean", folds=50)
+
+
+def test_langpert_shows_repairs_and_skips_the_costly_check(tmp_path):
+    """The scripted endpoint names what comes first in the alphabet; it is no language model."""
+    with ScriptedServer() as server:
+        chat = open_chat(server.openai(), ledger=tmp_path / "ledger.sqlite")
+        found = predict_genes(example_screen(), ["NEW1"], method="langpert", chat=chat)
+        asked = server.count
+        again = predict_genes(example_screen(), ["NEW1"], method="langpert", chat=chat)
+        assert server.count == asked
+        chat.shutdown()
+    np.testing.assert_array_equal(found.prediction.mean, again.prediction.mean)
+    assert found.standing is None
+    assert any("24 questions" in n for n in found.notes)
+    assert set(found.explanations[0].neighbours["neighbour"]) <= {f"G{i:03d}" for i in range(24)}
+    assert "NOT checked" in found.standing_sentence
