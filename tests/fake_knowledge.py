@@ -104,7 +104,7 @@ class FakeKnowledge(Knowledge):
     def graph_names(self):
         return ("string",)
 
-    def graph(self, name):
+    def graph(self, name, exclude_from_screen=True):
         n = len(self.genes_)
         pairs = [(i, i + 1) for i in range(0, n - 1, 2)]
         rows = [i for p in pairs for i in p]
