@@ -143,6 +143,8 @@ def test_a_method_without_neighbours_gets_labelled_ones(screen):
 def test_mean_pairwise_cosine_by_hand():
     rows = np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]])
     assert mean_pairwise_cosine(rows) == pytest.approx((0 + 2 * np.sqrt(0.5)) / 3)
+    weighted = mean_pairwise_cosine(rows, np.array([1.0, 0.0, 2.0]))
+    assert weighted == pytest.approx(np.sqrt(0.5))
     assert np.isnan(mean_pairwise_cosine(rows[:1]))
 
 
@@ -184,7 +186,7 @@ def test_wrong_requests_are_told(screen):
         predict_genes(screen, ["G050"], method="training mean", folds=50)
 
 
-def test_langpert_shows_repairs_and_skips_the_costly_check(tmp_path):
+def test_langpert_resumes_and_skips_the_costly_check(tmp_path):
     """The scripted endpoint names what comes first in the alphabet; it is no language model."""
     with ScriptedServer() as server:
         chat = open_chat(server.openai(), ledger=tmp_path / "ledger.sqlite")

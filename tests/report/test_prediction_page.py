@@ -35,7 +35,7 @@ def test_page_shows_statement_neighbours_and_banner(found):
         for name in e.neighbours["neighbour"]:
             assert name in text
     assert "G001 was measured in this screen" in text
-    assert "1 of 3 predictions are fallbacks" in text or "2 of 3 predictions are fallbacks" in text
+    assert "2 of 3 predictions are fallbacks" in text
 
 
 def test_page_asks_no_server_and_escapes_names(found):

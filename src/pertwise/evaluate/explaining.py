@@ -44,6 +44,8 @@ class Explanation:
         prediction, which describe it and did not make it.
     agreement
         Mean pairwise cosine of the neighbours' responses; NaN with fewer than two.
+    weighted_agreement
+        The same with the product of both weights as the weight of a pair.
     disagreement
         Root mean square over features of their standard deviation, in the unit of the screen.
     failures
@@ -61,6 +63,7 @@ class Explanation:
     neighbours: pd.DataFrame
     neighbours_from: str
     agreement: float
+    weighted_agreement: float
     disagreement: float
     failures: pd.DataFrame
     top: pd.DataFrame
@@ -118,6 +121,9 @@ def explain(
         neighbours=table,
         neighbours_from=origin,
         agreement=mean_pairwise_cosine(responses),
+        weighted_agreement=mean_pairwise_cosine(
+            responses, table["weight"].fillna(1.0).to_numpy(dtype=np.float64)
+        ),
         disagreement=_disagreement(responses),
         failures=failed.head(FAILURES).reset_index(drop=True),
         top=top,
@@ -126,15 +132,23 @@ def explain(
     )
 
 
-def mean_pairwise_cosine(responses: NDArray[np.float64]) -> float:
-    """Mean cosine over all pairs of rows; NaN pairs (nothing in common) are left out."""
+def mean_pairwise_cosine(
+    responses: NDArray[np.float64], weights: NDArray[np.float64] | None = None
+) -> float:
+    """Mean cosine over all pairs of rows, pair (i, j) weighted by w_i w_j (equally without).
+
+    Pairs with an undefined cosine (nothing in common) are left out; NaN when none is left.
+    """
     first, second = np.triu_indices(len(responses), k=1)
     if not len(first):
         return float("nan")
     a, b = responses[first], responses[second]
     shared = np.isfinite(a) & np.isfinite(b)
     values = metrics.cosine(np.where(shared, a, np.nan), np.nan_to_num(b))
-    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+    pair = np.ones(len(values)) if weights is None else weights[first] * weights[second]
+    pair = np.where(np.isfinite(values), pair, 0.0)
+    total = float(pair.sum())
+    return float((pair * np.nan_to_num(values)).sum() / total) if total > 0 else float("nan")
 
 
 def _disagreement(responses: NDArray[np.float64]) -> float:

@@ -155,12 +155,12 @@ def _agreement(e: Explanation) -> str:
     n = len(e.neighbours)
     if n < 2:
         return f"{n} neighbour: nothing to compare, so agreement says nothing here."
-    degree = "agree well" if e.agreement > 0.6 else "agree in part" if e.agreement > 0.3 else (
+    degree = "agree well" if e.weighted_agreement > 0.6 else "agree in part" if e.weighted_agreement > 0.3 else (
         "hardly agree"
     )  # fmt: skip
     return (
         f"The {n} neighbours {degree}: mean pairwise cosine of their measured responses "
-        f"{e.agreement:.2f}; standard deviation among them {e.disagreement:.3g} "
+        f"{e.agreement:.2f}, {e.weighted_agreement:.2f} by weight; standard deviation among them {e.disagreement:.3g} "
         "(root mean square over features)."
     )
 
