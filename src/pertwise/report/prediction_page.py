@@ -155,13 +155,15 @@ def _agreement(e: Explanation) -> str:
     n = len(e.neighbours)
     if n < 2:
         return f"{n} neighbour: nothing to compare, so agreement says nothing here."
-    degree = "agree well" if e.weighted_agreement > 0.6 else "agree in part" if e.weighted_agreement > 0.3 else (
-        "hardly agree"
-    )  # fmt: skip
+    degree = next(
+        words
+        for least, words in ((0.6, "agree well"), (0.3, "agree in part"), (-np.inf, "hardly agree"))
+        if np.nan_to_num(e.weighted_agreement) > least
+    )
     return (
         f"The {n} neighbours {degree}: mean pairwise cosine of their measured responses "
-        f"{e.agreement:.2f}, {e.weighted_agreement:.2f} by weight; standard deviation among them {e.disagreement:.3g} "
-        "(root mean square over features)."
+        f"{e.agreement:.2f}, {e.weighted_agreement:.2f} by weight; standard deviation among them "
+        f"{e.disagreement:.3g} (root mean square over features)."
     )
 
 
