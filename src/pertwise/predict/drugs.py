@@ -57,10 +57,8 @@ def line_means(
     data = np.asarray(responses, dtype=np.float64)
     finite = np.isfinite(data)
     filled = np.where(finite, data, 0.0)
-    total = np.zeros((n_lines, data.shape[1]))
-    count = np.zeros_like(total)
-    np.add.at(total, line, filled)
-    np.add.at(count, line, finite)
+    member = np.equal.outer(np.arange(n_lines), line).astype(np.float64)
+    total, count = member @ filled, member @ finite
     own = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
     overall = masked_mean(own)
     weight = count + prior
@@ -177,8 +175,8 @@ class Training:
 
     def drug_effects(self, means: Floats) -> tuple[Floats, NDArray[np.int64]]:
         """(n_drugs, d) mean residual of each drug over its lines, and its number of lines."""
-        total = np.zeros((len(self.drugs), self.responses.shape[1]))
-        np.add.at(total, self.drug, self.residuals(means))
+        member = np.equal.outer(np.arange(len(self.drugs)), self.drug).astype(np.float64)
+        total = member @ self.residuals(means)
         count = np.bincount(self.drug, minlength=len(self.drugs))
         return total / np.maximum(count, 1)[:, None], count.astype(np.int64)
 
