@@ -51,7 +51,7 @@ METHODS = {
     "chemistry kNN": lambda: retrieve(DrugSelector(CHEMISTRY), k=3, cells=cell_table()),
     "mechanism kNN": lambda: retrieve(DrugSelector(MECHANISM, above=0.3), k=3),
     "kernel ridge": lambda: DrugKernelRidge(
-        [CHEMISTRY, MECHANISM], compounds=COMPOUNDS, cells=cell_table(), line_kernel="facts"
+        [CHEMISTRY, MECHANISM], compounds=COMPOUNDS, cells=cell_table()
     ),
 }
 
@@ -198,10 +198,32 @@ def test_pair_kernels_and_scale_by_hand():
     assert best_scale(2.0, 4.0) == 0.5
     assert best_scale(-1.0, 4.0) == 0.0
     assert best_scale(0.0, 0.0) == 0.0
-    # Common scale 3 / 6; pull 0.5 * mean(square) = 1.5 to it.
-    found = block_scales(np.array([4.0, -1.0]), np.array([4.0, 2.0]), strength=0.5)
-    np.testing.assert_allclose(found, [4.75 / 5.5, 0.0])
-    np.testing.assert_array_equal(block_scales(np.zeros(2), np.zeros(2)), [0, 0])
+
+
+def test_block_scales_keep_only_differences_that_the_folds_agree_on():
+    square = np.ones((5, 3))
+    sure = np.tile([1.5, 1.0, 0.2], (5, 1)) + 0.01 * np.arange(5)[:, None]
+    np.testing.assert_allclose(block_scales(sure, square), [1.52, 1.02, 0.22], atol=0.01)
+    # The same means with folds that disagree: all blocks get the common scale.
+    noise = np.array([3.0, -2.0, 0.5, -3.0, 1.5])[:, None]
+    unsure = np.tile([1.1, 1.0, 0.9], (5, 1)) + noise * [[1.0, -1.0, 1.0]]
+    np.testing.assert_allclose(block_scales(unsure, square), 1.0, atol=1e-6)
+    never = block_scales(
+        np.column_stack([sure, np.zeros(5)]), np.column_stack([square, np.zeros(5)])
+    )
+    assert never[3] == pytest.approx(best_scale(float(sure.sum()), 15.0))
+    np.testing.assert_array_equal(block_scales(-sure, square), [0, 0, 0])
+    np.testing.assert_array_equal(block_scales(np.zeros((5, 2)), np.zeros((5, 2))), [0, 0])
+
+
+def test_an_unmeasured_line_mixes_its_related_lines_in_the_kernel():
+    model = DrugKernelRidge([CHEMISTRY], cells=cell_table()).fit(SCREEN)
+    data = model.training
+    line = np.array([data.lines.index(n) for n in ("A549", "MCF7", "K562")])
+    same = model._line_weights(data, line, line)
+    np.testing.assert_array_equal(same, np.eye(3))
+    mixed = model._line_weights(data, np.array([data.lines.index("HCT116")]), line)
+    np.testing.assert_allclose(mixed, [[1, 0, 0]])
 
 
 def test_component_blocks_and_axes():
@@ -314,7 +336,6 @@ def test_chat_lists_become_a_kernel_that_helps():
         ({"similarities": []}, "at least one"),
         ({"similarities": [CHEMISTRY, CHEMISTRY]}, "share a name"),
         ({"similarities": [CHEMISTRY], "hold_out": "x"}, "hold_out"),
-        ({"similarities": [CHEMISTRY], "line_kernel": "facts"}, "needs a table"),
         ({"similarities": [CHEMISTRY], "n_folds": 1}, "n_folds"),
         ({"similarities": [CHEMISTRY], "prior": -1.0}, "prior"),
     ],

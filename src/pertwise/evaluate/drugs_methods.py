@@ -168,7 +168,6 @@ def build_method(
             compounds=compounds,
             cells=cells,
             n_related=related,
-            line_kernel="facts" if cells is not None else "identity",
             seed=known.seed,
         )
 

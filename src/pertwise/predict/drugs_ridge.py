@@ -5,7 +5,8 @@ Model: response of drug d in line c = line mean m_c + f(d, c) + noise, f a Gauss
     cov f((d, c), (d', c')) = sum_i K_i(d, d') (u_i + v_i L(c, c')) + w [d = d'],
 
 one drug kernel K_i a source of knowledge (structure, mechanism, targets, a chat's neighbours),
-L a kernel of lines, u_i the part of an effect that all lines share, v_i what belongs to the line,
+L the kernel of lines (1 for the same line; an unmeasured line is the weighted mixture of its
+related lines), u_i the part of an effect that all lines share, v_i what belongs to the line,
 w what is peculiar to a drug. All weights are non-negative and learned with the noise by marginal
 likelihood with a prior towards equal weights (`pertwise.predict.kernels.fit_weights`, the same as
 on the gene side); all features share them, so the responses enter through their Gram matrix.
@@ -49,8 +50,6 @@ LINE_PRIOR = 3.0
 MAX_ITERATIONS = 20
 #: Blocks of principal components with a scale of their own: 1, 2, 3-4, ..., 129-256, rest.
 N_BLOCKS = 10
-#: Strength of the pull of the block scales to their common scale.
-BLOCK_PRIOR = 0.5
 _NOTHING = "cell mean (no kernel knows this drug)"
 
 
@@ -106,17 +105,35 @@ def best_scale(inner: float, square: float) -> float:
     return inner / square if square > 0 and inner > 0 else 0.0
 
 
-def block_scales(inner: Floats, square: Floats, strength: float = BLOCK_PRIOR) -> Floats:
-    """(n_blocks,) scale of each block, pulled to the scale of all blocks together.
+def block_scales(inner: Floats, square: Floats) -> Floats:
+    """(n_blocks,) scale of each block, pulled to the scale of all blocks by empirical Bayes.
 
-    s_b = max(0, (inner_b + t s) / (square_b + t)), s = `best_scale` of the sums and t = `strength`
-    times the mean of square: a block in which little was predicted cannot claim much by chance.
+    Parameters
+    ----------
+    inner, square
+        (n_folds, n_blocks) <E, P> and <P, P> on each held-out fold.
+
+    With s_b = sum inner / sum square, its jackknife variance v_b over folds, the common scale s
+    and the variance t between blocks beyond chance (DerSimonian & Laird 1986, Control. Clin.
+    Trials 7:177), the scale is max(0, (t s_b + v_b s) / (t + v_b)): blocks keep scales of their own
+    only as far as the folds agree that they differ.
     """
-    pooled = best_scale(float(inner.sum()), float(square.sum()))
-    weight = strength * float(square.mean())
-    if weight <= 0:
-        return np.zeros(len(square))
-    return np.asarray(np.maximum((inner + weight * pooled) / (square + weight), 0.0))
+    top, bottom = inner.sum(axis=0), square.sum(axis=0)
+    common = best_scale(float(top.sum()), float(bottom.sum()))
+    n_folds = len(inner)
+    used = (bottom > 0) & ((bottom - square) > 0).all(axis=0)
+    out = np.full(inner.shape[1], common)
+    if n_folds < 2 or used.sum() < 2:
+        return out
+    own = top[used] / bottom[used]
+    left_out = (top - inner)[:, used] / (bottom - square)[:, used]
+    variance = (n_folds - 1) * np.var(left_out, axis=0) + 1e-12
+    weight = 1.0 / variance
+    centre = float(weight @ own / weight.sum())
+    excess = float(weight @ (own - centre) ** 2) - (len(own) - 1)
+    between = max(0.0, excess / float(weight.sum() - (weight**2).sum() / weight.sum()))
+    out[used] = np.maximum((between * own + variance * common) / (between + variance), 0.0)
+    return out
 
 
 class DrugKernelRidge(LinePredictor):
@@ -131,9 +148,6 @@ class DrugKernelRidge(LinePredictor):
         What the inner folds hold out, as the test does.
     compounds
         drug -> parent compound; one compound is never on both sides of an inner fold.
-    line_kernel
-        "identity": a line is like itself only (plus what all share); "facts": organ and driver
-        genes too (needs `cells`).
     weight_prior
         Strength of the prior towards equal kernel weights.
     """
@@ -147,7 +161,6 @@ class DrugKernelRidge(LinePredictor):
         compounds: Mapping[str, str] | None = None,
         cells: CellTable | None = None,
         n_related: int = 5,
-        line_kernel: Literal["identity", "facts"] = "identity",
         weight_prior: float = 0.01,
         prior: float = LINE_PRIOR,
         n_folds: int = 5,
@@ -160,12 +173,10 @@ class DrugKernelRidge(LinePredictor):
             raise InputError(f"two drug kernels share a name: {[s.name for s in similarities]}")
         if hold_out not in ("drug", "line", "pair"):
             raise InputError(f"hold_out must be 'drug', 'line' or 'pair', got {hold_out!r}")
-        if line_kernel == "facts" and cells is None:
-            raise InputError("line_kernel='facts' needs a table of cell-line facts (cells=...)")
         if n_folds < 2:
             raise InputError(f"n_folds must be at least 2, got {n_folds}")
         self.similarities = tuple(similarities)
-        self.name, self.hold_out, self.line_kernel = name, hold_out, line_kernel
+        self.name, self.hold_out = name, hold_out
         self.compounds = dict(compounds or {})
         self.weight_prior = weight_prior
         self.n_folds, self.seed = n_folds, seed
@@ -179,11 +190,6 @@ class DrugKernelRidge(LinePredictor):
         names = [s.name for s in self.similarities]
         return [*names, *(f"{n} x line" for n in names), "same drug"]
 
-    def _line_matrix(self, rows: Sequence[str], columns: Sequence[str]) -> Floats:
-        if self.line_kernel == "facts" and self.cells is not None:
-            return self.cells.similarity(rows, columns)
-        return _same(rows, columns)
-
     def _kernels(
         self,
         data: Training,
@@ -194,12 +200,23 @@ class DrugKernelRidge(LinePredictor):
         """(2 m + 1, n_rows, n_columns) between training rows; picks are read within `pool`."""
         drugs = np.array([s.matrix(data.drugs, data.drugs, pool) for s in self.similarities])
         at = np.ix_(data.drug[rows], data.drug[columns])
-        lines = self._line_matrix(data.lines, data.lines)
         return pair_kernels(
             np.array([k[at] for k in drugs]),
-            lines[np.ix_(data.line[rows], data.line[columns])],
+            self._line_weights(data, data.line[rows], data.line[columns]),
             _same(data.drug[rows], data.drug[columns]),
         )
+
+    def _line_weights(
+        self, data: Training, rows: NDArray[np.int64], columns: NDArray[np.int64]
+    ) -> Floats:
+        """(n_rows, n_columns): 1 for the same line; a line without columns mixes related ones."""
+        known = tuple(data.lines[i] for i in sorted(set(columns.tolist())))
+        lines = Lines(known, np.zeros((len(known), 0)), self.cells, self.n_related)
+        table = np.zeros((len(data.lines), len(data.lines)))
+        for i in set(rows.tolist()):
+            for name, weight in lines.related(data.lines[i]).items():
+                table[i, data.lines.index(name)] = weight
+        return table[np.ix_(rows, columns)]
 
     # -- learning --------------------------------------------------------------------------
 
@@ -238,7 +255,7 @@ class DrugKernelRidge(LinePredictor):
     def _choose_scales(self, data: Training) -> None:
         """Least squares over held-out training rows, with the kernels and axes of what is left."""
         fold = self._folds(data)
-        inner, square, total = np.zeros(N_BLOCKS), np.zeros(N_BLOCKS), 0.0
+        inner, square, total = [], [], 0.0
         for held in range(self.n_folds):
             train, test = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
             if not len(train) or not len(test):
@@ -251,11 +268,14 @@ class DrugKernelRidge(LinePredictor):
             guess = k[test] @ np.linalg.solve(system, rest[train] @ axes.T)
             truth = rest[test] @ axes.T
             block = component_block(len(axes))
-            inner += np.bincount(block, (guess * truth).sum(axis=0), N_BLOCKS)
-            square += np.bincount(block, (guess**2).sum(axis=0), N_BLOCKS)
+            inner.append(np.bincount(block, (guess * truth).sum(axis=0), N_BLOCKS))
+            square.append(np.bincount(block, (guess**2).sum(axis=0), N_BLOCKS))
             total += float((rest[test] ** 2).sum())
-        self.scales = block_scales(inner, square)
-        gain = 2 * self.scales @ inner - self.scales**2 @ square
+        if not inner:
+            self.scales, self.explained = np.zeros(N_BLOCKS), 0.0
+            return
+        self.scales = block_scales(np.array(inner), np.array(square))
+        gain = 2 * self.scales @ np.sum(inner, axis=0) - self.scales**2 @ np.sum(square, axis=0)
         self.explained = float(np.clip(gain / total, 0.0, 1.0)) if total > 0 else 0.0
 
     def _means_without(self, data: Training, train: NDArray[np.int64]) -> Floats:
@@ -277,7 +297,8 @@ class DrugKernelRidge(LinePredictor):
         mean, borrowed = self.lines.mean(context)
         parts = np.array([s.matrix(names, data.drugs, data.drugs) for s in self.similarities])
         parts = parts.reshape(len(self.similarities), len(names), len(data.drugs))
-        lines = self._line_matrix([context], data.lines)[:, data.line]
+        weights = self.lines.related(context)
+        lines = np.array([weights.get(name, 0.0) for name in data.lines])[data.line]
         k = combine(
             pair_kernels(
                 parts[:, :, data.drug],
