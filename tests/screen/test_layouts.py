@@ -149,6 +149,12 @@ def test_empty_names_are_refused_with_the_row_then_dropped_and_counted():
     assert list(grouping.codes) == [0, 1, -1, -1, -1]
 
 
+def test_no_name_at_all():
+    obs = pd.DataFrame({"perturbation": [None, None]})
+    with pytest.raises(InputError, match="no row has a perturbation name"):
+        group_rows(obs, recognise(obs), drop_empty=True)
+
+
 def test_categories_without_rows_do_not_matter():
     names = pd.Categorical(["A", "control"], categories=["A", "control", "", "unused"])
     obs = pd.DataFrame({"perturbation": names})

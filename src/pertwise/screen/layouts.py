@@ -412,6 +412,8 @@ def group_rows(
         for label in labels.cat.categories
     ]
     is_control = np.array([c in layout.control for c in labels.cat.categories], dtype=bool)
+    if not parsed:
+        raise InputError(f"{where}: no row has a perturbation name")
     code = frame["label"].to_numpy()
     names = np.array([name for name, _ in parsed], dtype=object)
     frame["perturbation"] = names[code]
