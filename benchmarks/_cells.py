@@ -143,15 +143,16 @@ class TreeMemory:
 
 
 def _tree(pid: int) -> list[int]:
+    """The process and its descendants; a child is listed under the thread that started it."""
     found, queue = [], [pid]
     while queue:
         current = queue.pop()
         found.append(current)
-        try:
-            children = Path(f"/proc/{current}/task/{current}/children").read_text().split()
-        except OSError:
-            continue
-        queue += map(int, children)
+        for listing in Path(f"/proc/{current}/task").glob("*/children"):
+            try:
+                queue += map(int, listing.read_text().split())
+            except OSError:
+                continue
     return found
 
 
