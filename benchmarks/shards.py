@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -32,16 +33,20 @@ def command(shards: Path, out: Path, workers: int, rows: int) -> list[str]:
     ]  # fmt: skip
 
 
-def timed(shards: Path, out: Path, workers: int, rows: int) -> tuple[float, float]:
-    """Seconds and peak GB of one complete run."""
+def timed(shards: Path, out: Path, workers: int, rows: int) -> tuple[float, float, float]:
+    """Seconds, CPU seconds (workers included) and peak GB of one complete run."""
     from _cells import TreeMemory
 
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     process = subprocess.Popen(command(shards, out, workers, rows), stdout=subprocess.DEVNULL)
     with TreeMemory(process.pid) as memory:
         if process.wait():
             raise SystemExit(f"the run with {workers} workers failed")
-    return time.perf_counter() - start, memory.peak
+    seconds = time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, cpu, memory.peak
 
 
 def killed(shards: Path, out: Path, workers: int, rows: int, parts: int) -> int:
@@ -96,17 +101,18 @@ def main() -> None:
         seconds = {}
         for workers in (1, 2):
             out = Path(name) / f"out{workers}.h5ad"
-            seconds[workers], peak = timed(folder, out, workers, args.rows)
+            seconds[workers], cpu, peak = timed(folder, out, workers, args.rows)
             print(
                 f"{workers} worker(s): {seconds[workers]:.1f} s, "
-                f"{n / seconds[workers]:,.0f} cells/s, peak {peak:.2f} GB",
+                f"{n / seconds[workers]:,.0f} cells/s, "
+                f"CPU {cpu:.1f} s, peak {peak:.2f} GB, load {os.getloadavg()[0]:.1f}",
                 flush=True,
             )
         print(f"speed of 2 workers over 1: {seconds[1] / seconds[2]:.2f}")
         tasks = args.shards * -(-per_shard // args.rows)
         out = Path(name) / "out_killed.h5ad"
         done = killed(folder, out, 1, args.rows, max(1, tasks // 2))
-        rest, _ = timed(folder, out, 1, args.rows)
+        rest, _, _ = timed(folder, out, 1, args.rows)
         print(f"killed with {done} of {tasks} second-pass parts done; resumed in {rest:.1f} s")
         one, two, again = (read_screen(Path(name) / f"out{k}.h5ad") for k in ("1", "2", "_killed"))
         for other in (two, again):
