@@ -28,9 +28,11 @@ CATALOGUE: Mapping[str, str] = MappingProxyType(
         "kernel ridge": "pertwise.predict.recipes:kernel_ridge",
         "LLMPert": "pertwise.predict.llmpert:LLMPertEnsemble",
         "multi-kernel": "pertwise.predict.recipes:multi_kernel",
+        "kernel vote": "pertwise.predict.vote:KernelVotePredictor",
         "forest": "pertwise.predict.forest:ForestPredictor",
         "stacked": "pertwise.predict.recipes:stacked",
         "langpert (recorded)": "pertwise.predict.recipes:recorded_langpert",
+        "cross-line transfer": "pertwise.predict.recipes:transfer",
         "fused": "pertwise.predict.recipes:fused",
     }
 )

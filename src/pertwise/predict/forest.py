@@ -10,9 +10,8 @@ import numpy as np
 from pertwise.errors import InputError
 from pertwise.predict.base import Prediction
 from pertwise.predict.direction import half_scaled, with_direction
-from pertwise.predict.gene_kernels import DEFAULT_KERNELS, GeneBlocks, gene_blocks
+from pertwise.predict.gene_kernels import DEFAULT_KERNELS, GeneBlocks, KernelSource, gene_blocks
 from pertwise.predict.kernels import Floats
-from pertwise.predict.named import NamedNeighbours
 from pertwise.predict.training import MEAN_FALLBACK, TrainingData, canonical, support_table
 
 if TYPE_CHECKING:
@@ -61,14 +60,14 @@ class ForestPredictor:
         dim: int = 12,
         n_trees: int = 200,
         direction: bool = False,
-        named: NamedNeighbours | None = None,
+        sources: Sequence[KernelSource] = (),
         exclude_from_screen: bool = True,
         seed: int = 0,
         name: str = "forest",
     ) -> None:
         self.kernels = tuple(kernels)
         self.dim, self.n_trees, self.direction, self.seed = dim, n_trees, direction, seed
-        self.named = named
+        self.sources = tuple(sources)
         self.exclude_from_screen = exclude_from_screen
         self.name = name
         self._data: TrainingData | None = None
@@ -114,7 +113,7 @@ class ForestPredictor:
             self._knowledge,
             names,
             kinds,
-            named=self.named,
+            sources=self.sources,
             exclude_from_screen=self.exclude_from_screen,
             skip_missing=skip_missing,
         )
@@ -125,7 +124,7 @@ class ForestPredictor:
         if data is None:
             raise InputError(f"{self.name!r} has not been fitted; call fit first")
         names = canonical(perturbations)
-        own = self.named.kinds if self.named is not None else ()
+        own = {k for source in self.sources for k in source.kinds}
         asked = self._features(names, [k for k in self._blocks.kinds if k not in own])
         parts = asked.cross(self._blocks)
         mean = np.zeros((len(names), len(data.features)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from scipy.sparse import csr_matrix, diags
@@ -11,7 +12,6 @@ from scipy.sparse import csr_matrix, diags
 from pertwise.errors import InputError, unknown_name
 from pertwise.knowledge import Knowledge
 from pertwise.knowledge.features import take_rows, unit_rows
-from pertwise.predict.named import NamedNeighbours
 from pertwise.screen import COMBINATION
 
 #: Kernels of the multi-kernel predictor. NAME = IDF-weighted rows of a feature kind or graph;
@@ -35,6 +35,17 @@ DEFAULT_KERNELS = (
     "text@string",
     "go@string",
 )
+
+
+class KernelSource(Protocol):
+    """Kernels that do not come from the knowledge folder: named neighbours, another screen."""
+
+    kinds: tuple[str, ...]
+    source: str
+
+    def rows(self, kind: str, genes: Sequence[str]) -> csr_matrix:
+        """(n_genes, k) unit rows, zero where nothing is known; independent of the other genes."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -85,7 +96,7 @@ def gene_blocks(
     names: Sequence[str],
     kinds: Sequence[str] = DEFAULT_KERNELS,
     *,
-    named: NamedNeighbours | None = None,
+    sources: Sequence[KernelSource] = (),
     exclude_from_screen: bool = True,
     skip_missing: bool = False,
 ) -> GeneBlocks:
@@ -98,13 +109,13 @@ def gene_blocks(
     ----------
     kinds
         See `DEFAULT_KERNELS`; any `Knowledge.features` kind, graph name or embedding works.
-    named
-        Further kernels from named neighbours (all of its kinds, after the others).
+    sources
+        Further kernels, all kinds of each, after the others.
     skip_missing
         Leave out kinds that this folder was built without (instead of raising); the kinds used are
         those of the result.
     """
-    if not kinds:
+    if not kinds and not sources:
         raise InputError("at least one kernel is needed")
     parts = [n.split(COMBINATION) for n in names]
     genes = list(dict.fromkeys(g for group in parts for g in group))
@@ -127,10 +138,11 @@ def gene_blocks(
         rows = _block(knowledge, kind, genes, exclude_from_screen)
         blocks.append(rows if single else unit_rows((pick @ rows).tocsr()))
         used.append(kind)
-    for kind in named.kinds if named is not None else ():
-        rows = named.rows(kind, genes)  # type: ignore[union-attr]
-        blocks.append(rows if single else unit_rows((pick @ rows).tocsr()))
-        used.append(kind)
+    for source in sources:
+        for kind in source.kinds:
+            rows = source.rows(kind, genes)
+            blocks.append(rows if single else unit_rows((pick @ rows).tocsr()))
+            used.append(kind)
     if not blocks:
         raise InputError(
             f"the knowledge folder {knowledge.path} has none of the kernels {list(kinds)}"

@@ -11,7 +11,7 @@ import pandas as pd
 from pertwise.errors import InputError, unknown_name
 from pertwise.predict.base import Prediction
 from pertwise.predict.direction import half_scaled, with_direction
-from pertwise.predict.gene_kernels import DEFAULT_KERNELS, GeneBlocks, gene_blocks
+from pertwise.predict.gene_kernels import DEFAULT_KERNELS, GeneBlocks, KernelSource, gene_blocks
 from pertwise.predict.kernels import (
     Floats,
     KernelFit,
@@ -21,7 +21,6 @@ from pertwise.predict.kernels import (
     leave_one_out,
     solve,
 )
-from pertwise.predict.named import NamedNeighbours
 from pertwise.predict.spread import ErrorModel, fit_error_model
 from pertwise.predict.training import MEAN_FALLBACK, TrainingData, canonical, support_table
 
@@ -63,8 +62,9 @@ class KernelPredictor:
         so that a group of strong perturbations does not raise it for all others.
     direction
         Take directions from a second fit to half-scaled responses (`direction.half_scaled`).
-    named
-        Neighbour lists and reasons of a language model: further kernels (`NamedNeighbours`).
+    sources
+        Further kernels: neighbours named by a language model (`named.NamedNeighbours`), responses
+        in another cell line (`transfer.OtherScreen`).
     skip_missing
         Leave out kernels that the knowledge folder cannot give (named in the provenance).
     """
@@ -77,7 +77,7 @@ class KernelPredictor:
         prior: float = 0.01,
         constant: bool = True,
         direction: bool = False,
-        named: NamedNeighbours | None = None,
+        sources: Sequence[KernelSource] = (),
         exclude_from_screen: bool = True,
         skip_missing: bool = True,
         name: str = "multi-kernel",
@@ -89,7 +89,7 @@ class KernelPredictor:
         self.prior = prior
         self.constant = constant
         self.direction = direction
-        self.named = named
+        self.sources = tuple(sources)
         self.exclude_from_screen = exclude_from_screen
         self.skip_missing = skip_missing
         self.name = name
@@ -159,7 +159,7 @@ class KernelPredictor:
             self._knowledge,
             names,
             kinds,
-            named=self.named,
+            sources=self.sources,
             exclude_from_screen=self.exclude_from_screen,
             skip_missing=skip_missing,
         )
@@ -199,7 +199,7 @@ class KernelPredictor:
 
     @property
     def _kinds(self) -> tuple[str, ...]:
-        own = self.named.kinds if self.named is not None else ()
+        own = {k for source in self.sources for k in source.kinds}
         return tuple(k for k in self._blocks.kinds if k not in own)
 
     def predict(self, perturbations: Sequence[str]) -> Prediction:
@@ -237,7 +237,7 @@ class KernelPredictor:
                 "weights": "learned" if self._learned else "equal",
                 "noise": self._fit.noise,
                 "direction": self._direction is not None,
-                "named_by": self.named.source if self.named is not None else None,
+                "sources": [s.source for s in self.sources],
                 "spread_scale": self._errors.scale,
             },
         )

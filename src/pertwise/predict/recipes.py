@@ -11,6 +11,8 @@ from pertwise.predict.kernel_ridge import KernelPredictor
 from pertwise.predict.named import NamedNeighbours
 from pertwise.predict.neighbours import NeighbourPredictor
 from pertwise.predict.stacked import StackedPredictor
+from pertwise.predict.transfer import OtherScreen
+from pertwise.predict.vote import KernelVotePredictor
 from pertwise.select.embedding import EmbeddingSelector
 from pertwise.select.graph import GraphSelector
 from pertwise.select.recorded import RecordedSelector
@@ -134,16 +136,33 @@ def fused(
     perturbations to predict and, where there are any, for the measured ones.
     """
     recorded = RecordedSelector.from_file(answers)
-    named = NamedNeighbours(recorded.answers, recorded.source)
+    sources = (NamedNeighbours(recorded.answers, recorded.source),)
     return StackedPredictor(
         {
-            "multi-kernel": lambda: multi_kernel(named=named, prior=0.003, **settings),
+            "multi-kernel": lambda: multi_kernel(sources=sources, prior=0.003, **settings),
             "forest": lambda: ForestPredictor(
-                direction=True, n_trees=n_trees, named=named, seed=seed, **settings
+                direction=True, n_trees=n_trees, sources=sources, seed=seed, **settings
             ),
+            "named vote": lambda: KernelVotePredictor((), sources=sources, related=False),
             "langpert": lambda: NeighbourPredictor(recorded, k=10, name="langpert"),
         },
         tolerance=tolerance,
         seed=seed,
         name=name,
     )
+
+
+def transfer(
+    other: Screen | str | os.PathLike[str],
+    *,
+    context: str | None = None,
+    name: str = "cross-line transfer",
+    **settings: Any,
+) -> KernelPredictor:
+    """Multi-kernel with the responses of another cell line as one more kernel.
+
+    `other` is a screen or a file that `read_screen` recognises; `context` names its line when it
+    holds several.
+    """
+    screen = other if isinstance(other, Screen) else read_screen(other)
+    return multi_kernel(sources=(OtherScreen(screen, context),), name=name, **settings)
