@@ -46,8 +46,11 @@ def test_error_bars_cover_and_rank_the_error():
 def test_directions_and_lengths_by_hand():
     y = np.array([[3.0, 4.0], [0.0, 0.0]])
     np.testing.assert_allclose(half_scaled(y), [[3 / 5**0.5, 4 / 5**0.5], [0, 0]])
-    turned = with_direction(np.array([[0.0, 2.0], [1.0, 0.0]]), y)
-    np.testing.assert_allclose(turned, [[1.2, 1.6], [1.0, 0.0]])
+    raw = np.array([[0.0, 2.0], [1.0, 0.0]])
+    np.testing.assert_allclose(with_direction(raw, y), [[1.2, 1.6], [1.0, 0.0]])
+    half = np.array([0.3, 0.9]) / np.hypot(0.3, 0.9)
+    np.testing.assert_allclose(with_direction(raw, y, 0.5)[0], 2 * half)
+    np.testing.assert_allclose(with_direction(raw, y, 0.0), raw)
 
 
 def test_stretch_by_hand():

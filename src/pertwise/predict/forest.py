@@ -50,7 +50,7 @@ class ForestPredictor:
     dim
         Axes taken from each kernel.
     direction
-        Take directions from a second forest on half-scaled responses.
+        Share of the direction taken from a second forest on half-scaled responses; 0 = none.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class ForestPredictor:
         *,
         dim: int = 12,
         n_trees: int = 200,
-        direction: bool = False,
+        direction: float = 0.0,
         sources: Sequence[KernelSource] = (),
         exclude_from_screen: bool = True,
         seed: int = 0,
@@ -91,7 +91,7 @@ class ForestPredictor:
             _, _, self._basis = np.linalg.svd(y, full_matrices=False)
             self._basis = self._basis[:MAX_OUTPUTS]
             y = y @ self._basis.T
-        targets = [y, half_scaled(y)] if self.direction else [y]
+        targets = [y, half_scaled(y)] if self.direction > 0 else [y]
         self._forests = [self._grow(x, t) for t in targets]
         return self
 
@@ -131,7 +131,9 @@ class ForestPredictor:
         if names:
             x = np.concatenate([p @ m for p, m in zip(parts, self._maps, strict=True)], axis=1)
             found = [np.asarray(f.predict(x)).reshape(len(names), -1) for f in self._forests]  # type: ignore[attr-defined]
-            mean = with_direction(found[0], found[1]) if self.direction else found[0]
+            mean = found[0]
+            if len(found) > 1:
+                mean = with_direction(mean, found[1], self.direction)
             if self._basis is not None:
                 mean = mean @ self._basis
         known = asked.known

@@ -61,7 +61,8 @@ class KernelPredictor:
         their training mean (False). With the constant kernel the common level is estimated jointly,
         so that a group of strong perturbations does not raise it for all others.
     direction
-        Take directions from a second fit to half-scaled responses (`direction.half_scaled`).
+        Share of the direction taken from a second fit to half-scaled responses
+        (`direction.with_direction`); 0 = none, no second fit.
     sources
         Further kernels: neighbours named by a language model (`named.NamedNeighbours`), responses
         in another cell line (`transfer.OtherScreen`).
@@ -76,7 +77,7 @@ class KernelPredictor:
         weights: Weights = "learned",
         prior: float = 0.01,
         constant: bool = True,
-        direction: bool = False,
+        direction: float = 0.0,
         sources: Sequence[KernelSource] = (),
         exclude_from_screen: bool = True,
         skip_missing: bool = True,
@@ -116,10 +117,10 @@ class KernelPredictor:
         filled = np.where(np.isfinite(data.y), data.y, data.mean) - self._centre
         self._fit, self._alpha, held_out = self._one(gram, target, filled)
         self._direction: tuple[KernelFit, Floats] | None = None
-        if self.direction and self._missing <= MAX_MISSING and len(data.names) > 2:
+        if self.direction > 0 and self._missing <= MAX_MISSING and len(data.names) > 2:
             found, alpha, turned = self._one(gram, half_scaled(target), half_scaled(filled))
             self._direction = (found, alpha)
-            held_out = with_direction(held_out, turned)
+            held_out = with_direction(held_out, turned, self.direction)
         #: Leave-one-out predictions of the training rows (hyper-parameters from all rows).
         self.held_out = held_out + self._centre
         parts = gram[1:] if self.constant else gram
@@ -212,7 +213,7 @@ class KernelPredictor:
         mean = combine(full, self._fit.weights) @ self._alpha
         if self._direction is not None:
             found, alpha = self._direction
-            mean = with_direction(mean, combine(full, found.weights) @ alpha)
+            mean = with_direction(mean, combine(full, found.weights) @ alpha, self.direction)
         known = asked.known
         mean = np.where(known[:, None], self._centre + mean, data.mean)
         k = combine(parts, self._gene_weights())
@@ -236,7 +237,7 @@ class KernelPredictor:
                 "kernels_missing": [x for x in self.kernels if x not in self._blocks.kinds],
                 "weights": "learned" if self._learned else "equal",
                 "noise": self._fit.noise,
-                "direction": self._direction is not None,
+                "direction": self.direction if self._direction is not None else 0.0,
                 "sources": [s.source for s in self.sources],
                 "spread_scale": self._errors.scale,
             },

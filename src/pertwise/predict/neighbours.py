@@ -272,9 +272,9 @@ def _built(
 ) -> Selector:
     if isinstance(given, Selector) and not isinstance(given, type):
         return given
-    if knowledge is None:
+    if knowledge is None and getattr(given, "needs_knowledge", True):
         raise InputError(f"{method!r} needs a knowledge folder: pass knowledge to fit")
-    return given(knowledge)
+    return given(knowledge)  # type: ignore[arg-type]
 
 
 def _select_many(

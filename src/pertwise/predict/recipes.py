@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pertwise.predict.combinations import AdditivePredictor
 from pertwise.predict.forest import ForestPredictor
 from pertwise.predict.kernel_ridge import KernelPredictor
 from pertwise.predict.named import NamedNeighbours
@@ -13,6 +14,8 @@ from pertwise.predict.neighbours import NeighbourPredictor
 from pertwise.predict.stacked import StackedPredictor
 from pertwise.predict.transfer import OtherScreen
 from pertwise.predict.vote import KernelVotePredictor
+from pertwise.screen import Screen
+from pertwise.screen.read import read_screen
 from pertwise.select.embedding import EmbeddingSelector
 from pertwise.select.graph import GraphSelector
 from pertwise.select.recorded import RecordedSelector
@@ -82,7 +85,7 @@ def kernel_ridge(
 
 
 def multi_kernel(
-    direction: bool = True, name: str = "multi-kernel", **settings: Any
+    direction: float = 0.5, name: str = "multi-kernel", **settings: Any
 ) -> KernelPredictor:
     """All default kernels, learned weights, directions from half-scaled responses."""
     return KernelPredictor(direction=direction, name=name, **settings)
@@ -101,7 +104,7 @@ def stacked(
         {
             "multi-kernel": lambda: multi_kernel(**settings),
             "forest": lambda: ForestPredictor(
-                direction=True, n_trees=n_trees, seed=seed, **settings
+                direction=0.5, n_trees=n_trees, seed=seed, **settings
             ),
         },
         tolerance=tolerance,
@@ -141,7 +144,7 @@ def fused(
         {
             "multi-kernel": lambda: multi_kernel(sources=sources, prior=0.003, **settings),
             "forest": lambda: ForestPredictor(
-                direction=True, n_trees=n_trees, sources=sources, seed=seed, **settings
+                direction=0.5, n_trees=n_trees, sources=sources, seed=seed, **settings
             ),
             "named vote": lambda: KernelVotePredictor((), sources=sources, related=False),
             "langpert": lambda: NeighbourPredictor(recorded, k=10, name="langpert"),
@@ -166,3 +169,8 @@ def transfer(
     """
     screen = other if isinstance(other, Screen) else read_screen(other)
     return multi_kernel(sources=(OtherScreen(screen, context),), name=name, **settings)
+
+
+def additive(name: str = "additive", **settings: Any) -> AdditivePredictor:
+    """Combinations as sums of their parts; unmeasured parts by the multi-kernel predictor."""
+    return AdditivePredictor(lambda: multi_kernel(**settings), name=name)

@@ -7,21 +7,23 @@ measured in few perturbations: a gap is left out, not filled.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, identity
 
 from pertwise.errors import InputError
 from pertwise.predict.base import Prediction
 from pertwise.predict.gene_kernels import DEFAULT_KERNELS, GeneBlocks, KernelSource, gene_blocks
-from pertwise.predict.kernels import Floats
 from pertwise.predict.training import MEAN_FALLBACK, TrainingData, canonical, support_table
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
     from pertwise.screen import Screen
 
+#: Votes are kept in single precision: tables of labels are large.
+Floats = NDArray[np.floating[Any]]
 #: Exponents of the similarity, and pseudo-votes for the feature's mean (in units of the median
 #: total vote), tried on left-out training rows.
 POWERS = (1.0, 2.0, 3.0, 4.0)
