@@ -27,7 +27,16 @@ def own(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("name", list(CATALOGUE))
+NEED_A_FILE = ("langpert (recorded)", "fused", "cross-line transfer")
+
+
+@pytest.mark.parametrize("name", NEED_A_FILE)
+def test_methods_that_need_a_file_say_so(name):
+    with pytest.raises(InputError, match="answers|other"):
+        make_method(name)
+
+
+@pytest.mark.parametrize("name", [n for n in CATALOGUE if n not in NEED_A_FILE])
 def test_every_name_of_the_catalogue_can_be_built(name):
     method = make_method(name)
     assert method.label == name
