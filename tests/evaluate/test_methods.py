@@ -32,7 +32,7 @@ NEED_A_FILE = ("langpert (recorded)", "fused", "cross-line transfer")
 
 @pytest.mark.parametrize("name", NEED_A_FILE)
 def test_methods_that_need_a_file_say_so(name):
-    with pytest.raises(InputError, match="answers|other"):
+    with pytest.raises(InputError, match=r"answers|other"):
         make_method(name)
 
 
