@@ -80,8 +80,11 @@ def test_ungrouped_splits_let_salts_apart_to_compare():
 def test_wrong_regimes():
     with pytest.raises(InputError, match="unknown regime"):
         make_splits(SCREEN, "unseen", TABLE)
-    with pytest.raises(InputError, match="4 groups are too few for 9"):
-        make_splits(SCREEN, "unseen line", TABLE, n_folds=9)
+    with pytest.raises(InputError, match="11 groups are too few for 12"):
+        make_splits(SCREEN, "unseen drug", TABLE, n_folds=12)
+    assert len(make_splits(SCREEN, "unseen line", TABLE, n_folds=9)) == len(LINES)
+    with pytest.raises(InputError, match="1 groups are too few"):
+        make_splits(SCREEN.in_context("A549"), "unseen line", TABLE)
     with pytest.raises(InputError, match="needs a TOML"):
         make_splits(SCREEN, "given", TABLE)
     with pytest.raises(InputError, match="no drug was measured at two doses"):

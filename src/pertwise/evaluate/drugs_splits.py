@@ -78,6 +78,8 @@ def make_splits(
 
     Parameters
     ----------
+    n_folds
+        With fewer lines than that, the unseen-line regime leaves out one line at a time.
     by_compound
         False lets a salt stand on the other side from its base, as the published scores do: only
         to compare with them. The leak check then allows exactly that.
@@ -95,6 +97,8 @@ def make_splits(
         splits = [_dose_split(screen)]
     else:
         groups = _groups(screen, regime, table, by_compound)
+        if regime == "unseen line" and len(set(groups)) > 1:
+            n_folds = min(n_folds, len(set(groups)))
         if len(set(groups)) < n_folds:
             raise InputError(
                 f"regime {regime!r}: {len(set(groups))} groups are too few for {n_folds} folds"
