@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,9 +15,14 @@ from pertwise.knowledge import Knowledge
 from pertwise.knowledge.features import take_rows, unit_rows
 from pertwise.screen import COMBINATION
 
+#: Features taken of promoter partners too.
+PARTNER_KINDS = ("string", "go", "reactome", "text")
 #: Kernels of the multi-kernel predictor. NAME = IDF-weighted rows of a feature kind or graph;
 #: "emb:NAME" = a dense embedding; "NAME@GRAPH" = the mean features of a gene's graph neighbours;
+#: "NAME&GRAPH" = the gene's own features plus those of its graph neighbours;
 #: "symbol" = beginnings of the gene symbol, a cheap guide to gene families (MRPL.., SF3B..).
+#: With the graph of shared promoters the last two say what a CRISPRi guide silences besides the
+#: gene it was made for.
 DEFAULT_KERNELS = (
     "string",
     "string_ge800",
@@ -34,6 +40,7 @@ DEFAULT_KERNELS = (
     "emb:text",
     "text@string",
     "go@string",
+    *(f"{kind}{sign}shared_promoter" for sign in "@&" for kind in PARTNER_KINDS),
 )
 
 
@@ -156,7 +163,7 @@ def available(knowledge: Knowledge, kind: str) -> bool:
         return True
     if kind.startswith("emb:"):
         return kind.removeprefix("emb:").split(":")[0] in knowledge.embedding_kinds()
-    wanted = kind.split("@")
+    wanted = re.split("[@&]", kind)
     known = {*knowledge.feature_kinds(), *knowledge.graph_names()}
     return all(w in known for w in wanted)
 
@@ -170,16 +177,23 @@ def _block(
         return unit_rows(csr_matrix(knowledge.embedding(genes, kind.removeprefix("emb:")).matrix))
     if not available(knowledge, kind):
         known = (*knowledge.feature_kinds(), *knowledge.graph_names())
-        raise unknown_name("kernel", kind, known, "(or NAME@GRAPH, or emb:NAME)")
-    if "@" in kind:
-        base, graph_name = kind.split("@", 1)
+        raise unknown_name("kernel", kind, known, "(or NAME@GRAPH, NAME&GRAPH, emb:NAME)")
+    if "@" in kind or "&" in kind:
+        base, sign, graph_name = re.split("([@&])", kind, maxsplit=1)
         graph = knowledge.graph(graph_name, exclude_from_screen)
         approved = knowledge.resolve(genes).approved
         rows = take_rows(graph.adjacency, graph.nodes, [approved.get(g, "") for g in genes])
-        total = np.asarray(rows.sum(axis=1)).ravel()
-        scale = np.divide(1.0, total, out=np.zeros_like(total, dtype=float), where=total > 0)
         touched = np.unique(rows.indices)
         neighbours = [graph.nodes[i] for i in touched]
+        if sign == "&":
+            # One call for both, so that the columns of a gene and of its neighbours agree.
+            features = knowledge.features(
+                base, [*genes, *neighbours], exclude_from_screen, weighted=True
+            )
+            own, theirs = features[: len(genes)], features[len(genes) :]
+            return unit_rows((own + (rows[:, touched] > 0) @ theirs).tocsr())
+        total = np.asarray(rows.sum(axis=1)).ravel()
+        scale = np.divide(1.0, total, out=np.zeros_like(total, dtype=float), where=total > 0)
         features = knowledge.features(base, neighbours, exclude_from_screen, weighted=True)
         return unit_rows((diags(scale) @ rows[:, touched] @ features).tocsr())
     return knowledge.features(kind, genes, exclude_from_screen, weighted=True)
