@@ -29,7 +29,7 @@ CATALOGUE: Mapping[str, str] = MappingProxyType(
         "LLMPert": "pertwise.predict.llmpert:LLMPertEnsemble",
         "multi-kernel": "pertwise.predict.recipes:multi_kernel",
         "learned neighbours": "pertwise.predict.learned:LearnedNeighbourPredictor",
-        "additive": "pertwise.predict.recipes:additive",
+        "additive": "pertwise.predict.combinations:additive",
         "kernel vote": "pertwise.predict.vote:KernelVotePredictor",
         "forest": "pertwise.predict.forest:ForestPredictor",
         "stacked": "pertwise.predict.recipes:stacked",

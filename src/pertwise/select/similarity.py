@@ -46,13 +46,20 @@ def mean_over_parts(
 ) -> Floats:
     """Scores of combinations "A+B" as the mean over the pairs of their parts.
 
-    `score` knows single genes only. Returns (n_subjects, n_candidates).
+    A part that both share counts 1, the largest edge weight or cosine: a graph has no edge from a
+    gene to itself, and without this "A+X" would be no neighbour of "A+B". `score` knows single
+    genes only. Returns (n_subjects, n_candidates).
     """
     if not any(JOIN in name for name in (*subjects, *candidates)):
         return score(subjects, candidates)
     rows, row_mean = _parts(subjects)
     columns, column_mean = _parts(candidates)
-    return np.asarray(row_mean @ score(rows, columns) @ column_mean.T)
+    single = np.array(score(rows, columns), dtype=np.float64)
+    place = {name: j for j, name in enumerate(columns)}
+    for i, name in enumerate(rows):
+        if name in place:
+            single[i, place[name]] = 1.0
+    return np.asarray(row_mean @ single @ column_mean.T)
 
 
 def _parts(names: Sequence[str]) -> tuple[list[str], Floats]:
