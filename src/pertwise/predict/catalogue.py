@@ -21,6 +21,7 @@ CATALOGUE: Mapping[str, str] = MappingProxyType(
         "training mean": "pertwise.predict.baselines:TrainingMeanPredictor",
         "graph neighbours": "pertwise.predict.recipes:graph_neighbours",
         "rewired graph neighbours": "pertwise.predict.recipes:rewired_graph_neighbours",
+        "neighbours": "pertwise.predict.neighbour_recipes:neighbours",
         "embedding neighbours": "pertwise.predict.recipes:embedding_neighbours",
         "ridge on embedding": "pertwise.predict.linear:RidgePredictor",
         "bilinear": "pertwise.predict.linear:BilinearPredictor",

@@ -39,7 +39,7 @@ class LearnedSelector(SimilaritySelector):
         super().__init__(max_neighbours)
         if len(kinds) != len(weights):
             raise InputError(f"{len(kinds)} kernels but {len(weights)} weights")
-        self._kernels = kernels
+        self.kernels = kernels
         self.kinds = tuple(kinds)
         self.weights = np.asarray(weights, dtype=np.float64)
         self.offset = offset
@@ -47,12 +47,12 @@ class LearnedSelector(SimilaritySelector):
 
     def similarity(self, subjects: Sequence[str], candidates: Sequence[str]) -> Floats:
         """(n_subjects, n_candidates) expected similarity of the responses."""
-        found = self._kernels(subjects, candidates)
+        found = self.kernels(subjects, candidates)
         return np.asarray(self.offset + np.tensordot(self.weights, found, axes=1))
 
     def evidence(self, subject: str, candidate: str) -> tuple[str, ...]:
         """The three kernels that contribute most: "string 0.41 (x 0.20)"."""
-        return self.facts(self._kernels([subject], [candidate])[:, 0, 0])
+        return self.facts(self.kernels([subject], [candidate])[:, 0, 0])
 
     def facts(self, values: Floats) -> tuple[str, ...]:
         """The same from the (m,) kernel values of one pair."""
