@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,8 +19,10 @@ from pertwise.errors import InputError, suggest, unknown_name
 from pertwise.evaluate.explaining import Z90, Explanation, explain
 from pertwise.evaluate.methods import Method, make_method
 from pertwise.evaluate.prediction.config import ORACLE
+from pertwise.evaluate.prediction.prefilter import N_NEAREST, check_prefilter
 from pertwise.evaluate.standing import BuiltMethod, Standing, cross_validate
 from pertwise.predict.catalogue import CATALOGUE, make_predictor
+from pertwise.predict.chat_recipes import PREFILTER
 from pertwise.predict.selector_words import asks_a_model
 from pertwise.predict.training import MEAN_FALLBACK
 from pertwise.screen.core import COMBINATION, canonical_perturbation
@@ -213,7 +215,8 @@ def predict_genes(
     n_folds = folds if folds is not None else (0 if chat is not None else 5)
     prediction = made.build().fit(train, knowledge).predict(asked)
     repairs = _repairs(prediction)
-    notes += _shown(prediction)
+    told, recall = _shown(prediction, settings or {}, train, knowledge)
+    notes += told
     notes += [
         f"{name}: the method had nothing to go by; the {text} is given instead (fallback)"
         if text == MEAN_FALLBACK
@@ -273,6 +276,7 @@ def predict_genes(
                 for name, r in repairs
             ],
             "prediction": prediction.provenance,
+            "prefilter": recall,
             "standing": None if standing is None else standing.as_json(),
             "versions": _versions(),
         },
@@ -440,20 +444,34 @@ def _repairs(prediction: Prediction) -> tuple[tuple[str, Repair], ...]:
     )
 
 
-def _shown(prediction: Prediction) -> list[str]:
-    """One note when a chat model saw only a part of the measured list."""
-    cuts = {
-        str(answer["provenance"]["cut"])
-        for answer in prediction.provenance.get("answers", ())
-        if answer["provenance"].get("cut")
-    }
-    if not cuts:
-        return []
-    more = f" (and {len(cuts) - 1} more such cuts)" if len(cuts) > 1 else ""
+def _cuts(provenance: Mapping[str, Any]) -> Iterator[str]:
+    """How a list was cut, in this selection or in those it was combined from."""
+    for key, value in provenance.items():
+        if key == "cut" and value:
+            yield str(value)
+        elif isinstance(value, Mapping):
+            yield from _cuts(value)
+
+
+def _shown(
+    prediction: Prediction,
+    settings: Mapping[str, Any],
+    train: Screen,
+    knowledge: Knowledge | None,
+) -> tuple[list[str], dict[str, Any] | None]:
+    """A note when a chat model saw only a part of the measured list, and what that costs."""
+    answers = prediction.provenance.get("answers", ())
+    cuts = sorted({c for answer in answers for c in _cuts(answer["provenance"])})
+    if not cuts or knowledge is None:
+        return [], None
+    words = str(settings.get("prefilter", PREFILTER))
+    found = check_prefilter(words, int(settings["max_candidates"]), train, knowledge)
     return [
-        f"the model was shown a part of the measured list: {min(cuts)}{more}; `pertwise bench "
-        "prefilter` says how much of what matters such a cut keeps"
-    ]
+        f"the model was shown a part of the measured list: {cuts[0]}; such a list holds "
+        f"{100 * found['recall']:.0f} % of the {N_NEAREST} nearest measured responses "
+        f"({100 * found['chance']:.0f} % by chance), over {found['n']} measured perturbations left "
+        "out in turn"
+    ], dict(found)
 
 
 def _label(knowledge: Knowledge | None) -> str:

@@ -54,6 +54,13 @@ class LearnedSelector(SimilaritySelector):
         """The three kernels that contribute most: "string 0.41 (x 0.20)"."""
         return self.facts(self.kernels([subject], [candidate])[:, 0, 0])
 
+    def evidences(self, subject: str, candidates: Sequence[str]) -> list[tuple[str, ...]]:
+        """`evidence` of several picks, with the kernels computed once."""
+        if not candidates:
+            return []
+        found = self.kernels([subject], candidates)[:, 0]
+        return [self.facts(found[:, j]) for j in range(len(candidates))]
+
     def facts(self, values: Floats) -> tuple[str, ...]:
         """The same from the (m,) kernel values of one pair."""
         share = self.weights * values
