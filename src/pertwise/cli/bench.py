@@ -172,7 +172,23 @@ def prediction(
     show_table(table, f"{settings.split.kind}, {len(inputs.screen)} perturbations")
     if inputs.screen.simulated:
         typer.echo("SIMULATED data: this screen comes from the simulator.")
-    typer.echo(f"written: {folder / 'report.md'}, {folder / 'results.parquet'}")
+    _tell_failures(folder)
+    written = ("report.html", "report.md", "results.parquet")
+    typer.echo("written: " + ", ".join(str(folder / name) for name in written))
+
+
+def _tell_failures(folder: Path) -> None:
+    """One line a method that could not do some splits: the table alone shows a low coverage."""
+    import pandas as pd
+
+    results = pd.read_parquet(folder / "results.parquet", columns=["method", "error"])
+    failed = results[results["error"] != ""].drop_duplicates().astype(str)
+    for method, part in failed.groupby("method"):
+        typer.echo(
+            f"warning: {method} could not do every split, the training mean stands in for it: "
+            f"{part['error'].iloc[0]}",
+            err=True,
+        )
 
 
 @app.command()

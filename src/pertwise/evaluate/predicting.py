@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +23,7 @@ from pertwise.evaluate.prediction.prefilter import N_NEAREST, check_prefilter
 from pertwise.evaluate.standing import BuiltMethod, Standing, cross_validate
 from pertwise.predict.catalogue import CATALOGUE, make_predictor
 from pertwise.predict.chat_recipes import PREFILTER
+from pertwise.predict.neighbours import list_cuts
 from pertwise.predict.selector_words import asks_a_model
 from pertwise.predict.training import MEAN_FALLBACK
 from pertwise.screen.core import COMBINATION, canonical_perturbation
@@ -444,15 +445,6 @@ def _repairs(prediction: Prediction) -> tuple[tuple[str, Repair], ...]:
     )
 
 
-def _cuts(provenance: Mapping[str, Any]) -> Iterator[str]:
-    """How a list was cut, in this selection or in those it was combined from."""
-    for key, value in provenance.items():
-        if key == "cut" and value:
-            yield str(value)
-        elif isinstance(value, Mapping):
-            yield from _cuts(value)
-
-
 def _shown(
     prediction: Prediction,
     settings: Mapping[str, Any],
@@ -461,7 +453,7 @@ def _shown(
 ) -> tuple[list[str], dict[str, Any] | None]:
     """A note when a chat model saw only a part of the measured list, and what that costs."""
     answers = prediction.provenance.get("answers", ())
-    cuts = sorted({c for answer in answers for c in _cuts(answer["provenance"])})
+    cuts = sorted({c for answer in answers for c in list_cuts(answer["provenance"])})
     if not cuts or knowledge is None:
         return [], None
     words = str(settings.get("prefilter", PREFILTER))

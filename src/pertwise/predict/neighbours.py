@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -305,6 +305,15 @@ def answer_record(name: str, selection: Selection) -> dict[str, Any]:
         ],
         "provenance": dict(selection.provenance),
     }
+
+
+def list_cuts(provenance: Mapping[str, Any]) -> Iterator[str]:
+    """How a list was cut before a model saw it, in this selection or in those combined in it."""
+    for key, value in provenance.items():
+        if key == "cut" and value:
+            yield str(value)
+        elif isinstance(value, Mapping):
+            yield from list_cuts(value)
 
 
 def _built(given: Given, screen: Screen, knowledge: Knowledge | None, method: str) -> Selector:

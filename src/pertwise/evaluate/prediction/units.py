@@ -13,22 +13,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pertwise.errors import InputError, PertwiseError
+from pertwise.errors import BudgetError, InputError, PertwiseError, ReplayMissError
 from pertwise.evaluate.calibration import LEVELS, interval_coverage, spread_and_error
 from pertwise.evaluate.methods import Method
 from pertwise.evaluate.prediction.cells import CellBank, energy_distances
 from pertwise.evaluate.prediction.config import ORACLE, MetricSpec
 from pertwise.evaluate.score import Scores, score_predictions
 from pertwise.evaluate.splits import Split
+from pertwise.llm import FatalChatError
 from pertwise.predict.base import Prediction
 from pertwise.predict.baselines import TrainingMeanPredictor, masked_mean
+from pertwise.predict.neighbours import list_cuts
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
     from pertwise.screen import Screen
 
 #: Raised when the meaning of a stored result changes, so that old ones are not reused.
-FORMAT = 1
+FORMAT = 2
 ORACLE_NEIGHBOURS = 5
 
 
@@ -44,6 +46,10 @@ class UnitResult:
         like any metric.
     neighbours
         Prediction.neighbours with method, seed and fold, or None.
+    answers
+        What selectors said about their own answers: method, seed, fold, perturbation, source, kind
+        of repair, item, action, and how the list shown was cut; one row a repair (kind "" for an
+        answer without any). None for methods that keep no such record.
     means
         Long table of predicted means, or None when not kept.
     facts
@@ -52,6 +58,7 @@ class UnitResult:
 
     scores: pd.DataFrame
     neighbours: pd.DataFrame | None
+    answers: pd.DataFrame | None
     means: pd.DataFrame | None
     facts: dict[str, Any]
 
@@ -94,6 +101,8 @@ def run_unit(
     ------
     pertwise.errors.InputError
         If a predictor breaks its contract (other names, features or an exception).
+    pertwise.errors.BudgetError, pertwise.errors.ReplayMissError, pertwise.llm.FatalChatError
+        A chat model cannot be asked any further; what was answered is in its ledger.
     """
     train = source.of_perturbations(split.train)
     truth = screen.of_perturbations(split.test)
@@ -110,6 +119,9 @@ def run_unit(
     else:
         try:
             prediction = method.build().fit(train, knowledge).predict(names)
+        except (BudgetError, FatalChatError, ReplayMissError):
+            # The run must stop and can go on later; a stored fallback would never be asked again.
+            raise
         except PertwiseError as problem:
             error = f"{type(problem).__name__}: {problem}"
             prediction = TrainingMeanPredictor().fit(train).predict(names)
@@ -133,6 +145,7 @@ def run_unit(
     return UnitResult(
         scores=table,
         neighbours=_neighbours(prediction, method, split),
+        answers=_answers(prediction, method, split),
         means=_means(prediction, method, split) if keep_means else None,
         facts={"seconds": seconds, "error": error},
     )
@@ -236,6 +249,24 @@ def _neighbours(prediction: Prediction, method: Method, split: Split) -> pd.Data
     wanted = ["perturbation", "neighbour", "rank", "weight"]
     table = prediction.neighbours[wanted].reset_index(drop=True)
     return table.assign(method=method.label, seed=split.seed, fold=split.fold)
+
+
+def _answers(prediction: Prediction, method: Method, split: Split) -> pd.DataFrame | None:
+    rows = []
+    for answer in prediction.provenance.get("answers", ()):
+        repairs = answer["repairs"] or [{"kind": "", "item": "", "action": ""}]
+        base = {
+            "method": method.label,
+            "seed": split.seed,
+            "fold": split.fold,
+            "perturbation": answer["perturbation"],
+            "source": answer["source"],
+            "n_neighbours": len(answer["neighbours"]),
+            "fallback": bool(answer["fallback"]),
+            "cut": "; ".join(sorted(set(list_cuts(answer["provenance"])))),
+        }
+        rows += [{**base, **r} for r in repairs]
+    return pd.DataFrame(rows) if rows else None
 
 
 def _means(prediction: Prediction, method: Method, split: Split) -> pd.DataFrame:
