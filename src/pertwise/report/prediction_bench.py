@@ -179,6 +179,15 @@ def _opening(
         f"splits, seed {config.seed}. Target gene of each perturbation "
         f"{'included' if config.metrics.include_target else 'left out where it is a feature'}."
     )
+    by = (
+        "|delta| / standard error, the standard errors of the screen's means (Welch's t where they "
+        "come from cells)"
+        if screen.sampling_variance is not None
+        else "Welch's t of the cells against controls"
+        if inputs.cells is not None
+        else "|delta| alone: neither cells nor standard errors of every feature are known"
+    )
+    report.say(f"Differential features of a perturbation (`top20` ...) are ordered by {by}.")
 
 
 def _main_section(report: _Report, full: pd.DataFrame, main: Sequence[str]) -> pd.DataFrame:

@@ -24,6 +24,7 @@ from pertwise.llm import FatalChatError
 from pertwise.predict.base import Prediction
 from pertwise.predict.baselines import TrainingMeanPredictor, masked_mean
 from pertwise.predict.neighbours import list_cuts
+from pertwise.screen.degs import compare_to_control
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 #: Raised when the meaning of a stored result changes, so that old ones are not reused.
 FORMAT = 2
 ORACLE_NEIGHBOURS = 5
+#: Features with a smaller Benjamini-Hochberg q are called differential.
+FDR = 0.05
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,8 @@ def run_unit(
             ) from problem
     seconds = time.perf_counter() - started
     _check(prediction, names, screen.features, method.label)
-    scores = _score(prediction, truth, train, screen, metrics)
+    variance, n_cells = truth_variance(truth, cells)
+    scores = _score(prediction, truth, train, screen, metrics, variance, n_cells)
     if cells is not None:
         distances = energy_distances(cells, names, prediction.mean)
         scores.values["energy_distance"] = distances
@@ -195,8 +199,42 @@ def _check(
         raise InputError(f"method {label!r} predicts other features than the screen measures")
 
 
+def truth_variance(
+    truth: Screen, cells: CellBank | None
+) -> tuple[NDArray[np.float64] | None, NDArray[np.float64]]:
+    """(n, d) sampling variance that orders the differential features, and (n,) cells.
+
+    That of the screen's means where it is known feature by feature (pseudobulk keeps it), else from
+    the cells; None when there is neither. Cells are NaN where unknown.
+    """
+    n_cells = truth.obs["n_cells"].to_numpy(dtype=np.float64)
+    if truth.sampling_variance is not None:
+        return np.asarray(truth.sampling_variance, dtype=np.float64), n_cells
+    if cells is None:
+        return None, n_cells
+    names = list(truth.obs["perturbation"])
+    return cells.sampling_variance(names), np.array([cells.totals.get(n, np.nan) for n in names])
+
+
+def _significant(
+    truth: Screen, variance: NDArray[np.float64] | None, n_cells: NDArray[np.float64]
+) -> NDArray[np.bool_] | None:
+    """(n, d) features called differential in the truth; None without a variance."""
+    if variance is None or not np.isfinite(variance).any():
+        return None
+    known = n_cells if np.isfinite(n_cells).any() else None
+    tests = compare_to_control(truth.responses, variance, known)
+    return np.asarray(np.nan_to_num(tests.q, nan=1.0) < FDR)
+
+
 def _score(
-    prediction: Prediction, truth: Screen, train: Screen, screen: Screen, metrics: MetricSpec
+    prediction: Prediction,
+    truth: Screen,
+    train: Screen,
+    screen: Screen,
+    metrics: MetricSpec,
+    variance: NDArray[np.float64] | None,
+    n_cells: NDArray[np.float64],
 ) -> Scores:
     position = {p: i for i, p in enumerate(screen.obs["perturbation"])}
     own = [position[p] for p in truth.obs["perturbation"]]
@@ -206,7 +244,8 @@ def _score(
         perturbations=prediction.perturbations,
         features=screen.features,
         reference=masked_mean(train.responses),
-        sampling_variance=truth.sampling_variance,
+        sampling_variance=variance,
+        significant=_significant(truth, variance, n_cells),
         candidates=screen.responses,
         own=own,
         tops=metrics.tops,
