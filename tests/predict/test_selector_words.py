@@ -4,10 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 from pertwise.errors import InputError, UnknownNameError
+from pertwise.knowledge import Graph
 from pertwise.predict import make_predictor
 from pertwise.predict.selector_words import asks_a_model, selector_from
+from pertwise.screen import simulate_screen
 from pertwise.select import GraphSelector, Query, SetSelector
 
 
@@ -115,3 +118,47 @@ def test_knowledge_is_asked_for_only_where_it_is_needed(parts, answers):
     assert np.isfinite(alone.fit(train).predict(held).mean).all()
     with pytest.raises(InputError, match="--knowledge"):
         make_predictor("neighbours").fit(train)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["graph:string,go", "embedding:text", "learned", "learned or graph:string"],
+)
+def test_many_questions_at_once_are_answered_like_one_by_one(parts, words):
+    train, knowledge, held = parts
+    measured = train.only_measured()
+    selector = selector_from(words)(knowledge, measured)
+    names = list(measured.perturbations)
+    questions = [(Query(h), names) for h in held]
+    questions += [(Query(n), [x for x in names[5:] if x != n]) for n in names[:4]]
+    for (query, candidates), got in zip(questions, selector.select_many(questions, 6), strict=True):
+        want = selector.select(query, candidates, 6)
+        assert got.items == want.items
+        assert [p.reason for p in got.picks] == [p.reason for p in want.picks]
+    if not isinstance(selector, SetSelector):
+        ranked = selector.ranked([*held, names[0]], names, 6)
+        assert list(ranked[0]) == list(selector.select(Query(held[0]), names, 6).items)
+        assert names[0] not in ranked[-1]
+
+
+def test_neighbours_of_doubles_share_a_part():
+    """A measured double with a part in common beats an unrelated one; on a simulated screen."""
+    simulation = simulate_screen(5, n_perturbations=40, n_features=30, n_combinations=60)
+    names = [n for n in simulation.screen.perturbations if "+" in n]
+    shared = {n: sum(bool({*n.split("+")} & {*m.split("+")}) for m in names) for n in names}
+    asked = next(n for n in names if shared[n] > 4)
+
+    class NoEdges:
+        def resolve(self, genes):
+            return type("R", (), {"approved": {g: g for g in genes}})
+
+        def graph(self, name, exclude):
+            every = simulation.screen.perturbations
+            genes = tuple(sorted({g for n in every for g in n.split("+")}))
+            return Graph(name, genes, csr_matrix((len(genes), len(genes)), dtype=np.float32))
+
+    train = simulation.screen.hide([asked])
+    model = make_predictor("graph neighbours", k=4).fit(train, NoEdges())
+    found = model.predict([asked]).neighbours["neighbour"]
+    assert len(found) == 4
+    assert all({*asked.split("+")} & {*n.split("+")} for n in found)

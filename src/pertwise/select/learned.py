@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pertwise.errors import InputError
-from pertwise.select.similarity import Floats, SimilaritySelector
+from pertwise.select.similarity import Evidences, Floats, SimilaritySelector
 
 #: (subjects, candidates) -> (m, n_subjects, n_candidates) kernels.
 Kernels = Callable[[Sequence[str], Sequence[str]], Floats]
@@ -49,6 +49,18 @@ class LearnedSelector(SimilaritySelector):
         """(n_subjects, n_candidates) expected similarity of the responses."""
         found = self.kernels(subjects, candidates)
         return np.asarray(self.offset + np.tensordot(self.weights, found, axes=1))
+
+    def _similar(
+        self, subjects: Sequence[str], candidates: Sequence[str]
+    ) -> tuple[Floats, Callable[[int], Evidences]]:
+        # The kernels of all pairs hold the reasons too; computed pair by pair they would dominate.
+        found = self.kernels(subjects, candidates)
+        place = {c: j for j, c in enumerate(candidates)}
+
+        def reasons(i: int) -> Evidences:
+            return lambda picks: [self.facts(found[:, i, place[c]]) for c in picks]
+
+        return np.asarray(self.offset + np.tensordot(self.weights, found, axes=1)), reasons
 
     def evidence(self, subject: str, candidate: str) -> tuple[str, ...]:
         """The three kernels that contribute most: "string 0.41 (x 0.20)"."""

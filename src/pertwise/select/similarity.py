@@ -16,6 +16,8 @@ from pertwise.select.closed_list import checked_candidates
 Floats = NDArray[np.float64]
 #: Combinations such as "A+B" are taken apart at this sign (see `pertwise.screen`).
 JOIN = "+"
+#: Names of picks -> the facts behind each.
+Evidences = Callable[[Sequence[str]], list[tuple[str, ...]]]
 
 
 def strongest(scores: Floats, n: int, order: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
@@ -149,14 +151,26 @@ class SimilaritySelector:
         checked = [(query, checked_candidates(candidates, n)) for query, candidates in questions]
         every = sorted({c for _, items in checked for c in items})
         place = {c: j for j, c in enumerate(every)}
-        scores = self.similarity([_subject(q, self.name) for q, _ in checked], every)
+        scores, reasons = self._similar([_subject(q, self.name) for q, _ in checked], every)
         return [
-            self._selection(query, items, scores[i, [place[c] for c in items]], n)
+            self._selection(query, items, scores[i, [place[c] for c in items]], n, reasons(i))
             for i, (query, items) in enumerate(checked)
         ]
 
+    def _similar(
+        self, subjects: Sequence[str], candidates: Sequence[str]
+    ) -> tuple[Floats, Callable[[int], Evidences]]:
+        """`similarity`, and for the i-th subject what gives the evidence of its picks."""
+        scores = self.similarity(subjects, candidates)
+        return scores, lambda i: lambda picks: self.evidences(subjects[i], picks)
+
     def _selection(
-        self, query: Query, items: tuple[str, ...], scores: Floats | None, n: int
+        self,
+        query: Query,
+        items: tuple[str, ...],
+        scores: Floats | None,
+        n: int,
+        reasons: Evidences | None = None,
     ) -> Selection:
         subject = _subject(query, self.name)
         if scores is None:
@@ -168,7 +182,8 @@ class SimilaritySelector:
             repairs.append(Repair("query_itself", subject, "left out of the candidates"))
         chosen = strongest(scores, min(n, self.max_neighbours), name_order(items))
         picks = []
-        evidences = self.evidences(subject, [items[i] for i in chosen])
+        named = [items[i] for i in chosen]
+        evidences = self.evidences(subject, named) if reasons is None else reasons(named)
         for i, facts in zip(chosen, evidences, strict=True):
             reason = "; ".join(facts) or f"{self.name} {scores[i]:.3f}"
             score = float(scores[i]) if self.weighted else 1.0
