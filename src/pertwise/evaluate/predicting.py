@@ -119,7 +119,7 @@ def open_method(
     if use not in CATALOGUE and ":" not in use:
         hint = "(or your own class as path/to/file.py:ClassName)"
         if not suggest(use, CATALOGUE):
-            hint = f"; known: {', '.join(CATALOGUE)} {hint}"
+            hint = f"(known: {', '.join(CATALOGUE)}) {hint}"
         raise unknown_name("method", use, CATALOGUE, hint)
     if not asks_chat(use, given):
         if chat is not None:
