@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 from scripted_llm import scripted_llm as scripted_llm
 
+from pertwise.knowledge import Knowledge, build_knowledge
+from pertwise.screen import simulate_screen
+
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -14,3 +17,13 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the real data folder ../shared/data is not here")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory):
+    """A simulated screen with the matching knowledge folder, built once."""
+    folder = tmp_path_factory.mktemp("simulated")
+    simulation = simulate_screen(3, n_perturbations=60, n_features=40, n_pathways=4)
+    simulation.write_sources(folder / "sources")
+    knowledge = Knowledge.open(build_knowledge(folder / "sources", folder / "knowledge"))
+    return simulation.screen, knowledge

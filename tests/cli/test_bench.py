@@ -4,11 +4,12 @@ import pandas as pd
 import pytest
 from evaluate.test_perturbqa import table
 from predict.conformance import example_screen
+from scripted_llm import Answer, ScriptedServer, first_alphabetical
 from typer.testing import CliRunner
 
 from pertwise._io import sha256_file
 from pertwise.cli.main import app
-from pertwise.errors import InputError
+from pertwise.errors import BudgetError, InputError
 from pertwise.report.prediction_bench import read_provenance
 
 runner = CliRunner()
@@ -69,6 +70,12 @@ def test_prediction_from_options(screen, tmp_path):
     for line in report.splitlines():
         if line.startswith("!["):
             assert (out / line.split("(")[1].rstrip(")")).is_file()
+    page = (out / "report.html").read_text()
+    for line in report.splitlines():
+        if line.startswith("## "):
+            assert f"<h2>{line[3:]}</h2>" in page
+    assert page.count("<svg") == report.count("](figures/")
+    assert "Simulated data." in page
     summary = pd.read_csv(out / "summary.csv")
     assert set(summary["method"]) == {"training mean", "Mine", "oracle"}
     provenance = read_provenance(out)
@@ -103,3 +110,105 @@ def test_prediction_needs_a_screen_and_methods(screen):
     unknown = ["bench", "prediction", "--screen", str(screen), "--method", "trainingmean"]
     result = runner.invoke(app, unknown)
     assert "did you mean 'training mean'" in str(result.exception)
+
+
+def test_a_method_that_cannot_work_is_told_on_the_terminal(screen, tmp_path):
+    call = ["bench", "prediction", "--screen", str(screen), "--method", "training mean"]
+    call += ["--method", "graph neighbours", "--shuffles", "1", "--out", str(tmp_path / "out")]
+    result = runner.invoke(app, call)
+    assert result.exit_code == 0, result.output
+    assert "graph neighbours could not do every split" in result.output
+    assert "--knowledge" in result.output
+
+
+def test_chat_methods_in_a_benchmark(simulated, tmp_path):
+    """Repairs and cut lists are in the report, a rerun asks nothing; not a language model."""
+    data, knowledge = simulated
+    data.save(tmp_path / "screen.h5ad")
+    config = tmp_path / "bench.toml"
+
+    def write(address):
+        chat = f'llm = "{address}", ledger = "{tmp_path / "ledger.sqlite"}"'
+        both = 'selector = "langpert and graph:string", fallbacks = ["embedding:text"]'
+        config.write_text(
+            f"""
+screen = "screen.h5ad"
+knowledge = "{knowledge.path}"
+reference = "training mean"
+methods = [
+  "training mean",
+  {{use = "langpert", settings = {{{chat}, max_candidates = 20}}}},
+  {{use = "graph+edit", settings = {{{chat}}}}},
+  {{use = "neighbours", label = "both", settings = {{{chat}, {both}}}}},
+]
+[split]
+folds = 3
+shuffles = 1
+[metrics]
+tops = []
+"""
+        )
+
+    def answer(asked):
+        usual = first_alphabetical(asked)
+        if "<neighbours>" in asked.first:
+            return Answer('{"add": [{"name": "NOSUCH1", "reason": "x"}], "remove": []}')
+        return usual
+
+    out = tmp_path / "out"
+    with ScriptedServer(answer) as server:
+        write(server.openai())
+        result = runner.invoke(app, ["bench", "prediction", str(config), "--out", str(out)])
+        assert result.exit_code == 0, result.output
+        asked = server.count
+        assert asked > 0
+        for unit in (out / "units").iterdir():
+            unit.unlink()
+        again = runner.invoke(app, ["bench", "prediction", str(config), "--out", str(out)])
+        assert again.exit_code == 0, again.output
+        assert server.count == asked, "the ledger answers a rerun"
+    repairs = pd.read_csv(out / "tables" / "repairs.csv").set_index("method")
+    assert repairs.loc["graph+edit", "impossible_edit"] == 60
+    assert repairs.loc["graph+edit", "asked"] == 60
+    cut = pd.read_csv(out / "tables" / "cut_lists.csv")
+    assert set(cut["method"]) == {"langpert"}
+    assert cut["cut"].str.startswith("20 of 40").all()
+    results = pd.read_parquet(out / "results.parquet")
+    assert not (results["error"] != "").any()
+
+
+def test_an_exhausted_budget_stops_a_benchmark_and_a_rerun_goes_on(simulated, tmp_path):
+    data, _ = simulated
+    data.save(tmp_path / "screen.h5ad")
+    out = tmp_path / "out"
+    config = tmp_path / "bench.toml"
+
+    def run(address, budget):
+        kept = f'ledger = "{tmp_path / "ledger.sqlite"}", '
+        kept += f"chat_settings = {{budget_tokens = {budget}, max_tokens = 200}}"
+        config.write_text(
+            f"""
+screen = "screen.h5ad"
+[[methods]]
+use = "langpert"
+settings = {{llm = "{address}", {kept}}}
+[split]
+folds = 2
+shuffles = 1
+[metrics]
+tops = []
+"""
+        )
+        return runner.invoke(app, ["bench", "prediction", str(config), "--out", str(out)])
+
+    with ScriptedServer() as server:
+        stopped = run(server.openai(), 6_000)
+        assert isinstance(stopped.exception, BudgetError)
+        assert not list((out / "units").glob("*.parquet")), "a fallback must not be stored"
+        first = server.count
+        assert 0 < first < 60
+        done = run(server.openai(), 2_000_000)
+        assert done.exit_code == 0, done.output
+        assert server.count == 60, "only what was missing is asked"
+    results = pd.read_parquet(out / "results.parquet")
+    assert not results["fallback"].any()

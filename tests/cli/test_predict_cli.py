@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 from drug_example import drug_frame, drug_screen
 from predict.conformance import example_screen
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 
 from pertwise._io import sha256_file
 from pertwise.cli.main import app
+from pertwise.cli.predict import parse_settings
 from pertwise.errors import InputError, UnknownNameError
 from pertwise.knowledge import build_knowledge
 from pertwise.screen import simulate_screen
@@ -73,6 +75,28 @@ def test_own_class_file_of_genes_and_no_folds(screen, tmp_path):
     assert record["settings"]["genes"] == ["NEW1", "NEW2"]
     assert record["method"]["code_sha256"] == sha256_file(own)
     assert record["standing"] is None
+
+
+def test_settings_reach_the_method(screen, tmp_path):
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text('{"subject": "NEW1", "neighbours": ["G001", "G002", "G003", "G004"]}\n')
+    out = tmp_path / "out"
+    call = ["predict", str(screen), "--genes", "NEW1", "--folds", "0", "--out", str(out)]
+    call += ["--method", "neighbours", "--set", f"selector=recorded:{answers}"]
+    done = RUNNER.invoke(app, [*call, "--set", "k=3", "--set", "how=rank"])
+    assert done.exit_code == 0, done.output
+    table = pd.read_csv(out / "neighbours.csv")
+    assert table["neighbour"].tolist() == ["G001", "G002", "G003"]
+    assert table["weight"].tolist() == pytest.approx([6 / 11, 3 / 11, 2 / 11])
+    record = json.loads((out / "prediction.json").read_text())
+    assert record["method"]["settings"]["how"] == "rank"
+    done = RUNNER.invoke(app, [*call, "--set", "k"])
+    assert "NAME=VALUE" in str(done.exception)
+    done = RUNNER.invoke(app, [*call, "--set", "k=3", "--set", "k=4"])
+    assert "given twice" in str(done.exception)
+    assert parse_settings(["graphs=['string', 'go']", "shrinkage=cv", "dim=32"]) == {
+        "graphs": ["string", "go"], "shrinkage": "cv", "dim": 32,
+    }  # fmt: skip
 
 
 def test_unknown_method_is_suggested(screen, tmp_path):

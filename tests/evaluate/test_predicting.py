@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from fake_knowledge import FakeKnowledge
 from predict.conformance import example_screen
-from scripted_llm import ScriptedServer
+from scripted_llm import Answer, ScriptedServer
 
 from pertwise.errors import InputError, UnknownNameError
 from pertwise.evaluate.explaining import NAMED, POST_HOC, explain, mean_pairwise_cosine
@@ -176,6 +176,10 @@ def test_wrong_requests_are_told(screen):
         open_method("langprt")
     with pytest.raises(InputError, match="--llm"):
         open_method("langpert")
+    with pytest.raises(InputError, match="sees the answers"):
+        open_method("oracle")
+    with pytest.raises(InputError, match="does not take the settings"):
+        open_method("graph neighbours", settings={"nonsense": 1})
     with pytest.raises(InputError, match="no gene"):
         predict_genes(screen, [" "], method="control")
     with pytest.raises(InputError, match="knowledge"):
@@ -200,3 +204,75 @@ def test_langpert_resumes_and_skips_the_costly_check(tmp_path):
     assert any("24 questions" in n for n in found.notes)
     assert set(found.explanations[0].neighbours["neighbour"]) <= {f"G{i:03d}" for i in range(24)}
     assert "NOT checked" in found.standing_sentence
+
+
+def linked(data, knowledge):
+    """The first perturbation with a neighbour in the graph."""
+    model = make_predictor("graph neighbours").fit(data, knowledge)
+    support = model.predict(data.perturbations).support
+    return support.index[support["n_support"] > 0][0]
+
+
+def test_what_a_chat_selector_did_is_told(simulated, tmp_path):
+    """Impossible edits, a cut list and the ledger are in the record; not a language model."""
+    data, knowledge = simulated
+    gene = linked(data, knowledge)
+
+    def answer(asked):
+        edits = {"add": [{"name": "NOSUCH1", "reason": "x"}], "remove": []}
+        return Answer(json.dumps(edits))
+
+    with ScriptedServer(answer) as server:
+        chat = open_chat(server.openai(), ledger=tmp_path / "ledger.sqlite")
+        found = predict_genes(
+            data, [gene], knowledge=knowledge, method="graph+edit", chat=chat,
+            settings={"max_candidates": 9, "k": 4},
+        )  # fmt: skip
+        chat.shutdown()
+    assert [(n, r.kind, r.item) for n, r in found.repairs] == [(gene, "impossible_edit", "NOSUCH1")]
+    assert any("9 of" in n and "preselected by embedding" in n for n in found.notes)
+    record = json.loads(json.dumps(found.record, default=str))
+    assert record["prediction"]["repairs"] == {"impossible_edit": 1}
+    assert record["method"]["settings"] == {"seed": 0, "max_candidates": 9, "k": 4}
+    said = record["prediction"]["answers"][0]["provenance"]
+    assert said["n_shown"] == 9
+    assert len(said["ledger_keys"]) == 1
+
+
+def test_everything_removed_means_the_training_mean(simulated):
+    data, knowledge = simulated
+    held = linked(data, knowledge)
+
+    def answer(asked):
+        shown = asked.first.split("<neighbours>")[1].split("</neighbours>")[0]
+        names = [line.split(" |")[0] for line in shown.strip().splitlines() if line.strip()]
+        return Answer(
+            json.dumps({"add": [], "remove": [{"name": n, "reason": "x"} for n in names]})
+        )
+
+    with ScriptedServer(answer) as server:
+        chat = open_chat(server.openai())
+        found = predict_genes(
+            data, [held], knowledge=knowledge, method="graph+edit", chat=chat,
+            settings={"max_edits": 20},
+        )  # fmt: skip
+        chat.shutdown()
+    mean = data.hide([held]).responses.astype(float).mean(axis=0)
+    np.testing.assert_allclose(found.prediction.mean[0], mean, rtol=1e-4, atol=1e-6)
+    assert found.prediction.support["fallback"].iloc[0] == "training mean"
+    assert "empty_set" in found.record["prediction"]["repairs"]
+
+
+def test_an_unusable_answer_leaves_the_graph_and_counts_as_fallback(simulated):
+    data, knowledge = simulated
+    with ScriptedServer(lambda asked: Answer("I cannot say.")) as server:
+        chat = open_chat(server.openai())
+        edit = make_predictor("graph+edit", llm=chat, k=5).fit(data, knowledge)
+        p = edit.predict(data.perturbations[:20])
+        chat.shutdown()
+    plain = make_predictor("graph neighbours", k=5).fit(data, knowledge)
+    q = plain.predict(data.perturbations[:20])
+    np.testing.assert_allclose(p.mean, q.mean, rtol=1e-5)
+    assert (p.support["fallback"] != "").all()
+    answered = p.support["n_support"].to_numpy() > 0
+    assert p.support["fallback"][answered].str.startswith("fallback of graph (string) + edit").all()

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scripted_llm import ScriptedServer
+from scripted_llm import Answer, ScriptedServer, first_alphabetical, listed
 
 from pertwise.errors import InputError
 from pertwise.predict import make_predictor
@@ -40,6 +40,28 @@ def test_graph_edit_and_prefilter_run(simulated, tmp_path):
             model = make_predictor(name, llm=server.openai("scripted"), **extra)
             found = model.fit(data.hide(held), knowledge).predict(held)
             assert np.isfinite(found.mean).all()
+
+
+@pytest.mark.parametrize(("max_candidates", "shown"), [(None, 2000), (400, 400)])
+def test_two_thousand_candidates_fit_by_a_stated_strategy(simulated, max_candidates, shown):
+    data, knowledge = simulated
+    names = [*data.perturbations, *(f"GENE{i:04d}" for i in range(2000 - len(data)))]
+    big = make_screen(np.random.default_rng(0).normal(size=(2000, 3)), names, ["a", "b", "c"])
+    prompts = []
+
+    def answer(asked):
+        prompts.append(listed(asked.first))
+        return Answer(first_alphabetical(asked))
+
+    with ScriptedServer(answer) as server:
+        settings = {"llm": server.openai(), "max_candidates": max_candidates}
+        p = make_predictor("langpert", **settings).fit(big, knowledge).predict(["NEW1"])
+    assert len(prompts[0]) == shown
+    assert set(prompts[0]) <= set(names)
+    said = p.provenance["answers"][0]["provenance"]
+    assert (said["n_candidates"], said["n_shown"]) == (2000, shown)
+    assert bool(said["cut"]) == (max_candidates is not None)
+    assert p.support["n_support"].iloc[0] >= 5
 
 
 def test_a_chat_model_must_be_named(simulated):

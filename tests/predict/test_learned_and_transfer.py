@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pertwise.errors import InputError
+from pertwise.predict import make_predictor
 from pertwise.predict.combinations import AdditivePredictor
 from pertwise.predict.learned import LearnedNeighbourPredictor, pair_weights
 from pertwise.predict.linear import BilinearPredictor, bilinear
@@ -67,9 +68,22 @@ def test_additive_combinations_by_hand():
     np.testing.assert_allclose(p.mean[1], 1.5 * (x[0] + mean))
     np.testing.assert_allclose(p.mean[2], mean)
     assert p.support["n_support"].tolist()[:2] == [2, 1]
-    assert "C predicted by training mean" in p.support["fallback"].iloc[1]
+    assert p.support["fallback"].tolist() == ["", "C: training mean", "training mean"]
+    assert p.support["predicted_parts"].tolist() == ["", "C", "C"]
     with pytest.raises(InputError, match="single perturbations"):
         AdditivePredictor().fit(make_screen(x[:1], ["A+B"], ["f", "g"]))
+
+
+def test_parts_that_a_predictor_knows_are_no_fallback(simulated):
+    data, knowledge = simulated
+    names = data.perturbations
+    model = make_predictor("additive", single="embedding neighbours", k=3)
+    p = model.fit(data.hide(names[:2]), knowledge).predict([f"{names[0]}+{names[5]}", "NOSUCH1"])
+    assert p.support["predicted_parts"].tolist() == [names[0], "NOSUCH1"]
+    assert p.support["fallback"].tolist() == ["", "training mean"]
+    parts = make_predictor("embedding neighbours", k=3).fit(data.hide(names[:2]), knowledge)
+    want = parts.predict([names[0]]).mean[0] + data.responses[names.index(names[5])]
+    np.testing.assert_allclose(p.mean[0], want, rtol=1e-4, atol=1e-6)
 
 
 def test_bilinear_closed_form_minimises_its_penalised_error():

@@ -55,8 +55,8 @@ def test_combinations_average_over_their_parts():
     knowledge = TwoGraphs()
     selector = GraphSelector(knowledge, "one")
     got = selector.similarity(["G000+G001"], ["G002", "G001+G002"])
-    # (0-2 + 1-2) / 2 and (0-1 + 0-2 + 1-1 + 1-2) / 4
-    np.testing.assert_allclose(got, [[0.45, (0.9 + 0.4 + 0 + 0.5) / 4]], rtol=1e-6)
+    # (0-2 + 1-2) / 2 and (0-1 + 0-2 + 1-1 + 1-2) / 4; the part both share counts 1
+    np.testing.assert_allclose(got, [[0.45, (0.9 + 0.4 + 1 + 0.5) / 4]], rtol=1e-6)
     assert mean_over_parts(lambda a, b: np.ones((len(a), len(b))), ["A"], ["B"]).shape == (1, 1)
 
 

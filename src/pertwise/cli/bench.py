@@ -172,4 +172,80 @@ def prediction(
     show_table(table, f"{settings.split.kind}, {len(inputs.screen)} perturbations")
     if inputs.screen.simulated:
         typer.echo("SIMULATED data: this screen comes from the simulator.")
-    typer.echo(f"written: {folder / 'report.md'}, {folder / 'results.parquet'}")
+    _tell_failures(folder)
+    written = ("report.html", "report.md", "results.parquet")
+    typer.echo("written: " + ", ".join(str(folder / name) for name in written))
+
+
+def _tell_failures(folder: Path) -> None:
+    """One line a method that could not do some splits: the table alone shows a low coverage."""
+    import pandas as pd
+
+    results = pd.read_parquet(folder / "results.parquet", columns=["method", "error"])
+    failed = results[results["error"] != ""].drop_duplicates().astype(str)
+    for method, part in failed.groupby("method"):
+        typer.echo(
+            f"warning: {method} could not do every split, the training mean stands in for it: "
+            f"{part['error'].iloc[0]}",
+            err=True,
+        )
+
+
+@app.command()
+def prefilter(
+    screen: Annotated[Path, typer.Option(help="Screen file.")],
+    knowledge: Annotated[Path, typer.Option(help="Knowledge folder.")],
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Selector in words: embedding:text+graph, graph:string,go, learned, two of them "
+            "joined by 'or'; repeat."
+        ),
+    ] = None,
+    size: Annotated[
+        list[int] | None, typer.Option(help="Length of the list shown; repeat.")
+    ] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(help="Recorded neighbour answers: are the named ones still on the list?"),
+    ] = None,
+    context: Annotated[str | None, typer.Option(help="Cell line or type to use.")] = None,
+    folds: Annotated[int, typer.Option(help="Folds over perturbations.")] = 5,
+    seed: Annotated[int, typer.Option(help="Seed of the folds.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write the table to this csv file.")] = None,
+) -> None:
+    """Recall of the prefilters that cut a long list before a chat model sees it."""
+    from pertwise._io import atomic_path
+    from pertwise.evaluate.prediction.prefilter import PREFILTERS, prefilter_recall
+    from pertwise.evaluate.prediction.run import one_context
+    from pertwise.evaluate.splits import split_folds, split_given
+    from pertwise.knowledge import Knowledge as Opened
+    from pertwise.screen import read_screen
+    from pertwise.select.recorded import read_recorded
+
+    measured = one_context(read_screen(screen), context, str(screen))
+    names = list(measured.obs["perturbation"])
+    said = None
+    if answers is not None:
+        splits = split_given(names, answers)
+        said = read_recorded(answers)[0]
+    else:
+        splits = split_folds(names, folds, 1, seed)
+    n_list = len(splits[0].train)
+    sizes = size or sorted({max(1, n_list // k) for k in (10, 5, 2)})
+    table = prefilter_recall(
+        measured, Opened.open(knowledge), splits, by or PREFILTERS, sizes, answers=said
+    )
+    # Folds differ by one perturbation, so chance does in the fourth decimal.
+    wide = (
+        table.assign(chance=table["chance"].round(3))
+        .pivot_table(
+            index=["prefilter", "size", "chance"], columns="target", values="recall", sort=False
+        )
+        .reset_index()
+    )
+    show_table(wide, f"recall of prefilters, held-out perturbations, lists of {n_list}")
+    if out is not None:
+        with atomic_path(out) as temporary:
+            table.to_csv(temporary, index=False)
+        typer.echo(f"written: {out}")

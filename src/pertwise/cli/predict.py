@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -38,6 +38,15 @@ def predict(
         typer.Option(
             help="Name of a method, langpert, graph+edit (with --llm), or path/to/file.py:Class. "
             "Default: multi-kernel; langpert when --llm is given."
+        ),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help='Setting of the method, as in TOML: k=10, how=rank, graphs=["string","go"]; '
+            "repeat.",
         ),
     ] = None,
     context: Annotated[str | None, typer.Option(help="Cell line or type.")] = None,
@@ -103,6 +112,7 @@ def predict(
     from pertwise.evaluate.predicting import DEFAULT_METHOD, predict_genes, write_prediction
     from pertwise.report.prediction_page import write_page
 
+    settings = parse_settings(setting or [])
     chat = None
     if llm is not None:
         from pertwise.llm import open_chat
@@ -124,6 +134,7 @@ def predict(
             context=context,
             context_text=context_text,
             chat=chat,
+            settings=settings,
             explain_genes=_names(explain or []),
             folds=folds,
             seed=seed,
@@ -137,6 +148,31 @@ def predict(
     typer.echo(f"page   {page}")
     for name, path in paths.items():
         typer.echo(f"{path.suffix[1:]:6} {path}" + ("  (long)" if name == "prediction.csv" else ""))
+
+
+def parse_settings(given: list[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs; VALUE is read as TOML, and as plain text when it is none.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        For a pair without "=" or a name given twice.
+    """
+    import tomllib
+
+    found: dict[str, Any] = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise InputError(f"--set {pair!r}: write NAME=VALUE, for example k=10")
+        if name in found:
+            raise InputError(f"--set {name} is given twice")
+        try:
+            found[name] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[name] = value.strip()
+    return found
 
 
 def _names(given: list[str]) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,16 @@ from pertwise._io import atomic_path, sha256_file, write_json_atomic
 from pertwise.errors import InputError, suggest, unknown_name
 from pertwise.evaluate.explaining import Z90, Explanation, explain
 from pertwise.evaluate.methods import Method, make_method
+from pertwise.evaluate.prediction.config import ORACLE
+from pertwise.evaluate.prediction.prefilter import N_NEAREST, check_prefilter
 from pertwise.evaluate.standing import BuiltMethod, Standing, cross_validate
-from pertwise.predict.catalogue import CATALOGUE
+from pertwise.predict.catalogue import CATALOGUE, make_predictor
+from pertwise.predict.chat_recipes import PREFILTER
+from pertwise.predict.neighbours import list_cuts
+from pertwise.predict.selector_words import asks_a_model
+from pertwise.predict.training import MEAN_FALLBACK
 from pertwise.screen.core import COMBINATION, canonical_perturbation
-from pertwise.select.base import Query, Repair, Selection, Selector
+from pertwise.select.base import Repair
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
@@ -31,48 +37,10 @@ if TYPE_CHECKING:
 
 #: The strongest method of the catalogue that needs no language model and no second screen.
 DEFAULT_METHOD = "multi-kernel"
-#: Methods that need a chat model, named here because the catalogue builds without one.
+#: Methods that need a chat model.
 LLM_METHODS = ("langpert", "graph+edit")
-#: Neighbours a graph offers for editing.
-EDITED = 20
 #: Explained without being asked for.
 EXPLAINED = 5
-
-
-@dataclass
-class Recording:
-    """A selector that keeps every answer, so that repairs reach the report."""
-
-    inner: Selector
-    answers: dict[str, Selection] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """Of the selector inside."""
-        return self.inner.name
-
-    @property
-    def source(self) -> str:
-        """Selector and model."""
-        return str(getattr(self.inner, "source", self.inner.name))
-
-    def select(self, query: Query, candidates: Sequence[str], n: int) -> Selection:
-        """Ask and keep."""
-        return self.select_many([(query, candidates)], n)[0]
-
-    def select_many(
-        self, questions: Sequence[tuple[Query, Sequence[str]]], n: int
-    ) -> list[Selection]:
-        """Ask all and keep."""
-        many = getattr(self.inner, "select_many", None)
-        found = (
-            [self.inner.select(q, c, n) for q, c in questions]
-            if many is None
-            else list(many(questions, n))
-        )
-        for (query, _), selection in zip(questions, found, strict=True):
-            self.answers[str(query.subject)] = selection
-        return found
 
 
 @dataclass(frozen=True)
@@ -124,94 +92,58 @@ def open_method(
     chat: Chat | None = None,
     context_text: str = "",
     seed: int = 0,
-) -> tuple[Method, Callable[[], list[Recording]]]:
-    """A method by name, and the recordings of the chat selectors it builds later.
+    settings: Mapping[str, Any] | None = None,
+) -> Method:
+    """A method by name with its settings; those that ask a chat model get `chat`.
 
     Parameters
     ----------
     use
-        Name in `CATALOGUE`, one of `LLM_METHODS`, ``module:Class`` or ``path/to/file.py:Class``.
+        Name in `CATALOGUE`, ``module:Class`` or ``path/to/file.py:Class``.
     chat
-        Needed by `LLM_METHODS` and refused by the others.
+        Needed by `LLM_METHODS` (and by "neighbours" with a chat selector), refused by the others.
 
     Raises
     ------
     pertwise.errors.UnknownNameError
-        For a name that is none of these; the nearest of both lists are suggested.
+        For a name that is none of these; the nearest are suggested.
     pertwise.errors.InputError
-        If the chat is missing or not used.
+        If the chat is missing or not used, or a setting is not taken.
     """
-    recordings: list[Recording] = []
-    if use not in LLM_METHODS:
+    given = dict(settings or {})
+    if use == ORACLE:
+        raise InputError(
+            "the oracle sees the answers, so it cannot predict anything; name it as a method of "
+            "`pertwise bench prediction` to see the bound it gives"
+        )
+    if use not in CATALOGUE and ":" not in use:
+        hint = "(or your own class as path/to/file.py:ClassName)"
+        if not suggest(use, CATALOGUE):
+            hint = f"(known: {', '.join(CATALOGUE)}) {hint}"
+        raise unknown_name("method", use, CATALOGUE, hint)
+    if not asks_chat(use, given):
         if chat is not None:
             raise InputError(
-                f"--llm is not used by the method {use!r}; it goes with {' or '.join(LLM_METHODS)}"
+                f"--llm is not used by the method {use!r} as it is set; it goes with "
+                f"{' or '.join(LLM_METHODS)}, or with 'neighbours' and a chat selector"
             )
-        if use not in CATALOGUE and ":" not in use:
-            known = (*CATALOGUE, *LLM_METHODS)
-            hint = "(or your own class as path/to/file.py:ClassName)"
-            if not suggest(use, known):
-                hint = f"; known: {', '.join(known)} {hint}"
-            raise unknown_name("method", use, known, hint)
-        return make_method(use), lambda: recordings
+        return make_method(use, **given)
     if chat is None:
         raise InputError(f"the method {use!r} asks a language model: give --llm MODEL@URL")
-
-    def selector(knowledge: Knowledge | None) -> Selector:
-        recordings.append(Recording(_chat_selector(use, chat, knowledge, seed)))
-        return recordings[-1]
-
-    def make() -> Any:
-        return _ChatNeighbours(use, selector, context_text)
-
-    return BuiltMethod(use, use, {"seed": seed}, make=make), lambda: recordings
+    asking = {"llm": chat, "seed": seed, "context_text": context_text, **given}
+    # Built once here, so that a wrong setting is told before anything is paid for.
+    make_predictor(use, **asking)
+    return BuiltMethod(
+        use, use, {"seed": seed, **given}, make=lambda: make_predictor(use, **asking)
+    )
 
 
-class _ChatNeighbours:
-    """`NeighbourPredictor` on a chat selector, built when the knowledge folder is known."""
-
-    def __init__(
-        self, name: str, selector: Callable[[Knowledge | None], Selector], context_text: str
-    ) -> None:
-        self.name = name
-        self._selector, self._context_text = selector, context_text
-
-    def fit(self, screen: Screen, knowledge: Knowledge | None = None) -> _ChatNeighbours:
-        from pertwise.predict.neighbours import NeighbourPredictor
-
-        self._model = NeighbourPredictor(
-            self._selector(knowledge),
-            k=EDITED if self.name == "graph+edit" else 10,
-            context_text=self._context_text,
-            name=self.name,
-        ).fit(screen, knowledge)
-        return self
-
-    def predict(self, perturbations: Sequence[str]) -> Prediction:
-        return self._model.predict(perturbations)
-
-
-def _chat_selector(use: str, chat: Chat, knowledge: Knowledge | None, seed: int) -> Selector:
-    from pertwise.select import knowledge_resolver
-    from pertwise.select.edit import EditSelector
-    from pertwise.select.graph import GraphSelector
-    from pertwise.select.similar_chat import langpert_selector
-
-    facts = None
-    resolve = None
-    if knowledge is not None:
-        cards = knowledge.cards
-        resolve = knowledge_resolver(knowledge)
-
-        def facts(gene: str) -> str:
-            return cards([gene])[gene].summary
-
-    if use == "langpert":
-        return langpert_selector(chat, facts=facts, resolve=resolve, seed=seed)
-    if knowledge is None:
-        raise InputError("'graph+edit' needs a knowledge folder: give --knowledge DIR")
-    base = GraphSelector(knowledge, ("string",))
-    return EditSelector(base, chat, facts=facts, resolve=resolve, seed=seed)
+def asks_chat(use: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a method asks a chat model for every perturbation."""
+    if use != "neighbours":
+        return use in LLM_METHODS
+    words = [str(settings.get("selector", "")), *map(str, settings.get("fallbacks", ()))]
+    return any(w and asks_a_model(w) for w in words)
 
 
 def predict_genes(
@@ -223,6 +155,7 @@ def predict_genes(
     context: str | None = None,
     context_text: str = "",
     chat: Chat | None = None,
+    settings: Mapping[str, Any] | None = None,
     explain_genes: Sequence[str] = (),
     folds: int | None = None,
     seed: int = 0,
@@ -238,7 +171,7 @@ def predict_genes(
     ----------
     genes
         Names; combinations as "A+B".
-    method
+    method, settings
         See `open_method`.
     explain_genes
         Explained perturbations (predicted too when not in `genes`); none = the first `EXPLAINED`.
@@ -271,7 +204,7 @@ def predict_genes(
             f"the method {method!r} needs a knowledge folder: give --knowledge DIR (made by "
             "`pertwise knowledge build`), or choose another --method"
         )
-    made, recordings = open_method(method, chat=chat, context_text=context_text, seed=seed)
+    made = open_method(method, chat=chat, context_text=context_text, seed=seed, settings=settings)
     notes, own = _already_measured(asked, whole, knowledge)
     train = whole.hide(own)
     if not len(train):
@@ -280,11 +213,15 @@ def predict_genes(
             "from; ask for fewer at a time"
         )
     notes += _unknown(asked, knowledge)
-    n_folds = folds if folds is not None else (0 if method in LLM_METHODS else 5)
+    n_folds = folds if folds is not None else (0 if chat is not None else 5)
     prediction = made.build().fit(train, knowledge).predict(asked)
-    repairs = _repairs(recordings())
+    repairs = _repairs(prediction)
+    told, recall = _shown(prediction, settings or {}, train, knowledge)
+    notes += told
     notes += [
         f"{name}: the method had nothing to go by; the {text} is given instead (fallback)"
+        if text == MEAN_FALLBACK
+        else f"{name}: answered by a fallback ({text})"
         for name, text in zip(asked, prediction.support["fallback"], strict=True)
         if text
     ]
@@ -340,6 +277,7 @@ def predict_genes(
                 for name, r in repairs
             ],
             "prediction": prediction.provenance,
+            "prefilter": recall,
             "standing": None if standing is None else standing.as_json(),
             "versions": _versions(),
         },
@@ -499,13 +437,33 @@ def _unknown(asked: Sequence[str], knowledge: Knowledge | None) -> list[str]:
     return notes
 
 
-def _repairs(recordings: Sequence[Recording]) -> tuple[tuple[str, Repair], ...]:
+def _repairs(prediction: Prediction) -> tuple[tuple[str, Repair], ...]:
     return tuple(
-        (name, repair)
-        for recording in recordings
-        for name, selection in recording.answers.items()
-        for repair in selection.repairs
+        (str(answer["perturbation"]), Repair(r["kind"], r["item"], r["action"]))
+        for answer in prediction.provenance.get("answers", ())
+        for r in answer["repairs"]
     )
+
+
+def _shown(
+    prediction: Prediction,
+    settings: Mapping[str, Any],
+    train: Screen,
+    knowledge: Knowledge | None,
+) -> tuple[list[str], dict[str, Any] | None]:
+    """A note when a chat model saw only a part of the measured list, and what that costs."""
+    answers = prediction.provenance.get("answers", ())
+    cuts = sorted({c for answer in answers for c in list_cuts(answer["provenance"])})
+    if not cuts or knowledge is None:
+        return [], None
+    words = str(settings.get("prefilter", PREFILTER))
+    found = check_prefilter(words, int(settings["max_candidates"]), train, knowledge)
+    return [
+        f"the model was shown a part of the measured list: {cuts[0]}; such a list holds "
+        f"{100 * found['recall']:.0f} % of the {N_NEAREST} nearest measured responses "
+        f"({100 * found['chance']:.0f} % by chance), over {found['n']} measured perturbations left "
+        "out in turn"
+    ], dict(found)
 
 
 def _label(knowledge: Knowledge | None) -> str:

@@ -27,7 +27,7 @@ def masked_mean(values: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(np.divide(total, count, out=np.zeros_like(total), where=count > 0))
 
 
-class _ConstantPredictor:
+class ConstantPredictor:
     """Predicts one response for every perturbation; `_constant` says which."""
 
     name: str = "constant"
@@ -87,7 +87,7 @@ class _ConstantPredictor:
         )
 
 
-class ControlPredictor(_ConstantPredictor):
+class ControlPredictor(ConstantPredictor):
     """No change: the predicted delta is zero for every perturbation and feature."""
 
     name = "control"
@@ -96,7 +96,7 @@ class ControlPredictor(_ConstantPredictor):
         return np.zeros(responses.shape[1])
 
 
-class TrainingMeanPredictor(_ConstantPredictor):
+class TrainingMeanPredictor(ConstantPredictor):
     """The mean response of the training perturbations, each counted once; NaN targets masked.
 
     A strong baseline for unseen single perturbations (Ahlmann-Eltze et al. 2025; Kernfeld et al.

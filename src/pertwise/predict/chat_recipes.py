@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 from pertwise.errors import InputError
 from pertwise.llm import open_chat
 from pertwise.predict.neighbours import NeighbourPredictor
-from pertwise.select.chat import knowledge_resolver
+from pertwise.predict.selector_words import selector_from
+from pertwise.select.base import Selector
+from pertwise.select.chat import ChatSelector, knowledge_resolver
 from pertwise.select.edit import EditSelector
-from pertwise.select.embedding import EmbeddingSelector
 from pertwise.select.graph import GraphSelector
 from pertwise.select.similar_chat import langpert_selector
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
     from pertwise.llm.base import Chat
+    from pertwise.screen import Screen
 
 
 def _chat(llm: str | Chat | None, ledger: str | os.PathLike[str] | None, **settings: Any) -> Chat:
@@ -36,6 +38,74 @@ def gene_facts(knowledge: Knowledge) -> Callable[[str], str]:
     return facts
 
 
+#: What ranks the measured list where it is too long to show (`pertwise bench prefilter` says
+#: how much of what matters it keeps).
+PREFILTER = "embedding:text+graph"
+
+
+def _prefilter(
+    words: str,
+    max_candidates: int | None,
+    knowledge: Knowledge | None,
+    screen: Screen,
+) -> Selector | None:
+    if max_candidates is None:
+        return None
+    if knowledge is None:
+        raise InputError("max_candidates needs a knowledge folder to prefilter by")
+    return selector_from(words, max_neighbours=max_candidates)(knowledge, screen)
+
+
+def langpert_from(
+    knowledge: Knowledge | None,
+    screen: Screen,
+    *,
+    llm: str | Chat | None = None,
+    k: int | None = None,
+    ledger: str | os.PathLike[str] | None = None,
+    chat_settings: dict[str, Any] | None = None,
+    max_candidates: int | None = None,
+    prefilter: str = PREFILTER,
+    seed: int = 0,
+) -> ChatSelector:
+    """LangPert's selector with gene facts, aliases and a prefilter from the knowledge folder."""
+    return langpert_selector(
+        _chat(llm, ledger, **(chat_settings or {})),
+        k=k,
+        facts=None if knowledge is None else gene_facts(knowledge),
+        resolve=None if knowledge is None else knowledge_resolver(knowledge),
+        max_candidates=max_candidates,
+        prefilter=_prefilter(prefilter, max_candidates, knowledge, screen),
+        seed=seed,
+    )
+
+
+def edit_from(
+    knowledge: Knowledge,
+    screen: Screen,
+    base: Selector,
+    *,
+    llm: str | Chat | None = None,
+    ledger: str | os.PathLike[str] | None = None,
+    chat_settings: dict[str, Any] | None = None,
+    max_candidates: int | None = None,
+    prefilter: str = PREFILTER,
+    max_edits: int = 5,
+    seed: int = 0,
+) -> EditSelector:
+    """The picks of `base`, corrected by a chat model."""
+    return EditSelector(
+        base,
+        _chat(llm, ledger, **(chat_settings or {})),
+        max_edits=max_edits,
+        facts=gene_facts(knowledge),
+        resolve=knowledge_resolver(knowledge),
+        max_candidates=max_candidates,
+        prefilter=_prefilter(prefilter, max_candidates, knowledge, screen),
+        seed=seed,
+    )
+
+
 def langpert(
     llm: str | Chat | None = None,
     *,
@@ -43,6 +113,8 @@ def langpert(
     ledger: str | os.PathLike[str] | None = None,
     chat_settings: dict[str, Any] | None = None,
     max_candidates: int | None = None,
+    prefilter: str = PREFILTER,
+    seed: int = 0,
     context_text: str = "",
     name: str = "langpert",
     **settings: Any,
@@ -57,27 +129,29 @@ def langpert(
         Fixed number of neighbours; None leaves 5 to 10 to the model.
     ledger
         SQLite file that stores every exchange, to resume and replay.
-    max_candidates
-        Show at most this many candidates, prefiltered by graph and text (needs knowledge); the
-        whole list by default.
+    max_candidates, prefilter
+        Show at most this many candidates, the first of `prefilter` (a selector in words; needs
+        knowledge); the whole list by default. What was shown is in the provenance of the answer.
+    seed
+        Of the order of the candidates in the prompt.
+    settings
+        Of `NeighbourPredictor`: how, shrinkage, min_support, fallbacks.
     """
 
-    def selector(knowledge: Knowledge | None) -> Any:
-        known = knowledge is not None
-        prefilter = None
-        if max_candidates is not None:
-            if knowledge is None:
-                raise InputError("max_candidates needs a knowledge folder to prefilter by")
-            prefilter = EmbeddingSelector(knowledge, "text+graph", max_neighbours=max_candidates)
-        return langpert_selector(
-            _chat(llm, ledger, **(chat_settings or {})),
+    def selector(knowledge: Knowledge | None, screen: Screen) -> Selector:
+        return langpert_from(
+            knowledge,
+            screen,
+            llm=llm,
             k=k,
-            facts=gene_facts(knowledge) if knowledge is not None else None,
-            resolve=knowledge_resolver(knowledge) if known else None,
+            ledger=ledger,
+            chat_settings=chat_settings,
             max_candidates=max_candidates,
             prefilter=prefilter,
+            seed=seed,
         )
 
+    selector.needs_screen = True  # type: ignore[attr-defined]
     selector.needs_knowledge = False  # type: ignore[attr-defined]
     return NeighbourPredictor(selector, k=k or 10, context_text=context_text, name=name, **settings)
 
@@ -86,22 +160,52 @@ def graph_edit(
     llm: str | Chat | None = None,
     *,
     graphs: Sequence[str] | str = ("string",),
-    k: int = 10,
+    k: int = 20,
+    weighted: bool = True,
     ledger: str | os.PathLike[str] | None = None,
     chat_settings: dict[str, Any] | None = None,
     exclude_from_screen: bool = True,
+    rewire_seed: int | None = None,
+    max_candidates: int | None = None,
+    prefilter: str = PREFILTER,
+    max_edits: int = 5,
+    seed: int = 0,
     context_text: str = "",
     name: str = "graph+edit",
     **settings: Any,
 ) -> NeighbourPredictor:
-    """Graph neighbours, additions and removals by a chat model, then their mean."""
+    """Graph neighbours, additions and removals by a chat model, then their mean.
 
-    def selector(knowledge: Knowledge) -> EditSelector:
-        return EditSelector(
-            GraphSelector(knowledge, graphs, exclude_from_screen=exclude_from_screen),
-            _chat(llm, ledger, **(chat_settings or {})),
-            facts=gene_facts(knowledge),
-            resolve=knowledge_resolver(knowledge),
+    Parameters
+    ----------
+    graphs, weighted, exclude_from_screen, rewire_seed
+        As in `GraphSelector`; at most `k` neighbours are shown to the model.
+    max_candidates, prefilter
+        At most this many other measured knock-downs are offered as additions; all by default.
+    max_edits
+        Most additions, and most removals, that count.
+    """
+
+    def selector(knowledge: Knowledge, screen: Screen) -> Selector:
+        base = GraphSelector(
+            knowledge,
+            graphs,
+            weighted=weighted,
+            exclude_from_screen=exclude_from_screen,
+            rewire_seed=rewire_seed,
+        )
+        return edit_from(
+            knowledge,
+            screen,
+            base,
+            llm=llm,
+            ledger=ledger,
+            chat_settings=chat_settings,
+            max_candidates=max_candidates,
+            prefilter=prefilter,
+            max_edits=max_edits,
+            seed=seed,
         )
 
+    selector.needs_screen = True  # type: ignore[attr-defined]
     return NeighbourPredictor(selector, k=k, context_text=context_text, name=name, **settings)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from pertwise.errors import InputError
 from pertwise.predict.base import Prediction, Predictor
-from pertwise.predict.baselines import TrainingMeanPredictor
+from pertwise.predict.baselines import ConstantPredictor, TrainingMeanPredictor
 from pertwise.predict.kernels import Floats
 from pertwise.predict.training import TrainingData, canonical, support_table
 from pertwise.screen import COMBINATION
@@ -52,7 +52,7 @@ class AdditivePredictor:
         combined = [i for i, n in enumerate(data.names) if COMBINATION in n]
         self.factor, self._error = 1.0, data.feature_spread()
         if combined:
-            sums, _, _ = self._sums([data.names[i] for i in combined])
+            sums, _, _, _ = self._sums([data.names[i] for i in combined])
             truth = data.y[combined]
             known = np.isfinite(truth) & np.isfinite(sums)
             s, t = np.where(known, sums, 0.0), np.where(known, truth, 0.0)
@@ -65,49 +65,78 @@ class AdditivePredictor:
                 self._error = np.sqrt(np.nansum(left**2, axis=0) / count)
         return self
 
-    def _sums(self, names: Sequence[str]) -> tuple[Floats, np.ndarray, list[str]]:
-        """Sums of the parts, how many parts were measured, and what stands in for the others."""
+    def _sums(self, names: Sequence[str]) -> tuple[Floats, np.ndarray, list[str], list[str]]:
+        """Sums of the parts, how many were measured, which were predicted, and which of those by
+        a fallback."""
         parts = [n.split(COMBINATION) for n in names]
         missing = sorted({p for group in parts for p in group if p not in self._row})
         predicted = self._model.predict(missing)
         value = {**dict(zip(missing, predicted.mean.astype(np.float64), strict=True)), **self._row}
         sums = np.array([sum(value[p] for p in group) for group in parts])
         measured = np.array([sum(p in self._row for p in group) for group in parts], dtype=int)
-        notes = [
-            f"{', '.join(p for p in group if p not in self._row)} predicted by {self._model.name}"
-            if any(p not in self._row for p in group)
-            else ""
-            for group in parts
-        ]
-        return sums, measured, notes
+        said = self._fallbacks(predicted)
+        by_model = [", ".join(p for p in group if p not in self._row) for group in parts]
+        fallback = ["; ".join(f"{p}: {said[p]}" for p in g if said.get(p)) for g in parts]
+        return sums, measured, by_model, fallback
+
+    def _fallbacks(self, predicted: Prediction) -> dict[str, str]:
+        """name -> fallback of the predictor of single perturbations ("" where it knew something).
+
+        A constant never says so itself, yet for a part that was not measured it is one.
+        """
+        constant = isinstance(self._model, ConstantPredictor)
+        return {
+            name: str(text) or (self._model.name if constant else "")
+            for name, text in zip(
+                predicted.perturbations, predicted.support["fallback"], strict=True
+            )
+        }
 
     def predict(self, perturbations: Sequence[str]) -> Prediction:
-        """Sums of measured parts; a part that was not measured is named in the fallback column."""
+        """Sums of the parts, measured or predicted by `single`.
+
+        The support column ``predicted_parts`` names those that were not measured; ``fallback``
+        those of them about which `single` knew nothing.
+        """
         if self._data is None:
             raise InputError(f"{self.name!r} has not been fitted; call fit first")
         data, names = self._data, canonical(perturbations)
         mean = np.zeros((len(names), len(data.features)))
         support, fallback = np.zeros(len(names), dtype=int), [""] * len(names)
+        by_model = [""] * len(names)
         double = [i for i, n in enumerate(names) if COMBINATION in n]
         alone = [i for i, n in enumerate(names) if COMBINATION not in n]
         if double:
-            sums, measured, notes = self._sums([names[i] for i in double])
+            sums, measured, parts, said = self._sums([names[i] for i in double])
             mean[double] = self.factor * np.nan_to_num(sums)
             support[double] = measured
-            for i, note in zip(double, notes, strict=True):
-                fallback[i] = note
+            for i, part, text in zip(double, parts, said, strict=True):
+                by_model[i], fallback[i] = part, text
         if alone:
             found = self._model.predict([names[i] for i in alone])
             mean[alone] = found.mean
             support[alone] = found.support["n_support"].to_numpy()
-            known = {*self._row}
-            for i, said in zip(alone, found.support["fallback"], strict=True):
-                fallback[i] = said or ("" if names[i] in known else f"by {self._model.name}")
+            known = self._fallbacks(found)
+            for i in alone:
+                by_model[i] = "" if names[i] in self._row else names[i]
+                fallback[i] = known[names[i]] if by_model[i] else ""
         return Prediction(
             perturbations=names,
             features=data.features,
             mean=mean.astype(np.float32),
             spread=np.tile(self._error.astype(np.float32), (len(names), 1)),
-            support=support_table(names, support, fallback),
+            support=support_table(names, support, fallback).assign(predicted_parts=by_model),
             provenance={"method": self.name, "factor": self.factor, "single": self._model.name},
         )
+
+
+def additive(
+    single: str = "multi-kernel", *, name: str = "additive", **settings: Any
+) -> AdditivePredictor:
+    """`AdditivePredictor` with any predictor of the catalogue for parts that were not measured.
+
+    `settings` are those of the predictor `single`.
+    """
+    from pertwise.predict.catalogue import make_predictor
+
+    return AdditivePredictor(lambda: make_predictor(single, **settings), name=name)

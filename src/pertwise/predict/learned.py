@@ -44,11 +44,52 @@ def pair_weights(gram: Floats, response: Floats) -> tuple[Floats, float]:
     return np.asarray(weights), float(y.mean() - x.mean(axis=0) @ weights)
 
 
+def learned_selector(
+    screen: Screen,
+    knowledge: Knowledge,
+    kernels: Sequence[str] = DEFAULT_KERNELS,
+    *,
+    sources: Sequence[KernelSource] = (),
+    exclude_from_screen: bool = True,
+    max_neighbours: int = 20,
+    name: str = "learned",
+) -> LearnedSelector:
+    """A selector whose similarity is learned from all pairs of measured perturbations.
+
+    The target of a pair is the inner product of the half-scaled, centred responses
+    (`direction.half_scaled`), the features are the knowledge kernels (`pair_weights`).
+    """
+    data = TrainingData.from_screen(screen, name)
+    settings: dict[str, Any] = {"sources": sources, "exclude_from_screen": exclude_from_screen}
+    blocks = gene_blocks(knowledge, data.names, kernels, skip_missing=True, **settings)
+    used = [k for k in kernels if k in blocks.kinds]
+
+    def between(subjects: Sequence[str], candidates: Sequence[str]) -> Floats:
+        # The candidates are almost always the training rows, whose features are at hand.
+        known = (
+            blocks
+            if tuple(candidates) == data.names
+            else gene_blocks(knowledge, candidates, used, **settings)
+        )
+        return np.asarray(gene_blocks(knowledge, subjects, used, **settings).cross(known))
+
+    m = len(blocks.kinds)
+    weights, offset = np.full(m, 1.0 / m), 0.0
+    if len(data.names) > 2:
+        rows = np.arange(0, len(data.names), int(np.ceil(len(data.names) / MAX_ROWS)))
+        y = half_scaled(data.filled[rows])
+        gram = blocks.cross(blocks)[:, rows[:, None], rows[None, :]]
+        learned, offset = pair_weights(gram, y @ y.T / max(float((y**2).sum(1).mean()), 1e-12))
+        weights = learned if learned.sum() > 0 else weights
+    return LearnedSelector(
+        between, blocks.kinds, weights, min(offset, 0.0), max_neighbours=max_neighbours, name=name
+    )
+
+
 class LearnedNeighbourPredictor:
     """Pairs of measured perturbations teach which kernels tell that responses are alike.
 
-    The target of a pair is the inner product of the half-scaled, centred responses
-    (`direction.half_scaled`); the learned similarity selects and weights neighbours like any other
+    The learned similarity (`learned_selector`) selects and weights neighbours like any other
     selector, with its reasons listed, and the mean of the neighbours is shrunk by leave-one-out.
 
     Parameters
@@ -78,35 +119,15 @@ class LearnedNeighbourPredictor:
         """Learn the similarity from all pairs, then fit the neighbour predictor on it."""
         if knowledge is None:
             raise InputError(f"{self.name!r} needs a knowledge folder: pass knowledge to fit")
-        data = TrainingData.from_screen(screen, self.name)
-        settings: dict[str, Any] = {
-            "sources": self.sources,
-            "exclude_from_screen": self.exclude_from_screen,
-        }
-        blocks = gene_blocks(knowledge, data.names, self.kernels, skip_missing=True, **settings)
-        used = [k for k in self.kernels if k in blocks.kinds]
-
-        def kernels(subjects: Sequence[str], candidates: Sequence[str]) -> Floats:
-            # The candidates are almost always the training rows, whose features are at hand.
-            known = (
-                blocks
-                if tuple(candidates) == data.names
-                else gene_blocks(knowledge, candidates, used, **settings)
-            )
-            return np.asarray(gene_blocks(knowledge, subjects, used, **settings).cross(known))
-
-        self._kernels, self._names = kernels, data.names
-        m = len(blocks.kinds)
-        weights, offset = np.full(m, 1.0 / m), 0.0
-        if len(data.names) > 2:
-            rows = np.arange(0, len(data.names), int(np.ceil(len(data.names) / MAX_ROWS)))
-            y = half_scaled(data.filled[rows])
-            gram = blocks.cross(blocks)[:, rows[:, None], rows[None, :]]
-            learned, offset = pair_weights(gram, y @ y.T / max(float((y**2).sum(1).mean()), 1e-12))
-            weights = learned if learned.sum() > 0 else weights
-        self.selector = LearnedSelector(
-            kernels, blocks.kinds, weights, min(offset, 0.0), max_neighbours=self.k
+        self.selector = learned_selector(
+            screen,
+            knowledge,
+            self.kernels,
+            sources=self.sources,
+            exclude_from_screen=self.exclude_from_screen,
+            max_neighbours=self.k,
         )
+        self._names = TrainingData.from_screen(screen, self.name).names
         self._inner = NeighbourPredictor(
             self.selector, k=self.k, how="similarity", shrinkage="cv", name=self.name
         ).fit(screen)
@@ -120,7 +141,7 @@ class LearnedNeighbourPredictor:
         table = found.neighbours
         if table is not None and len(table):
             subjects = list(dict.fromkeys(table["perturbation"]))
-            parts = self._kernels(subjects, self._names)
+            parts = self.selector.kernels(subjects, self._names)
             row = {n: i for i, n in enumerate(subjects)}
             column = {n: j for j, n in enumerate(self._names)}
             table["reason"] = [

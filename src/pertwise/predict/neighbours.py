@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -22,8 +23,9 @@ from pertwise.predict.aggregate import (
     weighted_mean,
 )
 from pertwise.predict.base import Prediction
+from pertwise.predict.selector_words import selector_from
 from pertwise.predict.training import MEAN_FALLBACK, TrainingData, canonical, support_table
-from pertwise.select.base import Query, Selection, Selector
+from pertwise.select.base import Query, Selection, Selector, select_many
 from pertwise.select.similarity import SimilaritySelector, name_order, strongest
 
 if TYPE_CHECKING:
@@ -36,6 +38,10 @@ STRENGTHS = np.array([0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0])
 MAX_TUNING_ROWS = 400
 
 
+#: Ways to say which selector.
+Given = Selector | str | Callable[..., Selector]
+
+
 class NeighbourPredictor:
     """Select similar measured perturbations, aggregate their responses, state the support.
 
@@ -45,7 +51,8 @@ class NeighbourPredictor:
     Parameters
     ----------
     selector
-        A selector, or a function knowledge -> selector (called in `fit`).
+        A selector, words for one (`selector_words.selector_from`: "graph:string,go and
+        embedding:text"), or a function knowledge -> selector (called in `fit`).
     k
         Most neighbours asked for.
     how
@@ -65,13 +72,13 @@ class NeighbourPredictor:
 
     def __init__(
         self,
-        selector: Selector | Callable[[Knowledge], Selector],
+        selector: Given,
         *,
         k: int = 5,
         how: Aggregation = "mean",
         shrinkage: float | str = 0.0,
         min_support: int = 1,
-        fallbacks: Sequence[Selector | Callable[[Knowledge], Selector]] = (),
+        fallbacks: Sequence[Given] = (),
         context_text: str = "",
         ceiling: bool = False,
         name: str | None = None,
@@ -82,14 +89,17 @@ class NeighbourPredictor:
             neighbour_weights(np.zeros(0), how)
         if isinstance(shrinkage, str) and shrinkage != "cv":
             raise InputError(f"shrinkage is a number or 'cv', got {shrinkage!r}")
-        self._given = (selector, *fallbacks)
+        self._given = tuple(
+            selector_from(s) if isinstance(s, str) else s for s in (selector, *fallbacks)
+        )
         self.k = k
         self.how = how
         self.shrinkage = shrinkage
         self.min_support = min_support
         self.context_text = context_text
         self.ceiling = ceiling
-        self.name = name or f"neighbours ({getattr(selector, 'name', 'selector')})"
+        said = selector if isinstance(selector, str) else getattr(selector, "name", "selector")
+        self.name = name or f"neighbours ({said})"
         self._selectors: tuple[Selector, ...] = ()
         self._data: TrainingData | None = None
         self._strength = 0.0
@@ -105,7 +115,7 @@ class NeighbourPredictor:
             answers and this is not declared a ceiling.
         """
         self._data = TrainingData.from_screen(screen, self.name)
-        self._selectors = tuple(_built(s, knowledge, self.name) for s in self._given)
+        self._selectors = tuple(_built(s, screen, knowledge, self.name) for s in self._given)
         for selector in self._selectors:
             if getattr(selector, "sees_answers", False) and not self.ceiling:
                 raise InputError(
@@ -149,23 +159,30 @@ class NeighbourPredictor:
         return np.asarray(np.sqrt(spread**2 + base / (support[:, None] + 1.0)))
 
     def _raw(
-        self, names: Sequence[str]
+        self, names: Sequence[str], answers: list[dict[str, Any]] | None = None
     ) -> tuple[Floats, Floats, Floats, list[list[tuple[int, float, str]]], list[str]]:
         """Neighbour means (NaN without any), support, disagreement, the neighbours, who answered.
 
         A name is never among its own candidates, so training rows are left out by asking for them.
+        What a selector says about its own answers is added to `answers`.
         """
         data = self._trained()
         chosen: list[list[tuple[int, float, str]]] = [[] for _ in names]
         answered = [""] * len(names)
         open_rows = list(range(len(names)))
         for position, selector in enumerate(self._selectors):
-            found = self._ask(selector, [names[i] for i in open_rows])
+            asked = [names[i] for i in open_rows]
+            found, selections = self._ask(selector, asked)
+            if answers is not None:
+                answers.extend(answer_record(n, s) for n, s in selections.items())
             still = []
             for i, picks in zip(open_rows, found, strict=True):
                 if len(picks) >= self.min_support:
                     chosen[i] = picks
                     answered[i] = "" if position == 0 else selector.name
+                    own = selections.get(names[i])
+                    if own is not None and own.fallback:
+                        answered[i] = f"fallback of {own.source}"
                 else:
                     still.append(i)
                     chosen[i] = chosen[i] or picks
@@ -190,11 +207,16 @@ class NeighbourPredictor:
         support = np.divide(1.0, square, out=np.zeros(len(names)), where=square > 0)
         return mean, support, spread, chosen, answered
 
-    def _ask(self, selector: Selector, names: Sequence[str]) -> list[list[tuple[int, float, str]]]:
-        """(training row, score, reason) of the neighbours of each name."""
+    def _ask(
+        self, selector: Selector, names: Sequence[str]
+    ) -> tuple[list[list[tuple[int, float, str]]], dict[str, Selection]]:
+        """(training row, score, reason) of the neighbours of each name, and the selections.
+
+        Numeric selectors are asked about all names at once, without selections.
+        """
         data = self._trained()
         if not names:
-            return []
+            return [], {}
         place = {p: j for j, p in enumerate(data.names)}
         if isinstance(selector, SimilaritySelector):
             scores = selector.similarity(names, data.names).astype(np.float64)
@@ -207,16 +229,17 @@ class NeighbourPredictor:
                 rows = strongest(scores[i], k, order)
                 values = scores[i, rows] if selector.weighted else np.ones(len(rows))
                 out.append([(int(j), float(v), "") for j, v in zip(rows, values, strict=True)])
-            return out
+            return out, {}
         questions = []
         for name in names:
             query = Query(name, data.context or None, self.context_text)
             questions.append((query, [p for p in data.names if p != name]))
-        selections = _select_many(selector, questions, self.k)
-        return [
+        selections = select_many(selector, questions, self.k)
+        picked = [
             [(place[p.item], _score(p.score, rank), p.reason) for rank, p in enumerate(s.picks)]
             for s in selections
         ]
+        return picked, dict(zip(names, selections, strict=True))
 
     def predict(self, perturbations: Sequence[str]) -> Prediction:
         """Aggregate the neighbours of each name; names without neighbours get the training mean.
@@ -225,7 +248,8 @@ class NeighbourPredictor:
         """
         data = self._trained()
         names = canonical(perturbations)
-        raw, support, spread, chosen, answered = self._raw(names)
+        answers: list[dict[str, Any]] = []
+        raw, support, spread, chosen, answered = self._raw(names, answers)
         mean = shrink(raw, support, data.mean, self._strength)
         spread = self._scale * self._with_floor(spread, support)
         return Prediction(
@@ -241,6 +265,8 @@ class NeighbourPredictor:
                 "shrinkage": self._strength,
                 "spread_scale": self._scale,
                 "selectors": [getattr(s, "source", s.name) for s in self._selectors],
+                "answers": answers,
+                "repairs": dict(Counter(r["kind"] for a in answers for r in a["repairs"])),
             },
         )
 
@@ -267,25 +293,40 @@ class NeighbourPredictor:
         return pd.DataFrame(rows, columns=columns)
 
 
-def _built(
-    given: Selector | Callable[[Knowledge], Selector], knowledge: Knowledge | None, method: str
-) -> Selector:
+def answer_record(name: str, selection: Selection) -> dict[str, Any]:
+    """JSON-able: what a selector said about its own answer (repairs, edits, how long a list)."""
+    return {
+        "perturbation": name,
+        "source": selection.source,
+        "neighbours": list(selection.items),
+        "fallback": selection.fallback,
+        "repairs": [
+            {"kind": r.kind, "item": r.item, "action": r.action} for r in selection.repairs
+        ],
+        "provenance": dict(selection.provenance),
+    }
+
+
+def list_cuts(provenance: Mapping[str, Any]) -> Iterator[str]:
+    """How a list was cut before a model saw it, in this selection or in those combined in it."""
+    for key, value in provenance.items():
+        if key == "cut" and value:
+            yield str(value)
+        elif isinstance(value, Mapping):
+            yield from list_cuts(value)
+
+
+def _built(given: Given, screen: Screen, knowledge: Knowledge | None, method: str) -> Selector:
     if isinstance(given, Selector) and not isinstance(given, type):
         return given
     if knowledge is None and getattr(given, "needs_knowledge", True):
-        raise InputError(f"{method!r} needs a knowledge folder: pass knowledge to fit")
-    return given(knowledge)  # type: ignore[arg-type]
-
-
-def _select_many(
-    selector: Selector, questions: Sequence[tuple[Query, Sequence[str]]], k: int
-) -> list[Selection]:
-    if not questions or not questions[0][1]:
-        return [Selection((), selector.name) for _ in questions]
-    many = getattr(selector, "select_many", None)
-    if many is not None:
-        return list(many(questions, k))
-    return [selector.select(query, candidates, k) for query, candidates in questions]
+        raise InputError(
+            f"{method!r} needs a knowledge folder: give --knowledge DIR (in Python: pass "
+            "knowledge to fit)"
+        )
+    if getattr(given, "needs_screen", False):
+        return given(knowledge, screen)  # type: ignore[operator]
+    return given(knowledge)  # type: ignore[operator]
 
 
 def _score(score: float | None, rank: int) -> float:

@@ -1,15 +1,17 @@
-"""The written report of a prediction benchmark: markdown, csv tables, figures."""
+"""The written report of a prediction benchmark: one page, markdown, csv tables, figures."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup, escape
 
 from pertwise._io import atomic_path, write_text_atomic
 from pertwise.evaluate.prediction import analyses, tables
@@ -17,52 +19,87 @@ from pertwise.evaluate.prediction.config import ORACLE, PredictionConfig
 from pertwise.evaluate.prediction.run import Inputs, make_splits
 from pertwise.evaluate.score import metric_of
 from pertwise.report import prediction_figures as figures
+from pertwise.report.page import render_page
+from pertwise.report.style import figure_svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from pertwise.evaluate.splits import Split
 
 #: Graphs compared with named neighbours when none were asked for and the folder has them.
 USUAL_GRAPHS = ("string", "go", "reactome", "complexes", "omnipath")
 
 
+TITLE = "Predicting unmeasured perturbations"
+#: Longer tables are folded on the page.
+FOLDED_ROWS = 12
+
+
 @dataclass
 class _Report:
-    """Markdown under construction; every table is also a csv, every figure a svg."""
+    """Page and markdown under construction; every table is also a csv, every figure a svg."""
 
     folder: Path
     lines: list[str] = field(default_factory=list)
+    #: (kind, content) for the page: kind is the HTML tag of a text, "table", "folded" or "figure".
+    blocks: list[tuple[str, Any]] = field(default_factory=list)
 
     def head(self, text: str, level: int = 2) -> None:
         self.lines += ["", "#" * level + " " + text, ""]
+        self.blocks.append((f"h{level}", _inline(text)))
 
     def say(self, text: str) -> None:
         self.lines += [text, ""]
+        self.blocks.append(("p", _inline(text)))
 
     def table(self, table: pd.DataFrame, name: str, digits: int = 3) -> None:
         with atomic_path(self.folder / "tables" / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False)
         self.lines += [markdown(table, digits), "", f"(`tables/{name}.csv`)", ""]
+        grid = {
+            "columns": [str(c) for c in table.columns],
+            "rows": [[_cell(v, digits) for v in row] for row in table.itertuples(index=False)],
+            "file": f"tables/{name}.csv",
+        }
+        self.blocks.append(("folded" if len(table) > FOLDED_ROWS else "table", grid))
 
     def figure(self, figure: Figure, name: str, words: str) -> None:
         import matplotlib.pyplot as plt
 
-        with atomic_path(self.folder / "figures" / f"{name}.svg") as temporary:
-            figure.savefig(temporary, bbox_inches="tight", metadata={"Date": None})
+        text = figure_svg(figure)
         plt.close(figure)
+        header = '<?xml version="1.0" encoding="utf-8"?>\n'
+        write_text_atomic(self.folder / "figures" / f"{name}.svg", header + text)
         self.lines += [f"![{words}](figures/{name}.svg)", ""]
+        # A page is wider than most figures; blown up, their letters would be larger than headings.
+        points = re.search(r'width="([\d.]+)pt"', text)
+        width = round(float(points[1]) * 4 / 3) if points else 600
+        self.blocks.append(("figure", {"svg": Markup(text), "words": words, "width": width}))
+
+
+def _inline(text: str) -> Markup:
+    """Markdown's `code` and **bold** as HTML; everything else is escaped."""
+    safe = str(escape(text))
+    safe = re.sub(r"`([^`]+)`", r"<code>\1</code>", safe)
+    return Markup(re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", safe))
+
+
+def _cell(value: Any, digits: int) -> str:
+    if isinstance(value, float | np.floating):
+        if np.isnan(value):
+            return ""
+        if 0 < abs(float(value)) < 10.0**-digits:
+            return f"{value:.0e}"
+        return f"{value:.{digits}f}"
+    return str(value)
 
 
 def markdown(table: pd.DataFrame, digits: int = 3) -> str:
     """A data frame as a markdown table; floats with `digits`, small p values as powers."""
 
     def text(value: Any) -> str:
-        if isinstance(value, float | np.floating):
-            if np.isnan(value):
-                return ""
-            if 0 < abs(float(value)) < 10.0**-digits:
-                return f"{value:.0e}"
-            return f"{value:.{digits}f}"
-        return str(value).replace("|", "\\|")
+        return _cell(value, digits).replace("|", "\\|")
 
     head = "| " + " | ".join(map(str, table.columns)) + " |"
     rule = "| " + " | ".join("---" for _ in table.columns) + " |"
@@ -71,7 +108,7 @@ def markdown(table: pd.DataFrame, digits: int = 3) -> str:
 
 
 def write_report(folder: Path, config: PredictionConfig, inputs: Inputs) -> pd.DataFrame:
-    """Write summary.csv, tables/, figures/ and report.md of a finished benchmark.
+    """Write summary.csv, tables/, figures/, report.md and report.html of a finished benchmark.
 
     Returns
     -------
@@ -100,9 +137,15 @@ def write_report(folder: Path, config: PredictionConfig, inputs: Inputs) -> pd.D
     _strata_section(report, final, items, config, main)
     _calibration_section(report, final)
     _plane_section(report, final, known)
+    splits = _splits_of(final, config, inputs)
+    graphs = _graphs(config, inputs, splits)
+    _measured_neighbours_section(report, final, graphs, main)
     if neighbours is not None:
-        _neighbour_section(report, final, neighbours, config, inputs, main)
+        _neighbour_section(report, neighbours, config, inputs, splits, graphs)
     _failures(report, results)
+    path = folder / "answers.parquet"
+    if path.exists():
+        _repair_section(report, pd.read_parquet(path))
     report.head("How to read the numbers")
     report.say(
         "Definitions, formulas and sources of every metric: docs/metrics.md. Mean ± standard error "
@@ -110,6 +153,13 @@ def write_report(folder: Path, config: PredictionConfig, inputs: Inputs) -> pd.D
         "(a constant has no correlation) take the stated value and are counted in summary.csv."
     )
     write_text_atomic(folder / "report.md", "\n".join(report.lines).strip() + "\n")
+    page = render_page(
+        "prediction_bench.html.j2",
+        title=TITLE,
+        simulated=inputs.screen.simulated,
+        blocks=report.blocks,
+    )
+    write_text_atomic(folder / "report.html", page)
     return shown
 
 
@@ -117,7 +167,7 @@ def _opening(
     report: _Report, config: PredictionConfig, inputs: Inputs, results: pd.DataFrame
 ) -> None:
     screen = inputs.screen
-    report.lines.append("# Predicting unmeasured perturbations")
+    report.lines.append(f"# {TITLE}")
     report.lines.append("")
     if screen.simulated:
         report.say("**Simulated data**: this screen comes from the simulator, not from cells.")
@@ -129,6 +179,15 @@ def _opening(
         f"splits, seed {config.seed}. Target gene of each perturbation "
         f"{'included' if config.metrics.include_target else 'left out where it is a feature'}."
     )
+    by = (
+        "|delta| / standard error, the standard errors of the screen's means (Welch's t where they "
+        "come from cells)"
+        if screen.sampling_variance is not None
+        else "Welch's t of the cells against controls"
+        if inputs.cells is not None
+        else "|delta| alone: neither cells nor standard errors of every feature are known"
+    )
+    report.say(f"Differential features of a perturbation (`top20` ...) are ordered by {by}.")
 
 
 def _main_section(report: _Report, full: pd.DataFrame, main: Sequence[str]) -> pd.DataFrame:
@@ -287,27 +346,68 @@ def _plane_section(report: _Report, results: pd.DataFrame, known: set[str]) -> N
         return
 
 
-def _neighbour_section(
+def _splits_of(results: pd.DataFrame, config: PredictionConfig, inputs: Inputs) -> list[Split]:
+    done = results[["seed", "fold"]].drop_duplicates()
+    pairs = set(zip(done["seed"], done["fold"], strict=True))
+    return [s for s in make_splits(config, inputs) if (s.seed, s.fold) in pairs]
+
+
+def _graphs(
+    config: PredictionConfig, inputs: Inputs, splits: Sequence[Split]
+) -> dict[str, pd.DataFrame]:
+    if inputs.knowledge is None:
+        return {}
+    there = set(inputs.knowledge.graph_names())
+    wanted = config.graphs if config.graphs is not None else USUAL_GRAPHS
+    chosen = [g for g in wanted if config.graphs is not None or g in there]
+    return analyses.graph_tables(inputs.knowledge, chosen, splits)
+
+
+def _measured_neighbours_section(
     report: _Report,
     results: pd.DataFrame,
+    graphs: Mapping[str, pd.DataFrame],
+    main: Sequence[str],
+) -> None:
+    if not graphs:
+        return
+    report.head("By number of measured neighbours")
+    report.say(
+        "Neighbours of the held-out perturbation in a graph that were measured in training (at "
+        "most 20 by weight)."
+    )
+    for metric in main[:2]:
+        tables_of = {
+            name: analyses.by_measured_neighbours(results, graph, metric)
+            for name, graph in graphs.items()
+        }
+        for name, counts in tables_of.items():
+            wide = counts.pivot_table(
+                index="measured_neighbours", columns="method", values="mean", observed=True
+            )
+            n = counts.groupby("measured_neighbours", observed=True)["n"].first()
+            wide.insert(0, "n", n)
+            report.say(f"{metric}, {name}:")
+            report.table(wide.reset_index(), f"by_measured_neighbours_{name}_{metric}")
+        report.figure(
+            figures.measured_neighbours(tables_of, metric),
+            f"by_measured_neighbours_{metric}",
+            f"{metric} by number of measured neighbours in each graph",
+        )
+
+
+def _neighbour_section(
+    report: _Report,
     neighbours: pd.DataFrame,
     config: PredictionConfig,
     inputs: Inputs,
-    main: Sequence[str],
+    splits: Sequence[Split],
+    graphs: Mapping[str, pd.DataFrame],
 ) -> None:
     named = analyses.neighbour_tables(neighbours)
     if not named:
         return
-    done = results[["seed", "fold"]].drop_duplicates()
-    pairs = set(zip(done["seed"], done["fold"], strict=True))
-    splits = [s for s in make_splits(config, inputs) if (s.seed, s.fold) in pairs]
     screen, source, spec = inputs.screen, inputs.source, config.metrics
-    graphs: dict[str, pd.DataFrame] = {}
-    if inputs.knowledge is not None:
-        there = set(inputs.knowledge.graph_names())
-        wanted = config.graphs if config.graphs is not None else USUAL_GRAPHS
-        chosen = [g for g in wanted if config.graphs is not None or g in there]
-        graphs = analyses.graph_tables(inputs.knowledge, chosen, splits)
     report.head("Named neighbours")
     if len(named) > 1:
         from pertwise.evaluate.prediction.neighbour_sets import overlap_matrix
@@ -327,11 +427,35 @@ def _neighbour_section(
         )
         parts = analyses.set_predictions(named, graphs, splits, screen, source, spec)
         report.table(parts, "set_predictions")
-        for name, graph in graphs.items():
-            if main:
-                counts = analyses.by_measured_neighbours(results, graph, main[0])
-                report.say(f"{main[0]} by measured neighbours in {name}:")
-                report.table(counts, f"by_measured_neighbours_{name}")
+        report.figure(
+            figures.set_predictions(parts), "set_predictions",
+            "prediction from what both name and from each difference",
+        )  # fmt: skip
+
+
+def _repair_section(report: _Report, answers: pd.DataFrame) -> None:
+    """What selectors that were asked name by name had to be corrected for."""
+    report.head("What was repaired")
+    queries = ["method", "seed", "fold", "perturbation"]
+    counts = answers.pivot_table(
+        index="method", columns="kind", values="item", aggfunc="size", observed=True, fill_value=0
+    )
+    counts = counts.drop(columns="", errors="ignore").rename_axis(columns=None)
+    asked = answers.drop_duplicates(queries).groupby("method", observed=True)
+    counts.insert(0, "asked", asked.size())
+    counts.insert(1, "own fallback", asked["fallback"].sum().astype(int))
+    report.say(
+        "How often each kind of repair was needed (docs/llm.md says what each means); `own "
+        "fallback`: the selector could not use the answer and declared what it gave instead."
+    )
+    report.table(counts.reset_index(), "repairs")
+    cuts = answers.loc[answers["cut"] != "", ["method", "cut"]].value_counts(sort=True)
+    if len(cuts):
+        report.say(
+            "Lists that were cut before the model saw them (`pertwise bench prefilter` gives the "
+            "recall):"
+        )
+        report.table(cuts.rename("rows").reset_index().head(10), "cut_lists")
 
 
 def _failures(report: _Report, results: pd.DataFrame) -> None:

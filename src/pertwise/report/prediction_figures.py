@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +44,11 @@ def _axes(n: int = 1, width: float = 5.2, height: float = 3.6) -> tuple[Figure, 
     return figure, axes[:n]
 
 
+def _legend(ax: Axes) -> None:
+    """Beside the axes, so that it never covers a line."""
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
 def learning_curves(curves: pd.DataFrame) -> Figure:
     """Mean score (bars: standard error over repeats) against the number of training items."""
     metrics = list(dict.fromkeys(curves["metric"]))
@@ -75,7 +81,7 @@ def calibration(table: pd.DataFrame) -> Figure:
     ax.set_ylabel("share of measured values inside")
     ax.set_xlim(0.4, 1)
     ax.set_ylim(0.2, 1)
-    ax.legend(frameon=False, fontsize=8)
+    _legend(ax)
     return figure
 
 
@@ -89,7 +95,7 @@ def strata(table: pd.DataFrame, metric: str, words: str) -> Figure:
     ax.set_xticks(table["stratum"], labels, fontsize=8)
     ax.set_xlabel(words)
     ax.set_ylabel(metric)
-    ax.legend(frameon=False, fontsize=8)
+    _legend(ax)
     return figure
 
 
@@ -111,7 +117,7 @@ def ceiling(table: pd.DataFrame, metric: str) -> Figure:
     ax.set_xticks(table["quantile"])
     ax.set_xlabel("quantile of reproducibility (0 = least)")
     ax.set_ylabel(metric)
-    ax.legend(frameon=False, fontsize=8)
+    _legend(ax)
     return figure
 
 
@@ -135,4 +141,62 @@ def plane(table: pd.DataFrame, error: str, correlation: str) -> Figure:
         )  # fmt: skip
     ax.set_xlabel(f"{error} (lower is better)")
     ax.set_ylabel(f"{correlation} (higher is better)")
+    return figure
+
+
+def measured_neighbours(tables: Mapping[str, pd.DataFrame], metric: str) -> Figure:
+    """One panel a graph: mean score against the number of measured neighbours.
+
+    `tables`: graph -> long table (method, measured_neighbours, n, mean).
+    """
+    figure, axes = _axes(len(tables), height=3.0)
+    for ax, (name, table) in zip(axes, tables.items(), strict=True):
+        groups = [str(g) for g in table["measured_neighbours"].cat.categories]
+        for i, method in enumerate(dict.fromkeys(table["method"])):
+            part = table[table["method"] == method].set_index("measured_neighbours")["mean"]
+            values = [part.get(g, np.nan) for g in groups]
+            ax.plot(range(len(groups)), values, label=method, **_look(i))
+        n = table.groupby("measured_neighbours", observed=True)["n"].first()
+        labels = [f"{g}\nn = {n.get(g, 0)}" for g in groups]
+        ax.set_xticks(range(len(groups)), labels, fontsize=8)
+        ax.set_title(name, fontsize=9)
+        ax.set_ylabel(metric)
+    axes[0].legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def set_predictions(table: pd.DataFrame) -> Figure:
+    """Every part of the neighbour sets in the plane of error and cosine, one panel a method.
+
+    `table`: method, graph, part ("both", "named only", "graph only", "all named"),
+    squared_error, cosine.
+    """
+    methods = [m for m in dict.fromkeys(table["method"]) if m]
+    graphs = [g for g in dict.fromkeys(table["graph"]) if g]
+    markers = {"both": "o", "named only": "^", "graph only": "s"}
+    figure, axes = _axes(len(methods))
+    for ax, method in zip(axes, methods, strict=True):
+        own = table[table["method"] == method]
+        for part, marker in markers.items():
+            for i, graph in enumerate(graphs):
+                row = own[(own["graph"] == graph) & (own["part"] == part)]
+                ax.scatter(
+                    row["squared_error"], row["cosine"], marker=marker, s=36,
+                    color=COLOURS[_ORDER[i % len(_ORDER)]],
+                    label=f"{part}, {graph}",
+                )  # fmt: skip
+        whole = own[own["part"] == "all named"]
+        ax.scatter(
+            whole["squared_error"], whole["cosine"], marker="*", s=110, color=COLOURS["ink"],
+            label="all named",
+        )  # fmt: skip
+        ax.set_title(method, fontsize=9)
+        ax.set_xlabel("squared_error (lower is better)")
+        ax.set_ylabel("cosine (higher is better)")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.tight_layout()
+    figure.legend(
+        handles, labels, frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 0.98)
+    )
     return figure

@@ -292,7 +292,8 @@ def _bars(top: pd.DataFrame, name: str) -> Markup:
 def _heat(e: Explanation) -> Markup:
     """Prediction and neighbours (rows) against the top features (columns)."""
     bold = ' font-weight="650"'
-    names = [f"{e.perturbation} (predicted)", *e.neighbours["neighbour"]]
+    # Bold letters are wider: the name gives way, "(predicted)" must stay readable.
+    names = [f"{_short(e.perturbation, 12)} (predicted)", *e.neighbours["neighbour"]]
     features = list(e.top["feature"])
     left, cell, tall, top = 190, 28, 20, 6
     gap = 6
@@ -371,6 +372,9 @@ def _facts(found: Predicted) -> Sequence[tuple[str, str]]:
     facts.append(
         ("method", method["name"] + (f" ({method['use']})" if ":" in method["use"] else ""))
     )
+    if method["settings"]:
+        shown = ", ".join(f"{k} = {v}" for k, v in method["settings"].items())
+        facts.append(("settings", shown))
     if method["llm"]:
         facts.append(("language model", str(method["llm"])))
     facts.append(("seed", str(record["settings"]["seed"])))

@@ -185,7 +185,8 @@ class Screen:
             When no row has that context; the nearest names are suggested.
         """
         if context not in self.contexts:
-            raise unknown_name("context", context, self.contexts)
+            there = ", ".join(map(repr, self.contexts[:8]))
+            raise unknown_name("context", context, self.contexts, f"(there are {there})")
         return self.take((self.obs["context"] == context).to_numpy())
 
     def of_perturbations(self, names: Sequence[str]) -> Screen:

@@ -131,3 +131,18 @@ class Selector(Protocol):
             If `candidates` is empty or holds duplicates, or `n` < 1.
         """
         ...
+
+
+def select_many(
+    selector: Selector, questions: Sequence[tuple[Query, Sequence[str]]], n: int
+) -> list[Selection]:
+    """One selection a question, in order; all at once where the selector offers it.
+
+    A question without candidates gets an empty selection.
+    """
+    usable = [(q, c) for q, c in questions if len(c)]
+    many = getattr(selector, "select_many", None)
+    found = iter(
+        [selector.select(q, c, n) for q, c in usable] if many is None else list(many(usable, n))
+    )
+    return [next(found) if len(c) else Selection((), selector.name) for _, c in questions]

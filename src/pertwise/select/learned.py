@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pertwise.errors import InputError
-from pertwise.select.similarity import Floats, SimilaritySelector
+from pertwise.select.similarity import Evidences, Floats, SimilaritySelector
 
 #: (subjects, candidates) -> (m, n_subjects, n_candidates) kernels.
 Kernels = Callable[[Sequence[str], Sequence[str]], Floats]
@@ -39,7 +39,7 @@ class LearnedSelector(SimilaritySelector):
         super().__init__(max_neighbours)
         if len(kinds) != len(weights):
             raise InputError(f"{len(kinds)} kernels but {len(weights)} weights")
-        self._kernels = kernels
+        self.kernels = kernels
         self.kinds = tuple(kinds)
         self.weights = np.asarray(weights, dtype=np.float64)
         self.offset = offset
@@ -47,12 +47,31 @@ class LearnedSelector(SimilaritySelector):
 
     def similarity(self, subjects: Sequence[str], candidates: Sequence[str]) -> Floats:
         """(n_subjects, n_candidates) expected similarity of the responses."""
-        found = self._kernels(subjects, candidates)
+        found = self.kernels(subjects, candidates)
         return np.asarray(self.offset + np.tensordot(self.weights, found, axes=1))
+
+    def _similar(
+        self, subjects: Sequence[str], candidates: Sequence[str]
+    ) -> tuple[Floats, Callable[[int], Evidences]]:
+        # The kernels of all pairs hold the reasons too; computed pair by pair they would dominate.
+        found = self.kernels(subjects, candidates)
+        place = {c: j for j, c in enumerate(candidates)}
+
+        def reasons(i: int) -> Evidences:
+            return lambda picks: [self.facts(found[:, i, place[c]]) for c in picks]
+
+        return np.asarray(self.offset + np.tensordot(self.weights, found, axes=1)), reasons
 
     def evidence(self, subject: str, candidate: str) -> tuple[str, ...]:
         """The three kernels that contribute most: "string 0.41 (x 0.20)"."""
-        return self.facts(self._kernels([subject], [candidate])[:, 0, 0])
+        return self.facts(self.kernels([subject], [candidate])[:, 0, 0])
+
+    def evidences(self, subject: str, candidates: Sequence[str]) -> list[tuple[str, ...]]:
+        """`evidence` of several picks, with the kernels computed once."""
+        if not candidates:
+            return []
+        found = self.kernels([subject], candidates)[:, 0]
+        return [self.facts(found[:, j]) for j in range(len(candidates))]
 
     def facts(self, values: Floats) -> tuple[str, ...]:
         """The same from the (m,) kernel values of one pair."""

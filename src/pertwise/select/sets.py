@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pertwise.errors import unknown_name
-from pertwise.select.base import Pick, Query, Repair, Selection, Selector
+from pertwise.select.base import Pick, Query, Repair, Selection, Selector, select_many
 from pertwise.select.closed_list import checked_candidates
 
 OPERATIONS = ("intersection", "union", "difference")
@@ -46,10 +46,23 @@ class SetSelector:
 
     def select(self, query: Query, candidates: Sequence[str], n: int) -> Selection:
         """At most `n` of the combined picks; empty when the two have nothing in common."""
-        items = checked_candidates(candidates, n)
+        return self.select_many([(query, candidates)], n)[0]
+
+    def select_many(
+        self, questions: Sequence[tuple[Query, Sequence[str]]], n: int
+    ) -> list[Selection]:
+        """One selection a question; each of the two is asked about all of them at once."""
+        checked = [(query, checked_candidates(candidates, n)) for query, candidates in questions]
         asked = max(n, self.each)
-        one = self.first.select(query, items, asked)
-        two = self.second.select(query, items, asked)
+        both = zip(
+            checked,
+            select_many(self.first, checked, asked),
+            select_many(self.second, checked, asked),
+            strict=True,
+        )
+        return [self._combined(query, one, two, n) for (query, _), one, two in both]
+
+    def _combined(self, query: Query, one: Selection, two: Selection, n: int) -> Selection:
         a, b = set(one.items), set(two.items)
         keep = {"intersection": a & b, "union": a | b, "difference": a - b}[self.operation]
         found: dict[str, list[tuple[str, Pick, int]]] = {}
@@ -71,6 +84,12 @@ class SetSelector:
             tuple(picks[:n]),
             self.name,
             tuple(repairs),
-            provenance={"n_first": len(a), "n_second": len(b), "n_both": len(a & b)},
+            provenance={
+                "n_first": len(a),
+                "n_second": len(b),
+                "n_both": len(a & b),
+                "first": dict(one.provenance),
+                "second": dict(two.provenance),
+            },
             fallback=one.fallback or two.fallback,
         )

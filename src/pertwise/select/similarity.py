@@ -16,6 +16,8 @@ from pertwise.select.closed_list import checked_candidates
 Floats = NDArray[np.float64]
 #: Combinations such as "A+B" are taken apart at this sign (see `pertwise.screen`).
 JOIN = "+"
+#: Names of picks -> the facts behind each.
+Evidences = Callable[[Sequence[str]], list[tuple[str, ...]]]
 
 
 def strongest(scores: Floats, n: int, order: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
@@ -46,13 +48,20 @@ def mean_over_parts(
 ) -> Floats:
     """Scores of combinations "A+B" as the mean over the pairs of their parts.
 
-    `score` knows single genes only. Returns (n_subjects, n_candidates).
+    A part that both share counts 1, the largest edge weight or cosine: a graph has no edge from a
+    gene to itself, and without this "A+X" would be no neighbour of "A+B". `score` knows single
+    genes only. Returns (n_subjects, n_candidates).
     """
     if not any(JOIN in name for name in (*subjects, *candidates)):
         return score(subjects, candidates)
     rows, row_mean = _parts(subjects)
     columns, column_mean = _parts(candidates)
-    return np.asarray(row_mean @ score(rows, columns) @ column_mean.T)
+    single = np.array(score(rows, columns), dtype=np.float64)
+    place = {name: j for j, name in enumerate(columns)}
+    for i, name in enumerate(rows):
+        if name in place:
+            single[i, place[name]] = 1.0
+    return np.asarray(row_mean @ single @ column_mean.T)
 
 
 def _parts(names: Sequence[str]) -> tuple[list[str], Floats]:
@@ -102,6 +111,28 @@ class SimilaritySelector:
         """JSON-able settings for the provenance of a selection."""
         return {"max_neighbours": self.max_neighbours, "weighted": self.weighted}
 
+    def evidences(self, subject: str, candidates: Sequence[str]) -> list[tuple[str, ...]]:
+        """`evidence` of several picks of one subject."""
+        return [self.evidence(subject, c) for c in candidates]
+
+    def ranked(
+        self, subjects: Sequence[str], candidates: Sequence[str], n: int
+    ) -> list[tuple[str, ...]]:
+        """The picks of several subjects from one list, without reasons; fast.
+
+        A subject that is a candidate is never its own pick.
+        """
+        place = {c: j for j, c in enumerate(candidates)}
+        order = name_order(candidates)
+        scores = np.array(self.similarity(subjects, candidates), dtype=np.float64)
+        found = []
+        for subject, row in zip(subjects, scores, strict=True):
+            if subject in place:
+                row[place[subject]] = np.nan
+            chosen = strongest(row, min(n, self.max_neighbours), order)
+            found.append(tuple(candidates[i] for i in chosen))
+        return found
+
     def select(self, query: Query, candidates: Sequence[str], n: int) -> Selection:
         """The at most `n` candidates most similar to `query.subject`.
 
@@ -111,18 +142,49 @@ class SimilaritySelector:
             If the list is empty or repeats a name, `n` < 1, or the query has no subject.
         """
         items = checked_candidates(candidates, n)
-        if query.subject is None:
-            raise InputError(f"the selector {self.name!r} needs a subject to find neighbours of")
-        subject = query.subject
-        scores = self.similarity([subject], items)[0].astype(np.float64)
+        return self._selection(query, items, None, n)
+
+    def select_many(
+        self, questions: Sequence[tuple[Query, Sequence[str]]], n: int
+    ) -> list[Selection]:
+        """One selection a question; similarities are computed for all of them at once."""
+        checked = [(query, checked_candidates(candidates, n)) for query, candidates in questions]
+        every = sorted({c for _, items in checked for c in items})
+        place = {c: j for j, c in enumerate(every)}
+        scores, reasons = self._similar([_subject(q, self.name) for q, _ in checked], every)
+        return [
+            self._selection(query, items, scores[i, [place[c] for c in items]], n, reasons(i))
+            for i, (query, items) in enumerate(checked)
+        ]
+
+    def _similar(
+        self, subjects: Sequence[str], candidates: Sequence[str]
+    ) -> tuple[Floats, Callable[[int], Evidences]]:
+        """`similarity`, and for the i-th subject what gives the evidence of its picks."""
+        scores = self.similarity(subjects, candidates)
+        return scores, lambda i: lambda picks: self.evidences(subjects[i], picks)
+
+    def _selection(
+        self,
+        query: Query,
+        items: tuple[str, ...],
+        scores: Floats | None,
+        n: int,
+        reasons: Evidences | None = None,
+    ) -> Selection:
+        subject = _subject(query, self.name)
+        if scores is None:
+            scores = self.similarity([subject], items)[0]
+        scores = scores.astype(np.float64)
         repairs = []
         if subject in items:
             scores[items.index(subject)] = np.nan
             repairs.append(Repair("query_itself", subject, "left out of the candidates"))
         chosen = strongest(scores, min(n, self.max_neighbours), name_order(items))
         picks = []
-        for i in chosen:
-            facts = self.evidence(subject, items[i])
+        named = [items[i] for i in chosen]
+        evidences = self.evidences(subject, named) if reasons is None else reasons(named)
+        for i, facts in zip(chosen, evidences, strict=True):
             reason = "; ".join(facts) or f"{self.name} {scores[i]:.3f}"
             score = float(scores[i]) if self.weighted else 1.0
             picks.append(Pick(items[i], reason, score, facts))
@@ -135,6 +197,12 @@ class SimilaritySelector:
             pd.Series(np.nan_to_num(scores), index=list(items)),
             dict(self.settings()),
         )
+
+
+def _subject(query: Query, name: str) -> str:
+    if query.subject is None:
+        raise InputError(f"the selector {name!r} needs a subject to find neighbours of")
+    return query.subject
 
 
 def name_order(names: Sequence[str]) -> NDArray[np.intp]:

@@ -4,12 +4,14 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from pertwise.errors import InputError, UnknownNameError
 from pertwise.evaluate.distribution import energy_distance
 from pertwise.evaluate.prediction import cells as c
 from pertwise.evaluate.prediction import check_config, run_prediction
 from pertwise.evaluate.prediction.config import CellsSpec
+from pertwise.evaluate.prediction.units import truth_variance
 from pertwise.screen.core import make_screen
 
 NAMES = ["A", "B", "C", "D", "E"]
@@ -66,6 +68,34 @@ def test_energy_distance_of_moved_controls(made):
     assert got[0] < nothing[0] / 5
 
 
+def test_cells_give_welch_t(made):
+    """With all cells drawn, delta / sqrt(variance) is scipy's unequal-variance t statistic."""
+    screen, spec = made
+    bank = c.open_cell_bank(spec.model_copy(update={"max_cells": N}), screen, 0)
+    variance = bank.sampling_variance(NAMES)
+    for i, name in enumerate(NAMES[:4]):
+        cells = bank.cells(name).astype(float)
+        want = stats.ttest_ind(cells, bank.controls.astype(float), equal_var=False).statistic
+        delta = cells.mean(0) - bank.controls.astype(float).mean(0)
+        np.testing.assert_allclose(delta / np.sqrt(variance[i]), want, rtol=1e-6)
+    assert np.isnan(variance[4]).all()  # two cells
+    drawn = c.open_cell_bank(spec, screen, 0)
+    assert drawn.n_controls == N
+    assert drawn.sampling_variance(["A"])[0] == pytest.approx(
+        drawn.cells("A").var(0, ddof=1) / N + drawn.controls.var(0, ddof=1) / N, rel=1e-4
+    )
+
+
+def test_differential_features_come_from_the_cells(made):
+    screen, spec = made
+    bank = c.open_cell_bank(spec, screen, 0)
+    variance, n_cells = truth_variance(screen, bank)
+    np.testing.assert_array_equal(n_cells[:4], N)
+    assert np.isnan(n_cells[4])
+    np.testing.assert_array_equal(variance[:4], bank.sampling_variance(NAMES)[:4])
+    assert truth_variance(screen, None)[0] is None
+
+
 def test_benchmark_with_cells(made, tmp_path):
     screen, spec = made
     path = tmp_path / "screen.h5ad"
@@ -82,6 +112,8 @@ def test_benchmark_with_cells(made, tmp_path):
     results = pd.read_parquet(folder / "results.parquet")
     energy = results[results["metric"] == "energy_distance"]
     assert energy["value"].notna().sum() == 2 * 4
+    significant = results[results["metric"] == "de_overlap_significant"]
+    assert significant["value"].notna().sum() == 2 * 4  # E has too few cells to be tested
     items = pd.read_parquet(folder / "items.parquet")
     assert (items["ceiling_from"] == "split halves of cells").all()
     assert items.loc["A", "replicate_cosine"] > 0.9

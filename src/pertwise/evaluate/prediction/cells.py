@@ -46,6 +46,8 @@ class CellBank:
         Columns of the file that are the screen's features, in their order.
     controls
         (n_controls, n_features) control cells drawn.
+    n_controls
+        Control cells in the file.
     """
 
     matrix: Any
@@ -53,11 +55,26 @@ class CellBank:
     totals: Mapping[str, int]
     columns: NDArray[np.int64]
     controls: NDArray[np.float32]
+    n_controls: int
 
     def cells(self, perturbation: str) -> NDArray[np.float32] | None:
         """(n_cells, n_features), or None when there are fewer than `MIN_CELLS`."""
         rows = self.rows.get(perturbation)
         return None if rows is None else _take(self.matrix, rows, self.columns)
+
+    def sampling_variance(self, perturbations: Sequence[str]) -> NDArray[np.float64]:
+        """(n, n_features) s1^2 / n1 + s0^2 / n0, so that delta / sqrt of it is Welch's t.
+
+        Variances are those of the drawn cells, n1 and n0 the cells in the file (the means are of
+        all of them); NaN where there are fewer than `MIN_CELLS`.
+        """
+        out = np.full((len(perturbations), len(self.columns)), np.nan)
+        control = self.controls.astype(np.float64).var(axis=0, ddof=1) / self.n_controls
+        for i, name in enumerate(perturbations):
+            cells = self.cells(name)
+            if cells is not None:
+                out[i] = cells.astype(np.float64).var(axis=0, ddof=1) / self.totals[name] + control
+        return out
 
 
 def _label(value: str, control: str) -> str:
@@ -122,11 +139,11 @@ def open_cell_bank(spec: CellsSpec, screen: Screen, seed: int) -> CellBank:
     if spec.control not in drawn:
         raise InputError(f"{spec.file} has fewer than {MIN_CELLS} control cells")
     controls = _take(data.X, drawn.pop(spec.control), np.asarray(columns))
-    totals.pop(spec.control)
+    n_controls = totals.pop(spec.control)
     scale, evidence = judge_values(controls[:50])
     if scale in ("counts", "normalised"):
         raise InputError(f"{spec.file} holds {scale}, not logged values ({evidence}); log1p first")
-    bank = CellBank(data.X, drawn, totals, np.asarray(columns), controls)
+    bank = CellBank(data.X, drawn, totals, np.asarray(columns), controls, n_controls)
     _check_agreement(bank, screen, spec.file)
     return bank
 

@@ -222,7 +222,8 @@ def _do(job: _Job, config: PredictionConfig, inputs: Inputs) -> None:
 
 def _store(result: UnitResult, target: Path) -> None:
     """Scores last: their file is the sign that the whole unit is there."""
-    for name, table in (("neighbours", result.neighbours), ("means", result.means)):
+    parts = {"neighbours": result.neighbours, "answers": result.answers, "means": result.means}
+    for name, table in parts.items():
         if table is not None:
             with atomic_path(target.with_suffix(f".{name}.parquet")) as temporary:
                 table.to_parquet(temporary, index=False)
@@ -253,8 +254,8 @@ def run_prediction(
 
     Returns
     -------
-    The folder, holding results.parquet, neighbours.parquet (if any), items.parquet and
-    provenance.json.
+    The folder, holding results.parquet, neighbours.parquet and answers.parquet (if any),
+    items.parquet and provenance.json.
     """
     folder = Path(out)
     opened = open_inputs(config) if inputs is None else inputs
@@ -305,6 +306,7 @@ def _collect(folder: Path, targets: Sequence[Path]) -> None:
     tables = {
         "results": [pd.read_parquet(t) for t in targets],
         "neighbours": _optional(targets, "neighbours"),
+        "answers": _optional(targets, "answers"),
         "means": _optional(targets, "means"),
     }
     for name, parts in tables.items():

@@ -13,23 +13,28 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pertwise.errors import InputError, PertwiseError
+from pertwise.errors import BudgetError, InputError, PertwiseError, ReplayMissError
 from pertwise.evaluate.calibration import LEVELS, interval_coverage, spread_and_error
 from pertwise.evaluate.methods import Method
 from pertwise.evaluate.prediction.cells import CellBank, energy_distances
 from pertwise.evaluate.prediction.config import ORACLE, MetricSpec
 from pertwise.evaluate.score import Scores, score_predictions
 from pertwise.evaluate.splits import Split
+from pertwise.llm import FatalChatError
 from pertwise.predict.base import Prediction
 from pertwise.predict.baselines import TrainingMeanPredictor, masked_mean
+from pertwise.predict.neighbours import list_cuts
+from pertwise.screen.degs import compare_to_control
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
     from pertwise.screen import Screen
 
 #: Raised when the meaning of a stored result changes, so that old ones are not reused.
-FORMAT = 1
+FORMAT = 2
 ORACLE_NEIGHBOURS = 5
+#: Features with a smaller Benjamini-Hochberg q are called differential.
+FDR = 0.05
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,10 @@ class UnitResult:
         like any metric.
     neighbours
         Prediction.neighbours with method, seed and fold, or None.
+    answers
+        What selectors said about their own answers: method, seed, fold, perturbation, source, kind
+        of repair, item, action, and how the list shown was cut; one row a repair (kind "" for an
+        answer without any). None for methods that keep no such record.
     means
         Long table of predicted means, or None when not kept.
     facts
@@ -52,6 +61,7 @@ class UnitResult:
 
     scores: pd.DataFrame
     neighbours: pd.DataFrame | None
+    answers: pd.DataFrame | None
     means: pd.DataFrame | None
     facts: dict[str, Any]
 
@@ -94,6 +104,8 @@ def run_unit(
     ------
     pertwise.errors.InputError
         If a predictor breaks its contract (other names, features or an exception).
+    pertwise.errors.BudgetError, pertwise.errors.ReplayMissError, pertwise.llm.FatalChatError
+        A chat model cannot be asked any further; what was answered is in its ledger.
     """
     train = source.of_perturbations(split.train)
     truth = screen.of_perturbations(split.test)
@@ -110,6 +122,9 @@ def run_unit(
     else:
         try:
             prediction = method.build().fit(train, knowledge).predict(names)
+        except (BudgetError, FatalChatError, ReplayMissError):
+            # The run must stop and can go on later; a stored fallback would never be asked again.
+            raise
         except PertwiseError as problem:
             error = f"{type(problem).__name__}: {problem}"
             prediction = TrainingMeanPredictor().fit(train).predict(names)
@@ -122,7 +137,8 @@ def run_unit(
             ) from problem
     seconds = time.perf_counter() - started
     _check(prediction, names, screen.features, method.label)
-    scores = _score(prediction, truth, train, screen, metrics)
+    variance, n_cells = truth_variance(truth, cells)
+    scores = _score(prediction, truth, train, screen, metrics, variance, n_cells)
     if cells is not None:
         distances = energy_distances(cells, names, prediction.mean)
         scores.values["energy_distance"] = distances
@@ -133,6 +149,7 @@ def run_unit(
     return UnitResult(
         scores=table,
         neighbours=_neighbours(prediction, method, split),
+        answers=_answers(prediction, method, split),
         means=_means(prediction, method, split) if keep_means else None,
         facts={"seconds": seconds, "error": error},
     )
@@ -182,8 +199,42 @@ def _check(
         raise InputError(f"method {label!r} predicts other features than the screen measures")
 
 
+def truth_variance(
+    truth: Screen, cells: CellBank | None
+) -> tuple[NDArray[np.float64] | None, NDArray[np.float64]]:
+    """(n, d) sampling variance that orders the differential features, and (n,) cells.
+
+    That of the screen's means where it is known feature by feature (pseudobulk keeps it), else from
+    the cells; None when there is neither. Cells are NaN where unknown.
+    """
+    n_cells = truth.obs["n_cells"].to_numpy(dtype=np.float64)
+    if truth.sampling_variance is not None:
+        return np.asarray(truth.sampling_variance, dtype=np.float64), n_cells
+    if cells is None:
+        return None, n_cells
+    names = list(truth.obs["perturbation"])
+    return cells.sampling_variance(names), np.array([cells.totals.get(n, np.nan) for n in names])
+
+
+def _significant(
+    truth: Screen, variance: NDArray[np.float64] | None, n_cells: NDArray[np.float64]
+) -> NDArray[np.bool_] | None:
+    """(n, d) features called differential in the truth; None without a variance."""
+    if variance is None or not np.isfinite(variance).any():
+        return None
+    known = n_cells if np.isfinite(n_cells).any() else None
+    tests = compare_to_control(truth.responses, variance, known)
+    return np.asarray(np.nan_to_num(tests.q, nan=1.0) < FDR)
+
+
 def _score(
-    prediction: Prediction, truth: Screen, train: Screen, screen: Screen, metrics: MetricSpec
+    prediction: Prediction,
+    truth: Screen,
+    train: Screen,
+    screen: Screen,
+    metrics: MetricSpec,
+    variance: NDArray[np.float64] | None,
+    n_cells: NDArray[np.float64],
 ) -> Scores:
     position = {p: i for i, p in enumerate(screen.obs["perturbation"])}
     own = [position[p] for p in truth.obs["perturbation"]]
@@ -193,7 +244,8 @@ def _score(
         perturbations=prediction.perturbations,
         features=screen.features,
         reference=masked_mean(train.responses),
-        sampling_variance=truth.sampling_variance,
+        sampling_variance=variance,
+        significant=_significant(truth, variance, n_cells),
         candidates=screen.responses,
         own=own,
         tops=metrics.tops,
@@ -236,6 +288,24 @@ def _neighbours(prediction: Prediction, method: Method, split: Split) -> pd.Data
     wanted = ["perturbation", "neighbour", "rank", "weight"]
     table = prediction.neighbours[wanted].reset_index(drop=True)
     return table.assign(method=method.label, seed=split.seed, fold=split.fold)
+
+
+def _answers(prediction: Prediction, method: Method, split: Split) -> pd.DataFrame | None:
+    rows = []
+    for answer in prediction.provenance.get("answers", ()):
+        repairs = answer["repairs"] or [{"kind": "", "item": "", "action": ""}]
+        base = {
+            "method": method.label,
+            "seed": split.seed,
+            "fold": split.fold,
+            "perturbation": answer["perturbation"],
+            "source": answer["source"],
+            "n_neighbours": len(answer["neighbours"]),
+            "fallback": bool(answer["fallback"]),
+            "cut": "; ".join(sorted(set(list_cuts(answer["provenance"])))),
+        }
+        rows += [{**base, **r} for r in repairs]
+    return pd.DataFrame(rows) if rows else None
 
 
 def _means(prediction: Prediction, method: Method, split: Split) -> pd.DataFrame:

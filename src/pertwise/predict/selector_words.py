@@ -1,0 +1,154 @@
+"""Selectors in words, so that a configuration file or a command line can ask for any of them.
+
+    graph:string                        neighbours in one graph
+    graph:string,go,reactome            several graphs merged
+    embedding:text+protein              nearest by an embedding, or by several joined
+    recorded:answers.json.gz            neighbour lists from a file
+    langpert                            a chat model's 5-10 (langpert:MODEL@URL for one of its own)
+    edit:string                         graph neighbours corrected by a chat model
+    learned                             by a similarity learned from the measured pairs
+
+Any two are combined by " and " (intersection), " or " (union), " without " (difference); several
+from left to right: "graph:string and embedding:text or langpert".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pertwise.errors import InputError, unknown_name
+from pertwise.select.base import Selector
+from pertwise.select.embedding import EmbeddingSelector
+from pertwise.select.graph import GraphSelector
+from pertwise.select.recorded import RecordedSelector
+from pertwise.select.sets import SetSelector
+
+if TYPE_CHECKING:
+    from pertwise.knowledge import Knowledge
+    from pertwise.screen import Screen
+
+KINDS = ("graph", "embedding", "recorded", "langpert", "edit", "learned")
+OPERATIONS = {"and": "intersection", "or": "union", "without": "difference"}
+#: Settings that go to the chat selectors; see `chat_recipes.langpert` and `graph_edit`.
+CHAT_SETTINGS = (
+    "llm",
+    "ledger",
+    "chat_settings",
+    "max_candidates",
+    "prefilter",
+    "max_edits",
+    "seed",
+)
+_CHAT = ("langpert", "edit")
+_NEED_KNOWLEDGE = ("graph", "embedding", "edit", "learned")
+
+
+def selector_from(
+    words: str,
+    *,
+    weighted: bool = True,
+    exclude_from_screen: bool = True,
+    rewire_seed: int | None = None,
+    dim: int = 256,
+    max_neighbours: int = 20,
+    **chat: Any,
+) -> Callable[[Knowledge | None, Screen], Selector]:
+    """A function (knowledge, training screen) -> selector, from words (see the module).
+
+    Parameters
+    ----------
+    weighted, exclude_from_screen, rewire_seed
+        Of every graph selector in it; see `GraphSelector`.
+    dim
+        Columns of every computed embedding block.
+    max_neighbours
+        Most picks of each numeric selector, and what each of two combined selectors is asked for.
+    chat
+        `CHAT_SETTINGS`, for the chat selectors in it.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        If the words name no selector, or the oracle; or for an unknown setting.
+    """
+    for setting in chat:
+        if setting not in CHAT_SETTINGS:
+            known = ("weighted", "exclude_from_screen", "rewire_seed", "dim", "max_neighbours")
+            raise unknown_name("setting", setting, (*known, *CHAT_SETTINGS))
+    parts = re.split(r"\s+(and|or|without)\s+", words.strip())
+    named = [_split(text) for text in parts[::2]]
+    graph = {
+        "weighted": weighted,
+        "exclude_from_screen": exclude_from_screen,
+        "rewire_seed": rewire_seed,
+        "max_neighbours": max_neighbours,
+    }
+
+    def build(knowledge: Knowledge | None, screen: Screen) -> Selector:
+        made = [_one(kind, what, knowledge, screen, graph, dim, chat) for kind, what in named]
+        whole = made[0]
+        for operation, other in zip(parts[1::2], made[1:], strict=True):
+            whole = SetSelector(whole, other, OPERATIONS[operation], max_neighbours)
+        return whole
+
+    build.needs_screen = True  # type: ignore[attr-defined]
+    build.needs_knowledge = any(k in _NEED_KNOWLEDGE for k, _ in named)  # type: ignore[attr-defined]
+    build.name = words  # type: ignore[attr-defined]
+    return build
+
+
+def asks_a_model(words: str) -> bool:
+    """Whether a selector in words asks a chat model."""
+    return any(_split(t)[0] in _CHAT for t in re.split(r"\s+(?:and|or|without)\s+", words.strip()))
+
+
+def _split(text: str) -> tuple[str, str]:
+    kind, _, what = text.partition(":")
+    if kind == "oracle":
+        raise InputError(
+            "the oracle sees the answers, so it cannot choose neighbours for a prediction; name "
+            'the method "oracle" in `pertwise bench prediction` to see the bound it gives'
+        )
+    if kind not in KINDS:
+        raise unknown_name("selector", text, KINDS)
+    if kind == "recorded" and not what:
+        raise InputError("the selector 'recorded' needs a file: recorded:answers.json.gz")
+    return kind, what
+
+
+def _one(
+    kind: str,
+    what: str,
+    knowledge: Knowledge | None,
+    screen: Screen,
+    graph: dict[str, Any],
+    dim: int,
+    chat: dict[str, Any],
+) -> Selector:
+    from pertwise.predict import chat_recipes, learned
+
+    if kind == "recorded":
+        return RecordedSelector.from_file(what)
+    if kind == "langpert":
+        given = {k: v for k, v in chat.items() if k != "max_edits"}
+        own = {"llm": what} if what else {}
+        return chat_recipes.langpert_from(knowledge, screen, **{**given, **own})
+    if knowledge is None:
+        raise InputError(f"the selector {kind!r} needs a knowledge folder: give --knowledge DIR")
+    if kind == "learned":
+        return learned.learned_selector(
+            screen,
+            knowledge,
+            exclude_from_screen=graph["exclude_from_screen"],
+            max_neighbours=graph["max_neighbours"],
+        )
+    names = tuple(what.split(",")) if what else ("string",)
+    if kind == "graph":
+        return GraphSelector(knowledge, names, **graph)
+    if kind == "edit":
+        base = GraphSelector(knowledge, names, **graph)
+        return chat_recipes.edit_from(knowledge, screen, base, **chat)
+    most = graph["max_neighbours"]
+    return EmbeddingSelector(knowledge, what or "text", dim=dim, max_neighbours=most)
