@@ -7,12 +7,14 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 
 from pertwise.errors import InputError
 from pertwise.knowledge import embeddings, gene_sets, go, networks
-from pertwise.knowledge.features import idf_unit_rows, take_rows
+from pertwise.knowledge.diffusion import symmetric_transition, walk_rows
+from pertwise.knowledge.features import idf_unit_rows, take_rows, unit_rows
 from pertwise.knowledge.layout import DIRECTED, UNDIRECTED
 from pertwise.knowledge.relations import relate
 from pertwise.knowledge.tables import Tables
@@ -250,13 +252,19 @@ class Knowledge:
         ----------
         kind
             "go" (0/1, terms with all ancestors), "reactome", "sets" (0/1, pathways), any graph
-            name (adjacency rows with 1 for the gene itself), "text" (TF-IDF, unit rows).
+            name (adjacency rows with 1 for the gene itself), "text" (TF-IDF, unit rows),
+            "diffusion:GRAPH" (walks with restart from the gene, `diffusion.walk_rows`).
         exclude_from_screen
             Leave out what was derived from a perturbation screen.
         weighted
             Columns weighted by log(all genes / genes that have it), rows of unit length: the
-            products of two rows are then cosine kernels. "text" is weighted already.
+            products of two rows are then cosine kernels. "text" is weighted already, and walks
+            are only scaled to unit length.
         """
+        name, _, walked = kind.partition(":")
+        if name == "diffusion":
+            rows = self._walks(walked, genes, exclude_from_screen)
+            return unit_rows(rows) if weighted else rows
         nodes, matrix, _ = embeddings.sparse_features(self._tables, kind, exclude_from_screen)
         if weighted and kind != "text":
             plain = matrix
@@ -265,6 +273,24 @@ class Knowledge:
             )
         approved = self.resolve(genes).approved
         return take_rows(matrix, nodes, [approved.get(g, "") for g in genes])
+
+    def _walks(self, graph_name: str, genes: Sequence[str], exclude: bool) -> csr_matrix:
+        """Rows of `walk_rows`, each computed once and kept: they cost more than a look-up."""
+        graph = self.graph(graph_name, exclude)
+        key = ("walks", graph_name, exclude)
+        transition = self._tables.keep((*key, "S"), lambda: symmetric_transition(graph))
+        place: dict[str, int] = self._tables.keep(
+            (*key, "nodes"), lambda: {g: i for i, g in enumerate(graph.nodes)}
+        )
+        known: dict[int, csr_matrix] = self._tables.keep((*key, "rows"), dict)
+        approved = self.resolve(genes).approved
+        nodes = [place.get(approved.get(g, ""), -1) for g in genes]
+        missing = sorted({i for i in nodes if i >= 0 and i not in known})
+        found = walk_rows(transition, missing)
+        known.update((node, found[row]) for row, node in enumerate(missing))
+        empty = csr_matrix((1, len(graph.nodes)), dtype=np.float32)
+        rows = [known[i] if i >= 0 else empty for i in nodes]
+        return vstack(rows).tocsr() if rows else empty[:0]
 
     def feature_names(self, kind: str, exclude_from_screen: bool = False) -> list[str]:
         """Column names of `features`: GO ids, pathway names, genes or words."""

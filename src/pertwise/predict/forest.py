@@ -10,7 +10,7 @@ import numpy as np
 from pertwise.errors import InputError
 from pertwise.predict.base import Prediction
 from pertwise.predict.direction import half_scaled, with_direction
-from pertwise.predict.gene_kernels import DEFAULT_KERNELS, GeneBlocks, KernelSource, gene_blocks
+from pertwise.predict.gene_kernels import FOREST_KERNELS, GeneBlocks, KernelSource, gene_blocks
 from pertwise.predict.kernels import Floats
 from pertwise.predict.training import MEAN_FALLBACK, TrainingData, canonical, support_table
 
@@ -55,7 +55,7 @@ class ForestPredictor:
 
     def __init__(
         self,
-        kernels: Sequence[str] = DEFAULT_KERNELS,
+        kernels: Sequence[str] = FOREST_KERNELS,
         *,
         dim: int = 12,
         n_trees: int = 200,

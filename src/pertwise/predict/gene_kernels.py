@@ -20,6 +20,7 @@ PARTNER_KINDS = ("string", "go", "reactome", "text")
 #: Kernels of the multi-kernel predictor. NAME = IDF-weighted rows of a feature kind or graph;
 #: "emb:NAME" = a dense embedding; "NAME@GRAPH" = the mean features of a gene's graph neighbours;
 #: "NAME&GRAPH" = the gene's own features plus those of its graph neighbours;
+#: "diffusion:GRAPH" = walks with restart from the gene;
 #: "symbol" = beginnings of the gene symbol, a cheap guide to gene families (MRPL.., SF3B..).
 #: With the graph of shared promoters the last two say what a CRISPRi guide silences besides the
 #: gene it was made for.
@@ -40,8 +41,12 @@ DEFAULT_KERNELS = (
     "emb:text",
     "text@string",
     "go@string",
+    "diffusion:string_coexpression",
+    "diffusion:string_ge800",
     *(f"{kind}{sign}shared_promoter" for sign in "@&" for kind in PARTNER_KINDS),
 )
+#: Those of forests: trees choose among features one by one, and near copies only dilute them.
+FOREST_KERNELS = DEFAULT_KERNELS[:16]
 
 
 class KernelSource(Protocol):
@@ -163,7 +168,7 @@ def available(knowledge: Knowledge, kind: str) -> bool:
         return True
     if kind.startswith("emb:"):
         return kind.removeprefix("emb:").split(":")[0] in knowledge.embedding_kinds()
-    wanted = re.split("[@&]", kind)
+    wanted = re.split("[@&]", kind.removeprefix("diffusion:"))
     known = {*knowledge.feature_kinds(), *knowledge.graph_names()}
     return all(w in known for w in wanted)
 

@@ -25,7 +25,14 @@ GRAPH_KINDS = (
     "named diffused 3",
     "named diffused 8",
 )
-REASON_KINDS = ("reason", "reason letters", "reason of neighbours")
+REASON_KINDS = (
+    "reason",
+    "reason letters",
+    "reason of neighbours",
+    "reason pairs",
+    "reason pairs of neighbours",
+    "reason pairs of all who are linked",
+)
 
 
 class NamedNeighbours:
@@ -75,20 +82,33 @@ class NamedNeighbours:
 
 
 def _reason_rows(reasons: Sequence[str], w: np.ndarray) -> dict[str, np.ndarray]:
+    """Texts as words, as letters, and as words and pairs of words.
+
+    Pairs are made with all words: "no effect" and "effect" must not be the same.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    words = TfidfVectorizer(
-        sublinear_tf=True, token_pattern=r"(?u)\b[\w-]+\b", stop_words="english"
-    )
+    word = r"(?u)\b[\w-]+\b"
+    words = TfidfVectorizer(sublinear_tf=True, token_pattern=word, stop_words="english")
     letters = TfidfVectorizer(sublinear_tf=True, analyzer="char_wb", ngram_range=(3, 5))
+    pairs = TfidfVectorizer(sublinear_tf=True, token_pattern=word, ngram_range=(1, 2))
     try:
         by_word = words.fit_transform(reasons).toarray()
     except ValueError as error:  # scikit-learn: "empty vocabulary"
         raise InputError(f"the recorded reasons hold no usable word: {error}") from error
-    total = w.sum(axis=1, keepdims=True)
-    step = np.divide(w, total, out=np.zeros_like(w), where=total > 0)
+    by_pair = pairs.fit_transform(reasons).toarray()
+    named, namers = _step(w), _step(w.T)
     return {
         "reason": by_word,
         "reason letters": letters.fit_transform(reasons).toarray(),
-        "reason of neighbours": by_word + step @ by_word,
+        "reason of neighbours": by_word + named @ by_word,
+        "reason pairs": by_pair,
+        "reason pairs of neighbours": by_pair + named @ by_pair,
+        "reason pairs of all who are linked": by_pair + named @ by_pair + namers @ by_pair,
     }
+
+
+def _step(w: np.ndarray) -> np.ndarray:
+    """Rows scaled to sum 1; rows without any link stay zero."""
+    total = w.sum(axis=1, keepdims=True)
+    return np.asarray(np.divide(w, total, out=np.zeros_like(w), where=total > 0))

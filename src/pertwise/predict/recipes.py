@@ -6,25 +6,26 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pertwise.predict.combinations import AdditivePredictor
 from pertwise.predict.forest import ForestPredictor
 from pertwise.predict.kernel_ridge import KernelPredictor
 from pertwise.predict.named import NamedNeighbours
 from pertwise.predict.neighbours import NeighbourPredictor
 from pertwise.predict.stacked import StackedPredictor
 from pertwise.predict.transfer import OtherScreen
-from pertwise.predict.vote import KernelVotePredictor
 from pertwise.screen import Screen
 from pertwise.screen.read import read_screen
 from pertwise.select.embedding import EmbeddingSelector
 from pertwise.select.graph import GraphSelector
-from pertwise.select.recorded import RecordedSelector
+from pertwise.select.recorded import LinkedSelector, RecordedSelector
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
 
 #: The kernels of the plain kernel ridge reference.
 REFERENCE_KERNELS = ("string", "go", "reactome", "text")
+#: Trees of a forest inside a stack, and the pull of the weights to equal ones.
+N_TREES = 300
+STACKING_PRIOR = 0.1
 
 
 def graph_neighbours(
@@ -58,14 +59,19 @@ def rewired_graph_neighbours(rewire_seed: int = 0, **settings: Any) -> Neighbour
 
 
 def embedding_neighbours(
-    kind: str = "text", *, dim: int = 256, name: str = "embedding neighbours", **settings: Any
+    kind: str = "text",
+    *,
+    k: int = 5,
+    dim: int = 256,
+    name: str = "embedding neighbours",
+    **settings: Any,
 ) -> NeighbourPredictor:
-    """Mean of the nearest genes by the cosine of an embedding."""
+    """Mean of the `k` nearest genes by the cosine of an embedding."""
 
     def selector(knowledge: Knowledge) -> EmbeddingSelector:
-        return EmbeddingSelector(knowledge, kind, dim=dim)
+        return EmbeddingSelector(knowledge, kind, dim=dim, max_neighbours=k)
 
-    return NeighbourPredictor(selector, name=name, **settings)
+    return NeighbourPredictor(selector, k=k, name=name, **settings)
 
 
 def gp_text(kinds: Sequence[str] = ("text",), name: str = "gp text") -> KernelPredictor:
@@ -94,12 +100,13 @@ def multi_kernel(
 def stacked(
     *,
     tolerance: float | None = None,
-    n_trees: int = 200,
+    turn: float = 0.5,
+    n_trees: int = N_TREES,
     seed: int = 0,
     name: str = "stacked",
     **settings: Any,
 ) -> StackedPredictor:
-    """Multi-kernel and forest, weighted by inner folds: the best without a language model."""
+    """Multi-kernel and forest, weighted by inner folds; directions a little better than alone."""
     return StackedPredictor(
         {
             "multi-kernel": lambda: multi_kernel(**settings),
@@ -108,6 +115,8 @@ def stacked(
             ),
         },
         tolerance=tolerance,
+        turn=turn,
+        prior=STACKING_PRIOR,
         seed=seed,
         name=name,
     )
@@ -128,28 +137,37 @@ def fused(
     answers: str | os.PathLike[str],
     *,
     tolerance: float | None = 0.01,
-    n_trees: int = 200,
+    turn: float = 0.5,
+    n_trees: int = N_TREES,
     seed: int = 0,
     name: str = "fused",
     **settings: Any,
 ) -> StackedPredictor:
-    """Knowledge kernels, kernels of named neighbours and reasons, and LangPert itself, stacked.
+    """Knowledge and named neighbours in one: reasoning and graph fused, not chosen between.
+
+    Four members: the multi-kernel model and a forest that see the knowledge kernels and those of
+    the named neighbours and reasons, a forest that sees the latter alone, and the mean of the
+    neighbours that the lists link (`select.recorded.LinkedSelector`).
 
     `answers` is a file of neighbour lists (`select.recorded`): those of a language model for the
     perturbations to predict and, where there are any, for the measured ones.
     """
     recorded = RecordedSelector.from_file(answers)
     sources = (NamedNeighbours(recorded.answers, recorded.source),)
+    linked = LinkedSelector(recorded.answers, source=recorded.source)
+    trees: dict[str, Any] = {"direction": 0.5, "n_trees": n_trees, "seed": seed}
     return StackedPredictor(
         {
             "multi-kernel": lambda: multi_kernel(sources=sources, prior=0.003, **settings),
-            "forest": lambda: ForestPredictor(
-                direction=0.5, n_trees=n_trees, sources=sources, seed=seed, **settings
+            "forest": lambda: ForestPredictor(sources=sources, **trees, **settings),
+            "forest of named": lambda: ForestPredictor((), sources=sources, **trees),
+            "linked neighbours": lambda: NeighbourPredictor(
+                linked, k=linked.max_neighbours, how="similarity", name="linked neighbours"
             ),
-            "named vote": lambda: KernelVotePredictor((), sources=sources, related=False),
-            "langpert": lambda: NeighbourPredictor(recorded, k=10, name="langpert"),
         },
         tolerance=tolerance,
+        turn=turn,
+        prior=STACKING_PRIOR,
         seed=seed,
         name=name,
     )
@@ -169,8 +187,3 @@ def transfer(
     """
     screen = other if isinstance(other, Screen) else read_screen(other)
     return multi_kernel(sources=(OtherScreen(screen, context),), name=name, **settings)
-
-
-def additive(name: str = "additive", **settings: Any) -> AdditivePredictor:
-    """Combinations as sums of their parts; unmeasured parts by the multi-kernel predictor."""
-    return AdditivePredictor(lambda: multi_kernel(**settings), name=name)

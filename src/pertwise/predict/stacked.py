@@ -9,7 +9,14 @@ import numpy as np
 
 from pertwise.errors import InputError
 from pertwise.predict.base import Prediction, Predictor
-from pertwise.predict.direction import choose_stretch, component_factors, powered, stretch
+from pertwise.predict.direction import (
+    Turn,
+    choose_stretch,
+    component_factors,
+    fit_turn,
+    powered,
+    stretch,
+)
 from pertwise.predict.kernels import Floats
 from pertwise.predict.spread import ErrorModel, fit_error_model
 from pertwise.predict.training import MEAN_FALLBACK, TrainingData, canonical, support_table
@@ -74,6 +81,11 @@ class StackedPredictor:
         None keeps the least squared error. A share such as 0.01 stretches the predictions, within
         that much more squared error on the inner folds, to gain cosine and retrieval
         (`direction.choose_stretch`).
+    turn
+        Share of the way that every prediction is turned towards the direction that a map fitted
+        on the inner folds gives it (`direction.fit_turn`); 0 = not at all.
+    prior
+        Pull of the weights to equal ones (`stacking_weights`).
     """
 
     def __init__(
@@ -82,6 +94,8 @@ class StackedPredictor:
         *,
         n_folds: int = 5,
         tolerance: float | None = None,
+        turn: float = 0.0,
+        prior: float = 1.0,
         seed: int = 0,
         name: str = "stacked",
     ) -> None:
@@ -90,7 +104,10 @@ class StackedPredictor:
         if n_folds < 2:
             raise InputError(f"n_folds must be at least 2, got {n_folds}")
         self.members = dict(members)
+        if not 0.0 <= turn <= 1.0:
+            raise InputError(f"turn is a share between 0 and 1, got {turn}")
         self.n_folds, self.tolerance, self.seed, self.name = n_folds, tolerance, seed, name
+        self.turn, self.prior = turn, prior
         self._data: TrainingData | None = None
 
     def fit(self, screen: Screen, knowledge: Knowledge | None = None) -> Self:
@@ -101,20 +118,20 @@ class StackedPredictor:
         self._models = [make().fit(measured, knowledge) for make in self.members.values()]
         n, m = len(data.names), len(self.members)
         self._weights = np.full(m, 1.0 / m)
+        self._turn: Turn | None = None
         self._zero = 1.0
         self._factors: Floats | None = None
-        self._axes: Floats | None = None
+        self._axes = np.zeros((0, len(data.features)))
         self._errors: ErrorModel | None = None
         if n < 2 * self.n_folds:
             return self
         held_out, centre = self._held_out(measured, knowledge, data)
-        self._weights = stacking_weights(held_out, data.y, centre)
+        self._weights = stacking_weights(held_out, data.y, centre, self.prior)
         mixed = centre + np.tensordot(self._weights, held_out - centre, axes=1)
-        if self.tolerance is not None:
-            mixed = self._stretch(mixed, data)
+        self._shape(mixed, data)
         #: Predictions of the training rows from inner folds, weights from the same folds.
-        self.held_out = mixed
-        self._errors = fit_error_model(self._similarity(data.names), mixed, data.y)
+        self.held_out = self._finished(mixed)
+        self._errors = fit_error_model(self._similarity(data.names), self.held_out, data.y)
         return self
 
     def _held_out(
@@ -132,17 +149,30 @@ class StackedPredictor:
                 out[i, rows] = make().fit(part, knowledge).predict(names).mean
         return out, centre
 
-    def _stretch(self, mixed: Floats, data: TrainingData) -> Floats:
+    def _shape(self, mixed: Floats, data: TrainingData) -> None:
+        """Learn from held-out predictions how far to turn and to stretch."""
         truth = np.where(np.isfinite(data.y), data.y, data.mean)
         rows = np.arange(0, len(truth), int(np.ceil(len(truth) / MAX_STRETCH_ROWS)))
-        _, _, axes = np.linalg.svd(truth[rows] - data.mean, full_matrices=False)
-        axes = axes[:MAX_AXES]
-        self._zero, exponent = choose_stretch(
-            mixed[rows], truth[rows], data.mean, axes, self.tolerance or 0.0
-        )
-        factors = powered(component_factors(mixed, truth, data.mean, axes), exponent)
-        self._axes, self._factors = axes, factors
-        return stretch(mixed, data.mean, axes, factors, self._zero)
+        if self.turn > 0:
+            axes = np.linalg.svd(truth[rows], full_matrices=False)[2][:MAX_AXES]
+            self._turn = fit_turn(mixed, truth, axes)
+            mixed = self._turn.apply(mixed, self.turn)
+        if self.tolerance is not None:
+            self._axes = np.linalg.svd(truth[rows] - data.mean, full_matrices=False)[2][:MAX_AXES]
+            self._zero, exponent = choose_stretch(
+                mixed[rows], truth[rows], data.mean, self._axes, self.tolerance
+            )
+            factors = component_factors(mixed, truth, data.mean, self._axes)
+            self._factors = powered(factors, exponent)
+
+    def _finished(self, mean: Floats) -> Floats:
+        """(q, d) weighted members, turned and stretched as learned."""
+        if self._turn is not None:
+            mean = self._turn.apply(mean, self.turn)
+        if self._factors is not None:
+            centre = self._trained().mean
+            mean = stretch(mean, centre, self._axes, self._factors, self._zero)
+        return mean
 
     def _similarity(self, names: Sequence[str]) -> Floats:
         for model in self._models:
@@ -171,8 +201,7 @@ class StackedPredictor:
             for w, p in zip(self._weights, found, strict=True)
         )
         mean = np.asarray(data.mean + change).reshape(len(names), len(data.features))
-        if self._factors is not None and self._axes is not None:
-            mean = stretch(mean, data.mean, self._axes, self._factors, self._zero)
+        mean = self._finished(mean)
         fell_back = np.all([(p.support["fallback"] != "").to_numpy() for p in found], axis=0)
         mean[fell_back] = data.mean
         spread = None
@@ -190,6 +219,7 @@ class StackedPredictor:
             provenance={
                 "method": self.name,
                 "weights": self.weights,
+                "turned": self.turn if self._turn is not None else 0.0,
                 "stretch_about_zero": self._zero,
                 "stretched_components": self._factors is not None,
                 "members": {k: p.provenance for k, p in zip(self.members, found, strict=True)},

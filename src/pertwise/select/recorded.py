@@ -9,9 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pertwise.errors import InputError
 from pertwise.select.base import Pick, Query, Repair, Selection
 from pertwise.select.closed_list import ClosedList, Resolver, checked_candidates
+from pertwise.select.similarity import SimilaritySelector
 
 Answer = tuple[tuple[str, ...], str]
 
@@ -149,3 +153,60 @@ class RecordedSelector:
             )
         )
         return Selection(picks, self.source, checked.repairs)
+
+
+class LinkedSelector(SimilaritySelector):
+    """Neighbours by everything that a set of neighbour lists says about two items.
+
+    similarity(a, b) = w_ab + w_ba + sum_x v_ax v_xb: b stands on the list of a (w = 1 / rank), a
+    on that of b, or b on the list of one that a names (v = w scaled to sum 1 over a list). Lists
+    of the candidates count as well as that of the subject, and a name that a list of its own lacks
+    is reached through others.
+
+    Parameters
+    ----------
+    answers
+        subject -> (names, best first; reason), e.g. `RecordedSelector.answers`.
+    source
+        Who named them.
+    """
+
+    def __init__(
+        self, answers: Mapping[str, Answer], *, source: str, max_neighbours: int = 50
+    ) -> None:
+        super().__init__(max_neighbours)
+        self.source = source
+        self.name = "linked lists"
+        names = sorted({*answers, *(x for found, _ in answers.values() for x in found)})
+        self._place = {n: i for i, n in enumerate(names)}
+        w = np.zeros((len(names), len(names)))
+        for subject, (found, _) in answers.items():
+            for rank, other in enumerate(found, start=1):
+                if other != subject:
+                    w[self._place[subject], self._place[other]] = 1.0 / rank
+        total = w.sum(axis=1, keepdims=True)
+        v = np.divide(w, total, out=np.zeros_like(w), where=total > 0)
+        self._direct, self._whole = w, w + w.T + v @ v
+
+    def similarity(self, subjects: Sequence[str], candidates: Sequence[str]) -> NDArray[np.float64]:
+        """(n_subjects, n_candidates); 0 for items that no list holds."""
+        rows = [self._place.get(s, -1) for s in subjects]
+        columns = [self._place.get(c, -1) for c in candidates]
+        out = np.zeros((len(rows), len(columns)))
+        r, c = np.flatnonzero(np.array(rows) >= 0), np.flatnonzero(np.array(columns) >= 0)
+        if len(r) and len(c):
+            chosen = np.ix_([rows[i] for i in r], [columns[j] for j in c])
+            out[np.ix_(r, c)] = self._whole[chosen]
+        return out
+
+    def evidence(self, subject: str, candidate: str) -> tuple[str, ...]:
+        """Whether one stands on the list of the other, or only through a third."""
+        if subject not in self._place or candidate not in self._place:
+            return ()
+        a, b = self._place[subject], self._place[candidate]
+        facts = []
+        if self._direct[a, b] > 0:
+            facts.append(f"named number {round(1 / self._direct[a, b])} for {subject}")
+        if self._direct[b, a] > 0:
+            facts.append(f"{subject} named number {round(1 / self._direct[b, a])} for it")
+        return tuple(facts) or ("named for a neighbour",)
