@@ -91,6 +91,8 @@ def langpert(
 
     if prefilter is not None and max_candidates is None:
         raise InputError("--prefilter cuts the list to --max-candidates N: give N")
+    if max_candidates is not None and knowledge is None:
+        raise InputError("--max-candidates ranks the list by what is known: give --knowledge DIR")
     asked = langpert_questions(
         screen,
         read_names(genes or []),
@@ -135,7 +137,8 @@ def langpert(
         except BaseException:
             so_far = partial_path(out)
             held = f"; the answers so far: {so_far}" if so_far.is_file() else ""
-            typer.echo(f"stopped early{held}. The same command goes on from {stored}.", err=True)
+            then = "" if replay else f". The same command goes on from {stored}"
+            typer.echo(f"stopped early{held}{then}", err=True)
             raise
     finally:
         chat.shutdown()
