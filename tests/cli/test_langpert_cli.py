@@ -68,7 +68,8 @@ def test_every_named_and_measured_gene_is_asked_once(screen, tmp_path):
     assert rows["G00"]["neighbours"] == NAMES[1:]
     assert rows["G00"]["reasons"][0] == "scripted: G01 comes early"
     assert rows["G00"]["context"] == "K562"
-    assert rows["G00"]["asked"]["n_shown"] == 8
+    assert (rows["G00"]["asked"]["n_candidates"], rows["G00"]["asked"]["n_shown"]) == (8, 8)
+    assert rows["NEW1"]["asked"]["n_candidates"] == 9
     answers, origin = read_recorded(out)
     assert answers["G00"][0] == tuple(NAMES[1:])
     assert answers["G00"][1].startswith("scripted: G01 comes early; scripted: G02 comes early")
@@ -283,6 +284,9 @@ def test_fused_on_the_file_end_to_end(world, tmp_path, monkeypatch):
     table = pd.read_csv(tmp_path / "out" / "prediction.csv")
     assert set(table["perturbation"]) == set(held)
     assert np.isfinite(table["mean"]).all()
+
+    done = RUNNER.invoke(app, [*run, "--llm", "m@http://127.0.0.1:1/v1"])
+    assert "`pertwise langpert` asks a model first" in str(done.exception)
 
     # Only the asked genes were recorded: nothing measured says how far to trust the model.
     only = [w.replace("answers=answers.jsonl", "answers=cut.jsonl") for w in run]

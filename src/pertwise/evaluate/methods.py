@@ -73,7 +73,8 @@ def make_method(use: str, label: str | None = None, **settings: Any) -> Method:
     Raises
     ------
     pertwise.errors.InputError
-        As `Method.build`; or if the user's file, or one that the settings name, does not exist.
+        As `Method.build`; or if the user's file, or one that the settings name, does not exist, or
+        a file that the method reads is not named.
     """
     source, _, attribute = use.rpartition(":")
     digest = ""
@@ -81,6 +82,10 @@ def make_method(use: str, label: str | None = None, **settings: Any) -> Method:
         if not Path(source).is_file():
             raise InputError(f"no such file: {source}")
         digest = sha256_file(source)
+    for key in FILE_SETTINGS.get(use, ()):
+        if key not in settings:
+            made = ", a file that `pertwise langpert` writes" if key == "answers" else ""
+            raise InputError(f"the method {use!r} needs the setting {key}=FILE{made}")
     name = label or (attribute if source else use)
     Method(name, use, settings, digest).build()
     return Method(name, use, settings, digest, file_checksums(use, settings))

@@ -17,7 +17,7 @@ import pandas as pd
 from pertwise._io import atomic_path, sha256_file, write_json_atomic
 from pertwise.errors import InputError, suggest, unknown_name
 from pertwise.evaluate.explaining import Z90, Explanation, explain
-from pertwise.evaluate.methods import Method, file_checksums, make_method
+from pertwise.evaluate.methods import FILE_SETTINGS, Method, file_checksums, make_method
 from pertwise.evaluate.prediction.config import ORACLE
 from pertwise.evaluate.prediction.prefilter import N_NEAREST, check_prefilter
 from pertwise.evaluate.recorded_notes import recorded_notes
@@ -124,9 +124,12 @@ def open_method(
         raise unknown_name("method", use, CATALOGUE, hint)
     if not asks_chat(use, given):
         if chat is not None:
+            hint = ""
+            if "answers" in FILE_SETTINGS.get(use, ()):
+                hint = "; `pertwise langpert` asks a model first and writes the file of answers"
             raise InputError(
                 f"--llm is not used by the method {use!r} as it is set; it goes with "
-                f"{' or '.join(LLM_METHODS)}, or with 'neighbours' and a chat selector"
+                f"{' or '.join(LLM_METHODS)}, or with 'neighbours' and a chat selector{hint}"
             )
         return make_method(use, **given)
     if chat is None:
