@@ -14,6 +14,7 @@ from pertwise.errors import InputError, UnknownNameError
 from pertwise.knowledge import Graph
 from pertwise.select import GraphSelector, Query, RecordedSelector, SetSelector
 from pertwise.select.graph import rewired
+from pertwise.select.recorded import read_recorded, read_recording
 from pertwise.select.similarity import mean_over_parts, strongest
 
 EDGES = {
@@ -112,6 +113,31 @@ def test_recorded_answers_are_restricted_and_cited(tmp_path):
     lines.write_text("not json\n")
     with pytest.raises(InputError, match="line 1"):
         RecordedSelector.from_file(lines)
+
+
+def test_recorded_reasons_stay_with_their_neighbours(tmp_path):
+    lines = tmp_path / "answers.jsonl"
+    row = {"subject": "X", "neighbours": ["A", "B", "C"], "reasons": ["one.", "", "three"]}
+    none = {"subject": "Y", "neighbours": [], "repairs": {"refusal": 3}}
+    same = {"subject": "Z", "neighbours": ["A", "B"], "reasons": ["both", "both"], "source": "m"}
+    lines.write_text("".join(json.dumps(r) + "\n" for r in (row, none, same)))
+    found = read_recording(lines)
+    assert found.answers["X"] == (("A", "B", "C"), "one; three")
+    assert found.answers["Z"][1] == "both"
+    assert found.problems == {"Y": ("refusal 3",)}
+    assert read_recorded(lines) == (found.answers, {"model": "m"})
+    selector = RecordedSelector.from_file(lines)
+    picked = selector.select(Query("X"), ["C", "B"], 5)
+    assert [(p.item, p.reason) for p in picked.picks] == [("B", "named number 2"), ("C", "three")]
+    # A subject that nobody answered is not one about which something is known.
+    assert set(selector.answers) == {"X", "Z"}
+    (repair,) = selector.select(Query("Y"), ["A"], 5).repairs
+    assert "asked about before" in repair.action
+    (repair,) = selector.select(Query("W"), ["A"], 5).repairs
+    assert "no recorded answer" in repair.action
+    lines.write_text('{"subject": "X", "neighbours": ["A", "B"], "reasons": ["one"]}\n')
+    with pytest.raises(InputError, match=r"answers.jsonl: the answer for 'X' names 2 neighbours"):
+        read_recording(lines)
 
 
 def test_set_operations():

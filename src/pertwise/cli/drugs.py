@@ -179,9 +179,9 @@ def lgr(
 ) -> None:
     """Ask a chat model which measured drugs act like each drug, line by line (resumable)."""
     from pertwise.evaluate.drugs import load_bench, read_config
-    from pertwise.evaluate.drugs_ask import ask_lists, bench_selector, lgr_questions
+    from pertwise.evaluate.drugs_ask import bench_selector, lgr_questions
     from pertwise.llm import open_chat
-    from pertwise.select.similar_chat import estimate_questions
+    from pertwise.select.similar_chat import ask_lists, estimate_questions, total_repairs
 
     bench = load_bench(read_config(config), data if data is not None else config.parent)
     questions = lgr_questions(bench, line or ())
@@ -197,9 +197,6 @@ def lgr(
     finally:
         chat.shutdown()
     short = sum(len(a.picks) < k for a in answers)
-    repairs: dict[str, int] = {}
-    for answer in answers:
-        for kind, n in answer.repair_counts().items():
-            repairs[kind] = repairs.get(kind, 0) + n
+    repairs = total_repairs(answers)
     typer.echo(f"fewer than {k} valid: {short}; repairs: {repairs or 'none'}")
     typer.echo(f"written: {out}")

@@ -16,6 +16,7 @@ from pertwise.cli import (
     demo,
     drugs,
     knowledge,
+    langpert,
     llm,
     plan,
     predict,
@@ -34,6 +35,7 @@ bench.app.command("drugs")(drugs.bench_drugs)
 app.command("predict")(predict.predict)
 app.command("predict-drug")(drugs.predict_drug_command)
 app.command("lgr")(drugs.lgr)
+app.command("langpert")(langpert.langpert)
 app.add_typer(bench.app, name="bench")
 bench_acquisition.register(bench.app, app)
 app.add_typer(knowledge.app, name="knowledge")

@@ -128,14 +128,14 @@ def predict(
     try:
         found = predict_genes(
             screen,
-            _names(genes or []),
+            read_names(genes or []),
             knowledge=knowledge,
             method=method or (DEFAULT_METHOD if llm is None else "langpert"),
             context=context,
             context_text=context_text,
             chat=chat,
             settings=settings,
-            explain_genes=_names(explain or []),
+            explain_genes=read_names(explain or []),
             folds=folds,
             seed=seed,
         )
@@ -175,7 +175,8 @@ def parse_settings(given: list[str]) -> dict[str, Any]:
     return found
 
 
-def _names(given: list[str]) -> list[str]:
+def read_names(given: list[str]) -> list[str]:
+    """Names given comma-separated, or one a line in @FILE."""
     names = []
     for text in given:
         if text.startswith("@"):

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from pertwise.errors import InputError, unknown_name
 from pertwise.evaluate.drugs import Bench
 from pertwise.llm.base import Chat
-from pertwise.select.base import Query, Selection
 from pertwise.select.chat import ChatSelector
 from pertwise.select.chemistry import DrugSelector, cell_query, drug_facts, drug_resolver
-from pertwise.select.similar_chat import lgr_selector, write_neighbours
-
-Question = tuple[Query, tuple[str, ...]]
+from pertwise.select.similar_chat import Question, lgr_selector
 
 
 def lgr_questions(bench: Bench, lines: Sequence[str] = ()) -> list[Question]:
@@ -32,7 +28,7 @@ def lgr_questions(bench: Bench, lines: Sequence[str] = ()) -> list[Question]:
         if line not in screen.contexts:
             raise unknown_name("cell line", line, screen.contexts)
     compounds = bench.known.table.compounds(screen.perturbations)
-    questions = []
+    questions: list[Question] = []
     for line in lines or screen.contexts:
         pool = screen.in_context(line).perturbations
         for drug in pool:
@@ -54,12 +50,3 @@ def bench_selector(bench: Bench, chat: Chat, *, k: int, fallback: bool = False) 
         resolve=drug_resolver(table),
         fallback=DrugSelector(bench.known.kernel("chemistry")) if fallback else None,
     )
-
-
-def ask_lists(
-    selector: ChatSelector, questions: Sequence[Question], k: int, out: Path
-) -> list[Selection]:
-    """Ask (or read from the chat's ledger) and write {cell, drug, neighbours, ...} lines."""
-    answers = selector.select_many(list(questions), k)
-    write_neighbours(out, zip([q for q, _ in questions], answers, strict=True))
-    return answers

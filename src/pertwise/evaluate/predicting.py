@@ -17,9 +17,10 @@ import pandas as pd
 from pertwise._io import atomic_path, sha256_file, write_json_atomic
 from pertwise.errors import InputError, suggest, unknown_name
 from pertwise.evaluate.explaining import Z90, Explanation, explain
-from pertwise.evaluate.methods import Method, make_method
+from pertwise.evaluate.methods import FILE_SETTINGS, Method, file_checksums, make_method
 from pertwise.evaluate.prediction.config import ORACLE
 from pertwise.evaluate.prediction.prefilter import N_NEAREST, check_prefilter
+from pertwise.evaluate.recorded_notes import recorded_notes
 from pertwise.evaluate.standing import BuiltMethod, Standing, cross_validate
 from pertwise.predict.catalogue import CATALOGUE, make_predictor
 from pertwise.predict.chat_recipes import PREFILTER
@@ -123,9 +124,12 @@ def open_method(
         raise unknown_name("method", use, CATALOGUE, hint)
     if not asks_chat(use, given):
         if chat is not None:
+            hint = ""
+            if "answers" in FILE_SETTINGS.get(use, ()):
+                hint = "; `pertwise langpert` asks a model first and writes the file of answers"
             raise InputError(
                 f"--llm is not used by the method {use!r} as it is set; it goes with "
-                f"{' or '.join(LLM_METHODS)}, or with 'neighbours' and a chat selector"
+                f"{' or '.join(LLM_METHODS)}, or with 'neighbours' and a chat selector{hint}"
             )
         return make_method(use, **given)
     if chat is None:
@@ -134,7 +138,11 @@ def open_method(
     # Built once here, so that a wrong setting is told before anything is paid for.
     make_predictor(use, **asking)
     return BuiltMethod(
-        use, use, {"seed": seed, **given}, make=lambda: make_predictor(use, **asking)
+        use,
+        use,
+        {"seed": seed, **given},
+        files=file_checksums(use, given),
+        make=lambda: make_predictor(use, **asking),
     )
 
 
@@ -190,8 +198,8 @@ def predict_genes(
     inputs: dict[str, Any] = {}
     if isinstance(screen, str | os.PathLike):
         inputs["screen"] = _file(screen)
-        screen = _read(screen, context)
-    whole = _one_context(screen, context)
+        screen = screen_of(screen, context)
+    whole = one_context_of(screen, context)
     if knowledge is not None and not isinstance(knowledge, Knowledge):
         knowledge = Knowledge.open(knowledge)
     if knowledge is not None:
@@ -212,7 +220,8 @@ def predict_genes(
             f"all {len(whole)} measured perturbations are asked for, so nothing is left to learn "
             "from; ask for fewer at a time"
         )
-    notes += _unknown(asked, knowledge)
+    notes += unknown_genes(asked, knowledge)
+    notes += recorded_notes(method, settings or {}, asked, train)
     n_folds = folds if folds is not None else (0 if chat is not None else 5)
     prediction = made.build().fit(train, knowledge).predict(asked)
     repairs = _repairs(prediction)
@@ -259,6 +268,7 @@ def predict_genes(
                 "use": made.use,
                 "settings": dict(made.settings),
                 "code_sha256": made.sha256 or None,
+                "files_sha256": dict(made.files),
                 "llm": getattr(chat, "name", None),
             },
             "settings": {
@@ -368,7 +378,8 @@ def _asked(genes: Sequence[str], more: Sequence[str]) -> list[str]:
     return asked
 
 
-def _read(path: str | os.PathLike[str], context: str | None) -> Screen:
+def screen_of(path: str | os.PathLike[str], context: str | None) -> Screen:
+    """The screen of a file; `context` names its cells where the file does not."""
     from pertwise.screen import read_screen
 
     screen = read_screen(path)
@@ -378,7 +389,8 @@ def _read(path: str | os.PathLike[str], context: str | None) -> Screen:
     return screen
 
 
-def _one_context(screen: Screen, context: str | None) -> Screen:
+def one_context_of(screen: Screen, context: str | None) -> Screen:
+    """The measured rows of the chosen context; see `prediction.run.one_context`."""
     from pertwise.evaluate.prediction.run import one_context
 
     if context is None and len(screen.contexts) > 1:
@@ -422,7 +434,8 @@ def _already_measured(
     return notes, own
 
 
-def _unknown(asked: Sequence[str], knowledge: Knowledge | None) -> list[str]:
+def unknown_genes(asked: Sequence[str], knowledge: Knowledge | None) -> list[str]:
+    """A note for each asked gene that the knowledge folder has not, with the nearest names."""
     if knowledge is None:
         return []
     genes = list(dict.fromkeys(g for p in asked for g in p.split(COMBINATION)))

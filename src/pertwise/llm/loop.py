@@ -81,12 +81,14 @@ def run_many(
     *,
     at_once: int = 32,
     description: str = "asking",
+    on_result: Callable[[int, T], None] | None = None,
 ) -> list[T]:
     """Run coroutines on the background loop with a progress bar; results in the given order.
 
     At most `at_once` are alive at a time, so that thousands of prompts are never in memory
     together. The first error stops those not yet started; those under way, which are paid for,
-    are seen to their end before it is raised.
+    are seen to their end before it is raised. `on_result` is called in the caller's thread with
+    the position and result of each call that succeeded, in the given order.
     """
     gate = asyncio.Semaphore(at_once)
     stopped = False
@@ -106,13 +108,16 @@ def run_many(
     results: list[T] = []
     errors: list[Exception] = []
     try:
-        for future in track(futures, description, total=len(futures)):
+        for position, future in enumerate(track(futures, description, total=len(futures))):
             try:
                 results.append(future.result())
             except _Stopped:
                 continue
             except Exception as error:
                 errors.append(error)
+                continue
+            if on_result is not None:
+                on_result(position, results[-1])
     except BaseException:
         stopped = True
         for future in futures:

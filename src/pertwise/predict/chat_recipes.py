@@ -66,6 +66,7 @@ def langpert_from(
     chat_settings: dict[str, Any] | None = None,
     max_candidates: int | None = None,
     prefilter: str = PREFILTER,
+    prompt: str | os.PathLike[str] = "langpert",
     seed: int = 0,
 ) -> ChatSelector:
     """LangPert's selector with gene facts, aliases and a prefilter from the knowledge folder."""
@@ -76,6 +77,7 @@ def langpert_from(
         resolve=None if knowledge is None else knowledge_resolver(knowledge),
         max_candidates=max_candidates,
         prefilter=_prefilter(prefilter, max_candidates, knowledge, screen),
+        prompt=prompt,
         seed=seed,
     )
 

@@ -41,6 +41,7 @@ CHAT_SETTINGS = (
     "max_edits",
     "seed",
 )
+_JOINED = r"\s+(and|or|without)\s+"
 _CHAT = ("langpert", "edit")
 _NEED_KNOWLEDGE = ("graph", "embedding", "edit", "learned")
 
@@ -77,7 +78,7 @@ def selector_from(
         if setting not in CHAT_SETTINGS:
             known = ("weighted", "exclude_from_screen", "rewire_seed", "dim", "max_neighbours")
             raise unknown_name("setting", setting, (*known, *CHAT_SETTINGS))
-    parts = re.split(r"\s+(and|or|without)\s+", words.strip())
+    parts = re.split(_JOINED, words.strip())
     named = [_split(text) for text in parts[::2]]
     graph = {
         "weighted": weighted,
@@ -101,7 +102,25 @@ def selector_from(
 
 def asks_a_model(words: str) -> bool:
     """Whether a selector in words asks a chat model."""
-    return any(_split(t)[0] in _CHAT for t in re.split(r"\s+(?:and|or|without)\s+", words.strip()))
+    return any(_split(t)[0] in _CHAT for t in re.split(_JOINED, words.strip())[::2])
+
+
+def recorded_files(words: str) -> list[str]:
+    """The files of recorded answers that a selector in words reads."""
+    pairs = [t.partition(":") for t in re.split(_JOINED, words.strip())[::2]]
+    return [what for kind, _, what in pairs if kind == "recorded" and what]
+
+
+def placed_words(words: str, place: Callable[[str], str]) -> str:
+    """The words with `place` applied to the path of every recorded file in them."""
+    parts = re.split(_JOINED, words.strip())
+    for i, text in enumerate(parts):
+        kind, _, what = text.partition(":")
+        if i % 2 == 0 and kind == "recorded" and what:
+            parts[i] = f"recorded:{place(what)}"
+        elif i % 2:
+            parts[i] = f" {text} "
+    return "".join(parts)
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -34,6 +34,10 @@ def seed_for(seed: int, *parts: str | None) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+#: Stands in a pick whose reason the model left out.
+NO_REASON = "the model gave no reason"
+
+
 async def ask_selector(
     selector: Selector, query: Query, candidates: Sequence[str], n: int
 ) -> Selection:
@@ -132,15 +136,23 @@ class ChatSelector:
         return run_sync(self.aselect(query, candidates, n))
 
     def select_many(
-        self, questions: Sequence[tuple[Query, Sequence[str]]], n: int, *, at_once: int = 32
+        self,
+        questions: Sequence[tuple[Query, Sequence[str]]],
+        n: int,
+        *,
+        at_once: int = 32,
+        on_answer: Callable[[int, Selection], None] | None = None,
     ) -> list[Selection]:
         """One selection a question, in order, with bounded concurrency and progress.
 
         A wrong key, an exhausted budget or an endpoint that is gone stops the rest; what was
-        answered is in the chat's ledger, so the same call goes on from there.
+        answered is in the chat's ledger, so the same call goes on from there. `on_answer` gets
+        the position and selection of each question as they come, in order.
         """
         calls = [lambda q=q, c=c: self.aselect(q, c, n) for q, c in questions]
-        return run_many(calls, at_once=at_once, description=f"asking ({self.name})")
+        return run_many(
+            calls, at_once=at_once, description=f"asking ({self.name})", on_result=on_answer
+        )
 
     async def aselect(self, query: Query, candidates: Sequence[str], n: int) -> Selection:
         """Pick at most `n` of `candidates`.
@@ -294,7 +306,7 @@ class ChatSelector:
                 extra: dict[str, Any] = {"stated_rank": position + 1}
                 if stated.module:
                     extra["module"] = stated.module
-                picks[name] = Pick(name, reason or "the model gave no reason", extra=extra)
+                picks[name] = Pick(name, reason or NO_REASON, extra=extra)
         from_model = len(picks)
         fallback = False
         if from_model < ask.n_min:

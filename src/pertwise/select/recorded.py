@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,57 @@ from pertwise.select.base import Pick, Query, Repair, Selection
 from pertwise.select.closed_list import ClosedList, Resolver, checked_candidates
 from pertwise.select.similarity import SimilaritySelector
 
+#: Names, best first, and one text on why.
 Answer = tuple[tuple[str, ...], str]
 
 
+@dataclass(frozen=True)
+class Recording:
+    """A file of recorded neighbour lists.
+
+    Attributes
+    ----------
+    answers
+        key -> (names, best first; one text on why). The key is the subject, or `context_key`. A
+        subject that was asked about without a usable answer has no names.
+    reasons
+        key -> a reason for each name, "" where none was given; only for answers that hold them.
+    origin
+        What the file says about itself; ``model`` is who answered, where that is stated.
+    contexts
+        Cells that the answers were asked about, where the lines name them.
+    problems
+        key -> what was wrong with an answer without names, e.g. ("refusal 3",).
+    """
+
+    answers: dict[str, Answer] = field(default_factory=dict)
+    reasons: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
+    contexts: tuple[str, ...] = ()
+    problems: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
 def read_recorded(path: str | os.PathLike[str]) -> tuple[dict[str, Answer], dict[str, Any]]:
+    """Answers and origin of a file of neighbour lists; see `read_recording`."""
+    found = read_recording(path)
+    return found.answers, found.origin
+
+
+def read_recording(path: str | os.PathLike[str]) -> Recording:
     """Recorded neighbour lists and what the file says about their origin.
 
     Two layouts are read, plain or gzipped: one JSON object with ``folds``, each holding ``answers``
     (name -> {kNN: [...], reason}) or ``answers`` directly; or JSON lines with ``subject`` (or
-    ``drug``/``gene``), ``neighbours`` (or ``kNN``) and optionally ``reason``. A ``mechanism`` of
-    the subject stands in for a missing reason. JSON lines with a ``cell`` hold for that context
-    only: their key is `context_key`.
+    ``drug``/``gene``), ``neighbours`` (or ``kNN``) and optionally ``reason`` (one for the list) or
+    ``reasons`` (one for each neighbour). The text of an answer is its ``reason``, else its
+    different ``reasons`` in their order, else the ``mechanism`` of the subject. JSON lines with a
+    ``cell`` hold for that context only: their key is `context_key`.
 
     Raises
     ------
     pertwise.errors.InputError
-        Names the file (and line) that cannot be read, or a subject answered twice.
+        Names the file (and line) that cannot be read, or a subject answered twice or with another
+        number of reasons than neighbours.
     """
     file = Path(path)
     if not file.is_file():
@@ -42,8 +78,7 @@ def read_recorded(path: str | os.PathLike[str]) -> tuple[dict[str, Answer], dict
         text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read: {error}") from error
-    answers: dict[str, Answer] = {}
-    origin: dict[str, Any] = {}
+    found = Recording()
     try:
         whole = json.loads(text)
     except json.JSONDecodeError:
@@ -52,8 +87,9 @@ def read_recorded(path: str | os.PathLike[str]) -> tuple[dict[str, Answer], dict
         origin = {k: v for k, v in whole.items() if k not in ("folds", "answers")}
         for part in whole.get("folds", [whole]):
             for subject, answer in part["answers"].items():
-                _add(answers, file, subject, answer)
-        return answers, origin
+                _add(found, file, subject, answer)
+        return replace(found, origin=origin)
+    sources, contexts = set(), set()
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
@@ -64,8 +100,15 @@ def read_recorded(path: str | os.PathLike[str]) -> tuple[dict[str, Answer], dict
         subject = next((row[k] for k in ("subject", "gene", "drug") if k in row), None)
         if subject is None:
             raise InputError(f"{file} line {number} has no subject, gene or drug")
-        _add(answers, file, context_key(str(subject), row.get("cell")), row)
-    return answers, origin
+        _add(found, file, context_key(str(subject), row.get("cell")), row)
+        sources.add(str(row.get("source") or ""))
+        contexts.add(str(row.get("context") or row.get("cell") or ""))
+    said = sorted(s for s in sources if s)
+    return replace(
+        found,
+        origin={"model": ", ".join(said)} if said else {},
+        contexts=tuple(sorted(c for c in contexts if c)),
+    )
 
 
 def context_key(subject: str, context: str | None) -> str:
@@ -73,14 +116,27 @@ def context_key(subject: str, context: str | None) -> str:
     return f"{context}\t{subject}" if context else subject
 
 
-def _add(answers: dict[str, Answer], file: Path, subject: str, answer: Mapping[str, Any]) -> None:
-    if subject in answers:
-        raise InputError(f"{file} answers {subject!r} twice; keep one answer for each subject")
-    found = answer.get("neighbours", answer.get("kNN"))
-    if not isinstance(found, list):
-        raise InputError(f"{file}: the answer for {subject!r} has no list 'neighbours' or 'kNN'")
-    reason = answer.get("reason") or answer.get("mechanism") or ""
-    answers[subject] = (tuple(map(str, found)), str(reason))
+def _add(found: Recording, file: Path, key: str, answer: Mapping[str, Any]) -> None:
+    if key in found.answers:
+        raise InputError(f"{file} answers {key!r} twice; keep one answer for each subject")
+    names = answer.get("neighbours", answer.get("kNN"))
+    if not isinstance(names, list):
+        raise InputError(f"{file}: the answer for {key!r} has no list 'neighbours' or 'kNN'")
+    reasons = answer.get("reasons")
+    joined = ""
+    if reasons:
+        if not isinstance(reasons, list) or len(reasons) != len(names):
+            raise InputError(
+                f"{file}: the answer for {key!r} names {len(names)} neighbours but its 'reasons' "
+                "are not a list of as many texts; give one for each, or none"
+            )
+        found.reasons[key] = tuple(str(r or "") for r in reasons)
+        joined = "; ".join(dict.fromkeys(r.rstrip(".;") for r in found.reasons[key] if r))
+    reason = answer.get("reason") or joined or answer.get("mechanism") or ""
+    found.answers[key] = (tuple(map(str, names)), str(reason))
+    repairs = answer.get("repairs")
+    if not names and isinstance(repairs, Mapping):
+        found.problems[key] = tuple(f"{kind} {n}" for kind, n in repairs.items())
 
 
 class RecordedSelector:
@@ -92,9 +148,12 @@ class RecordedSelector:
     Parameters
     ----------
     answers
-        subject -> (names, best first; reason).
+        subject -> (names, best first; reason). Subjects without names are kept apart, in
+        `unanswered`: nobody said anything about them.
     source
         Who named them, for tables and pages.
+    reasons
+        subject -> a reason for each name, where there are such.
     """
 
     #: Asking costs nothing, so a predictor may ask about training items to tune itself.
@@ -105,10 +164,13 @@ class RecordedSelector:
         answers: Mapping[str, Answer],
         *,
         source: str,
+        reasons: Mapping[str, Sequence[str]] | None = None,
         resolve: Resolver | None = None,
         name: str = "recorded",
     ) -> None:
-        self.answers = dict(answers)
+        self.answers = {key: answer for key, answer in answers.items() if answer[0]}
+        self.unanswered = frozenset(answers) - frozenset(self.answers)
+        self.reasons = dict(reasons or {})
         self.source = source
         self.name = name
         self._resolve = resolve
@@ -122,10 +184,16 @@ class RecordedSelector:
         resolve: Resolver | None = None,
         name: str = "recorded",
     ) -> RecordedSelector:
-        """Read a file of recorded answers (`read_recorded`)."""
-        answers, origin = read_recorded(path)
-        said = source or str(origin.get("model", "")) or Path(path).name
-        return cls(answers, source=f"recorded answers: {said}", resolve=resolve, name=name)
+        """Read a file of recorded answers (`read_recording`)."""
+        found = read_recording(path)
+        said = source or str(found.origin.get("model", "")) or Path(path).name
+        return cls(
+            found.answers,
+            source=f"recorded answers: {said}",
+            reasons=found.reasons,
+            resolve=resolve,
+            name=name,
+        )
 
     def select(self, query: Query, candidates: Sequence[str], n: int) -> Selection:
         """The recorded names that are candidates, in their order, at most `n`.
@@ -138,16 +206,20 @@ class RecordedSelector:
         items = checked_candidates(candidates, n)
         subject = query.subject or ""
         here = context_key(subject, query.context)
-        if here not in self.answers:
+        if here not in self.answers and here not in self.unanswered:
             here = subject
         if here not in self.answers:
-            missing = Repair("too_few", subject, "no recorded answer for this subject")
+            said = "no recorded answer for this subject"
+            if here in self.unanswered:
+                said = "asked about before, without a usable answer"
+            missing = Repair("too_few", subject, said)
             return Selection((), self.source, (missing,))
         names, reason = self.answers[here]
+        own = self.reasons.get(here, (reason,) * len(names))
         pool = ClosedList(sorted(items), self._resolve, query.subject)
         checked = pool.check(names, n_min=1, n_max=n)
         picks = tuple(
-            Pick(item, reason or f"named number {position + 1}", 1.0 / (rank + 1))
+            Pick(item, own[position] or f"named number {position + 1}", 1.0 / (rank + 1))
             for rank, (item, position) in enumerate(
                 zip(checked.items, checked.positions, strict=True)
             )

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pertwise._io import write_text_atomic
 from pertwise.llm.base import Chat
 from pertwise.llm.templates import load_prompt
 from pertwise.select.base import Query, Selection, Selector
-from pertwise.select.chat import ChatSelector
+from pertwise.select.chat import NO_REASON, ChatSelector
 from pertwise.select.closed_list import Resolver
+
+#: One question and its closed list.
+Question = tuple[Query, Sequence[str]]
+#: What one line of a file of answers holds.
+Record = Callable[[Query, Selection], dict[str, Any]]
 
 #: What a prompt says about a cell line, in our words; facts as in Cellosaurus and DepMap.
 CELL_LINES: Mapping[str, str] = {
@@ -150,20 +157,57 @@ def _similar_values(facts: Callable[[str], str] | None) -> Any:
 
 
 def write_neighbours(
-    path: str | os.PathLike[str], answered: Iterable[tuple[Query, Selection]]
+    path: str | os.PathLike[str],
+    answered: Iterable[tuple[Query, Selection]],
+    record: Record | None = None,
 ) -> None:
-    """JSON lines {cell, drug, neighbours, reasons, k_used, fallback, repairs}, atomically."""
-    lines = [json.dumps(neighbour_record(q, s), ensure_ascii=False) for q, s in answered]
+    """One JSON line a question (`neighbour_record` unless told otherwise), atomically."""
+    made = record or neighbour_record
+    lines = [json.dumps(made(q, s), ensure_ascii=False) for q, s in answered]
     write_text_atomic(path, "".join(line + "\n" for line in lines))
 
 
 def neighbour_record(query: Query, selection: Selection) -> dict[str, Any]:
-    """One line of `write_neighbours`."""
+    """Answer for a drug in one line: {cell, drug, neighbours, reasons, k_used, fallback, ...}."""
+    return {"cell": query.context, "drug": query.subject, **_said(selection)}
+
+
+def subject_record(query: Query, selection: Selection) -> dict[str, Any]:
+    """Answer for a perturbation: {subject, context, neighbours, reasons, ..., problems, asked}.
+
+    ``context`` says which cells were asked about; unlike ``cell`` it is no part of the key under
+    which `pertwise.select.recorded` finds the answer. ``asked`` names prompt, seed and list.
+    """
+    said = selection.provenance
     return {
-        "cell": query.context,
-        "drug": query.subject,
+        "subject": query.subject,
+        "context": query.context or "",
+        **_said(selection),
+        "problems": list(said.get("problems", ())),
+        "asked": {key: said[key] for key in _ASKED if key in said},
+    }
+
+
+_ASKED = (
+    "prompt",
+    "prompt_hash",
+    "shuffle_seed",
+    "shown_order_hash",
+    "n_candidates",
+    "n_shown",
+    "cut",
+    "same_as_query",
+    "n_min",
+    "n_max",
+    "ledger_keys",
+)
+
+
+def _said(selection: Selection) -> dict[str, Any]:
+    return {
         "neighbours": list(selection.items),
-        "reasons": [p.reason for p in selection.picks],
+        # A model that gave no reason said nothing: words of ours must not pass for its own.
+        "reasons": ["" if p.reason == NO_REASON else p.reason for p in selection.picks],
         "k_used": len(selection.picks),
         "source": selection.source,
         "fallback": selection.fallback,
@@ -171,9 +215,61 @@ def neighbour_record(query: Query, selection: Selection) -> dict[str, Any]:
     }
 
 
-def estimate_questions(
-    selector: ChatSelector, questions: Sequence[tuple[Query, Sequence[str]]], n: int
-) -> Any:
+def total_repairs(answers: Iterable[Selection]) -> dict[str, int]:
+    """Repairs of all answers by kind."""
+    total: Counter[str] = Counter()
+    for answer in answers:
+        total.update(answer.repair_counts())
+    return dict(total)
+
+
+def partial_path(out: str | os.PathLike[str]) -> Path:
+    """Where `ask_lists` keeps what is answered so far: answers.jsonl -> answers.partial.jsonl."""
+    path = Path(out)
+    return path.with_name(f"{path.stem}.partial{path.suffix}")
+
+
+def ask_lists(
+    selector: ChatSelector,
+    questions: Sequence[Question],
+    n: int,
+    out: str | os.PathLike[str],
+    *,
+    record: Record | None = None,
+    every: int = 25,
+) -> list[Selection]:
+    """Ask every question (or read it from the chat's ledger) and write one JSON line for each.
+
+    `out` is written once all are answered, so it is never a part that passes for the whole. Until
+    then the answers so far are in `partial_path(out)`, rewritten atomically every `every` answers
+    and when the run stops early; the same call goes on from the ledger.
+
+    Raises
+    ------
+    pertwise.llm.FatalChatError, pertwise.errors.BudgetError, pertwise.errors.ReplayMissError
+        As `ChatSelector.aselect`.
+    """
+    partial = partial_path(out)
+    answered: list[tuple[Query, Selection]] = []
+
+    def keep(position: int, selection: Selection) -> None:
+        answered.append((questions[position][0], selection))
+        if len(answered) % every == 0:
+            write_neighbours(partial, answered, record)
+
+    partial.unlink(missing_ok=True)
+    try:
+        answers = selector.select_many(list(questions), n, on_answer=keep)
+    except BaseException:
+        if answered:
+            write_neighbours(partial, answered, record)
+        raise
+    write_neighbours(out, zip([q for q, _ in questions], answers, strict=True), record)
+    partial.unlink(missing_ok=True)
+    return answers
+
+
+def estimate_questions(selector: ChatSelector, questions: Sequence[Question], n: int) -> Any:
     """Dry run: cost of the first question of each item (re-asks not included), nothing sent."""
     requests = [selector.first_request(q, c, n) for q, c in questions]
     return selector.chat.estimate([r for r in requests if r is not None])  # type: ignore[attr-defined]

@@ -279,6 +279,63 @@ def test_config_mistakes_name_the_field(tmp_path):
         load_config(tmp_path / "absent.toml")
 
 
+def test_paths_in_the_settings_of_methods_are_relative_to_the_file(screen, tmp_path, monkeypatch):
+    screen.save(tmp_path / "other.h5ad")
+    (tmp_path / "a.jsonl").write_text('{"subject": "G001", "neighbours": ["G005"]}\n')
+    path = tmp_path / "c.toml"
+    path.write_text(
+        'screen = "other.h5ad"\n'
+        'methods = [{use = "langpert (recorded)", settings = {answers = "a.jsonl"}},\n'
+        '{use = "cross-line transfer", settings = {other = "other.h5ad"}},\n'
+        '{use = "neighbours", settings = {selector = "recorded:a.jsonl"}}]\n'
+    )
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    c = load_config(path)
+    assert c.methods[0].settings == {"answers": str(tmp_path / "a.jsonl")}
+    assert c.methods[1].settings == {"other": str(tmp_path / "other.h5ad")}
+    assert c.methods[2].settings == {"selector": f"recorded:{tmp_path / 'a.jsonl'}"}
+    assert [len(m.files) for m in run_module.make_methods(c.methods)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"use": "langpert (recorded)", "settings": {"answers": "FILE"}},
+        {"use": "neighbours", "settings": {"selector": "recorded:FILE"}},
+        {"use": "OWN:recorded", "settings": {"path": "FILE"}},
+    ],
+)
+def test_a_changed_file_of_answers_never_reuses_an_old_result(screen, tmp_path, method):
+    own, file = tmp_path / "own.py", tmp_path / "a.jsonl"
+    own.write_text(RECORDED)
+    text = json.dumps(method).replace("FILE", str(file)).replace("OWN", str(own))
+    c = config(json.loads(text), "control", split={"folds": 2, "shuffles": 1})
+
+    def answer(neighbours):
+        rows = [{"subject": p, "neighbours": neighbours} for p in screen.perturbations]
+        file.write_text("".join(json.dumps(r) + "\n" for r in rows))
+        run_prediction(c, tmp_path / "out", inputs=inputs(screen))
+        return len(list((tmp_path / "out" / "units").glob("*[0-9a-f].parquet"))), timeless(
+            tmp_path / "out"
+        )
+
+    def scores(table, name):
+        part = table[table["method"] == name]
+        return part["value"].to_numpy()
+
+    name = c.methods[0].name
+    n_units, first = answer(["G001", "G002"])
+    assert answer(["G001", "G002"])[0] == n_units, "the same answers are reused"
+    n_again, again = answer(["G003", "G004"])
+    assert n_again == n_units + 2  # two folds of the one method; control is reused
+    assert not np.array_equal(scores(first, name), scores(again, name))
+    np.testing.assert_array_equal(scores(first, "control"), scores(again, "control"))
+    said = json.loads((tmp_path / "out" / "provenance.json").read_text())["methods"]
+    assert list(said[0]["files_sha256"]) == [str(file)]
+    assert said[1]["files_sha256"] == {}
+
+
 RECORDED = """
 from pertwise.predict.neighbours import NeighbourPredictor
 from pertwise.select.recorded import RecordedSelector

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pertwise.errors import InputError
+from pertwise.evaluate.methods import placed_settings
 from pertwise.evaluate.retrieval import DISTANCES, Distance
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -87,7 +88,9 @@ class CellsSpec(BaseModel):
 
 
 class PredictionConfig(BaseModel):
-    """A whole benchmark. Paths in a file are relative to that file."""
+    """A whole benchmark. Paths in a file are relative to that file, also those in the settings of
+    the methods of the catalogue (answers, other, ledger, recorded:FILE); the settings of a class of
+    one's own reach it as they are."""
 
     model_config = _STRICT
     screen: str
@@ -150,6 +153,10 @@ def load_config(path: str | os.PathLike[str]) -> PredictionConfig:
             use = method.get("use") if isinstance(method, dict) else None
             if isinstance(use, str) and ".py:" in use:
                 method["use"] = _base(file, use)
+            elif isinstance(use, str) and isinstance(method.get("settings"), dict):
+                method["settings"] = placed_settings(
+                    use, method["settings"], lambda value: _base(file, value)
+                )
     return check_config(data, str(file))
 
 

@@ -396,6 +396,7 @@ def _provenance(
                 "use": m.use,
                 "settings": dict(m.settings),
                 "code_sha256": m.sha256 or None,
+                "files_sha256": dict(m.files),
             }
             for m in methods
         ],

@@ -67,8 +67,9 @@ class UnitResult:
 
 
 def unit_key(method: Method, split: Split, data: str, metrics: MetricSpec) -> str:
-    """Hash over everything that decides the result: method, split, inputs, metric settings."""
-    payload = {
+    """Hash over everything that decides the result: method with the contents of the files that its
+    settings name, split, inputs, metric settings."""
+    payload: dict[str, Any] = {
         "format": FORMAT,
         "use": method.use,
         "label": method.label,
@@ -78,6 +79,8 @@ def unit_key(method: Method, split: Split, data: str, metrics: MetricSpec) -> st
         "data": data,
         "metrics": metrics.model_dump(mode="json", exclude={"main"}),
     }
+    if method.files:
+        payload["files"] = dict(method.files)
     text = json.dumps(payload, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:24]
 
