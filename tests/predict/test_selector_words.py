@@ -122,7 +122,7 @@ def test_knowledge_is_asked_for_only_where_it_is_needed(parts, answers):
 
 @pytest.mark.parametrize(
     "words",
-    ["graph:string,go", "embedding:text", "learned", "learned or graph:string"],
+    ["graph:string,go", "embedding:text", "kernel:string,go", "learned", "learned or graph:string"],
 )
 def test_many_questions_at_once_are_answered_like_one_by_one(parts, words):
     train, knowledge, held = parts
@@ -139,6 +139,18 @@ def test_many_questions_at_once_are_answered_like_one_by_one(parts, words):
         ranked = selector.ranked([*held, names[0]], names, 6)
         assert list(ranked[0]) == list(selector.select(Query(held[0]), names, 6).items)
         assert names[0] not in ranked[-1]
+
+
+def test_kernels_in_words_are_cosines_of_feature_rows(parts):
+    train, knowledge, held = parts
+    names = list(train.only_measured().perturbations)
+    selector = selector_from("kernel:string,go")(knowledge, train)
+    rows = [knowledge.features(k, [*held, *names], True, weighted=True) for k in ("string", "go")]
+    want = sum((r[: len(held)] @ r[len(held) :].T).toarray() for r in rows) / 2
+    assert want.max() > 0.1
+    np.testing.assert_allclose(selector.similarity(held, names), want, atol=1e-6)
+    with pytest.raises(UnknownNameError, match="nonsense"):
+        selector_from("kernel:nonsense")(knowledge, train).similarity(held, names)
 
 
 def test_neighbours_of_doubles_share_a_part():

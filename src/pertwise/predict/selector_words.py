@@ -3,6 +3,7 @@
     graph:string                        neighbours in one graph
     graph:string,go,reactome            several graphs merged
     embedding:text+protein              nearest by an embedding, or by several joined
+    kernel:string,go                    nearest by the mean of knowledge kernels (cosines of rows)
     recorded:answers.json.gz            neighbour lists from a file
     langpert                            a chat model's 5-10 (langpert:MODEL@URL for one of its own)
     edit:string                         graph neighbours corrected by a chat model
@@ -15,13 +16,18 @@ from left to right: "graph:string and embedding:text or langpert".
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pertwise.errors import InputError, unknown_name
+from pertwise.predict.gene_kernels import gene_blocks
+from pertwise.predict.kernels import Floats
 from pertwise.select.base import Selector
 from pertwise.select.embedding import EmbeddingSelector
 from pertwise.select.graph import GraphSelector
+from pertwise.select.learned import LearnedSelector
 from pertwise.select.recorded import RecordedSelector
 from pertwise.select.sets import SetSelector
 
@@ -29,7 +35,7 @@ if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
     from pertwise.screen import Screen
 
-KINDS = ("graph", "embedding", "recorded", "langpert", "edit", "learned")
+KINDS = ("graph", "embedding", "kernel", "recorded", "langpert", "edit", "learned")
 OPERATIONS = {"and": "intersection", "or": "union", "without": "difference"}
 #: Settings that go to the chat selectors; see `chat_recipes.langpert` and `graph_edit`.
 CHAT_SETTINGS = (
@@ -43,7 +49,7 @@ CHAT_SETTINGS = (
 )
 _JOINED = r"\s+(and|or|without)\s+"
 _CHAT = ("langpert", "edit")
-_NEED_KNOWLEDGE = ("graph", "embedding", "edit", "learned")
+_NEED_KNOWLEDGE = ("graph", "embedding", "kernel", "edit", "learned")
 
 
 def selector_from(
@@ -166,8 +172,31 @@ def _one(
     names = tuple(what.split(",")) if what else ("string",)
     if kind == "graph":
         return GraphSelector(knowledge, names, **graph)
+    if kind == "kernel":
+        return _by_kernels(names, knowledge, graph)
     if kind == "edit":
         base = GraphSelector(knowledge, names, **graph)
         return chat_recipes.edit_from(knowledge, screen, base, **chat)
     most = graph["max_neighbours"]
     return EmbeddingSelector(knowledge, what or "text", dim=dim, max_neighbours=most)
+
+
+def _by_kernels(
+    kinds: Sequence[str], knowledge: Knowledge, graph: Mapping[str, Any]
+) -> LearnedSelector:
+    """Nearest by kernels at equal weights; no weight is learned, so any `kinds` will do."""
+
+    def between(subjects: Sequence[str], candidates: Sequence[str]) -> Floats:
+        asked, known = (
+            gene_blocks(knowledge, names, kinds, exclude_from_screen=graph["exclude_from_screen"])
+            for names in (subjects, candidates)
+        )
+        return np.asarray(asked.cross(known))
+
+    return LearnedSelector(
+        between,
+        kinds,
+        np.full(len(kinds), 1.0 / len(kinds)),
+        max_neighbours=graph["max_neighbours"],
+        name=f"kernel ({', '.join(kinds)})",
+    )

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from pertwise._io import config_path
 from pertwise.errors import InputError
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -113,7 +114,7 @@ class AcquisitionConfig(BaseModel):
             raise InputError(f"{source}: not valid TOML: {error}") from None
         for key in ("screen", "knowledge"):
             if isinstance(values.get(key), str):
-                values[key] = str((source.parent / os.path.expandvars(values[key])).resolve())
+                values[key] = str(Path(config_path(source, values[key])).resolve())
         return cls.parse(values, where=str(source))
 
     @classmethod

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pertwise._io import config_path
 from pertwise.errors import InputError
 from pertwise.evaluate.methods import placed_settings
 from pertwise.evaluate.retrieval import DISTANCES, Distance
@@ -120,10 +121,6 @@ class PredictionConfig(BaseModel):
         return self
 
 
-def _base(path: Path, value: str) -> str:
-    return value if Path(value).is_absolute() else str(path.parent / value)
-
-
 def load_config(path: str | os.PathLike[str]) -> PredictionConfig:
     """Read a TOML file; methods may be written as plain names.
 
@@ -141,21 +138,21 @@ def load_config(path: str | os.PathLike[str]) -> PredictionConfig:
         raise InputError(f"{file} is not valid TOML: {error}") from error
     for key in ("screen", "knowledge"):
         if isinstance(data.get(key), str):
-            data[key] = _base(file, data[key])
+            data[key] = config_path(file, data[key])
     for table, keys in (("split", ("folds_from", "source")), ("cells", ("file",))):
         for key in keys:
             if isinstance(data.get(table), dict) and isinstance(data[table].get(key), str):
-                data[table][key] = _base(file, data[table][key])
+                data[table][key] = config_path(file, data[table][key])
     methods = data.get("methods")
     if isinstance(methods, list):
         data["methods"] = [{"use": m} if isinstance(m, str) else m for m in methods]
         for method in data["methods"]:
             use = method.get("use") if isinstance(method, dict) else None
             if isinstance(use, str) and ".py:" in use:
-                method["use"] = _base(file, use)
+                method["use"] = config_path(file, use)
             elif isinstance(use, str) and isinstance(method.get("settings"), dict):
                 method["settings"] = placed_settings(
-                    use, method["settings"], lambda value: _base(file, value)
+                    use, method["settings"], lambda value: config_path(file, value)
                 )
     return check_config(data, str(file))
 
