@@ -33,3 +33,18 @@ def test_without_reasons_only_the_graph_is_used():
     assert plain.kinds == GRAPH_KINDS
     with pytest.raises(InputError, match="no recorded answer"):
         NamedNeighbours({}, "test")
+
+
+def test_pairs_of_words_tell_no_effect_from_effect():
+    answers = {
+        "A": (("B",), "strong effect"),
+        "C": (("B",), "no effect"),
+        "D": (("B",), "surely no effect"),
+    }
+    named = NamedNeighbours(answers, "test")
+    rows = named.rows("reason pairs", ["A", "C", "D"])
+    alike = (rows @ rows.T).toarray()
+    assert alike[1, 2] > alike[0, 1] + 0.2
+    # B has no reason of its own; those who named it do, but only the widest kernel hears them.
+    assert not named.rows("reason pairs of neighbours", ["B"]).nnz
+    assert named.rows("reason pairs of all who are linked", ["B"]).nnz

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from pertwise.predict.direction import (
+    Turn,
     choose_stretch,
     component_factors,
+    fit_turn,
     half_scaled,
     stretch,
     with_direction,
@@ -72,6 +74,36 @@ def test_crowded_predictions_are_stretched_within_the_tolerance():
     assert (zero, exponent) != (1.0, 0.0)
     stretched = stretch(held_out, centre, axes, np.append(1.0, factors[1:] ** exponent), zero)
     assert ((stretched - truth) ** 2).sum() <= 1.02 * ((held_out - truth) ** 2).sum()
+
+
+def cosines(p, t):
+    return (p * t).sum(axis=1) / np.linalg.norm(p, axis=1) / np.linalg.norm(t, axis=1)
+
+
+def test_a_turn_keeps_lengths_and_finds_the_direction_that_was_lost():
+    """Predictions that shrink one component and miss the offset of another, weak rows included."""
+    rng = np.random.default_rng(5)
+    truth = rng.normal(size=(150, 6)) * rng.gamma(1.0, 1.0, size=(150, 1)) + [2, 0, 0, 0, 0, 0]
+    held_out = truth * [1, 0.2, 1, 1, 1, 1] - [1.5, 0, 0, 0, 0, 0]
+    turn = fit_turn(held_out, truth, np.eye(6))
+    assert turn.factors[1] > 2 * turn.factors[2]
+    assert turn.offset[0] > 0.5
+    turned = turn.apply(held_out, 1.0)
+    np.testing.assert_allclose(
+        np.linalg.norm(turned, axis=1), np.linalg.norm(held_out, axis=1), rtol=1e-9
+    )
+    before, half, after = (
+        cosines(p, truth).mean() for p in (held_out, turn.apply(held_out, 0.5), turned)
+    )
+    assert before + 0.1 < half < after
+
+
+def test_a_turn_by_hand_and_components_outside_its_axes_stay():
+    turn = Turn(np.eye(3)[:2], np.array([2.0, 1.0]), np.array([0.0, 1.0]))
+    got = turn.apply(np.array([[1.0, 0.0, 2.0]]), 1.0)
+    want = np.array([2.0, 1.0, 2.0])
+    np.testing.assert_allclose(got[0], want / 3 * 5**0.5)
+    np.testing.assert_allclose(turn.apply(got, 0.0), got)
 
 
 def test_stacking_prefers_the_better_member_and_averages_equals():

@@ -14,7 +14,7 @@ from pertwise.errors import InputError, UnknownNameError
 from pertwise.knowledge import Graph
 from pertwise.select import GraphSelector, Query, RecordedSelector, SetSelector
 from pertwise.select.graph import rewired
-from pertwise.select.recorded import read_recorded, read_recording
+from pertwise.select.recorded import LinkedSelector, read_recorded, read_recording
 from pertwise.select.similarity import mean_over_parts, strongest
 
 EDGES = {
@@ -154,3 +154,22 @@ def test_set_operations():
     assert SetSelector(one, two).cheap
     with pytest.raises(UnknownNameError, match="union"):
         SetSelector(one, two, "unoin")
+
+
+def test_linked_lists_by_hand():
+    """A names B, C; C names D; E names A. Ranks weigh 1, 1/2."""
+    answers = {"A": (("B", "C"), ""), "C": (("D",), ""), "E": (("A", "nobody"), "")}
+    linked = LinkedSelector(answers, source="test")
+    got = linked.similarity(["A", "E", "unheard of"], ["B", "C", "D", "E"])
+    # A reaches D through C: 1/3 of its list (1/2 of 3/2), all of that of C; E reaches B and C
+    # through A: 2/3 of its list, times 2/3 and 1/3.
+    want = [[1.0, 0.5, 1 / 3, 1.0], [4 / 9, 2 / 9, 0, 0], [0, 0, 0, 0]]
+    np.testing.assert_allclose(got, want, atol=1e-12)
+    selection = linked.select(Query("A"), ["B", "C", "D", "E"], 10)
+    assert [p.item for p in selection.picks] == ["B", "E", "C", "D"]
+    assert selection.picks[0].reason == "named number 1 for A"
+    assert selection.picks[1].reason == "A named number 1 for it"
+    assert selection.picks[3].reason == "named for a neighbour"
+    nothing = linked.select(Query("unheard of"), ["B"], 3)
+    assert not nothing.picks
+    assert nothing.repairs[0].kind == "too_few"

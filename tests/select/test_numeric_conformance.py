@@ -16,6 +16,7 @@ from pertwise.select import (
     RecordedSelector,
     SetSelector,
 )
+from pertwise.select.recorded import LinkedSelector
 
 NAMES = [f"G{i:03d}" for i in range(12)]
 
@@ -42,6 +43,11 @@ def recorded():
     return RecordedSelector(answers, source="recorded answers: test")
 
 
+def linked():
+    answers = {g: (tuple(n for n in NAMES if n != g), "because") for g in NAMES}
+    return LinkedSelector(answers, source="recorded answers: test")
+
+
 def oracle():
     x = np.random.default_rng(2).normal(size=(len(NAMES), 5))
     screen = make_screen(x, NAMES, [f"f{i}" for i in range(5)], meta={"simulated": True})
@@ -54,6 +60,7 @@ FACTORIES = {
     "unweighted": lambda: GraphSelector(Dense(), "string", weighted=False),
     "embedding": embedding,
     "recorded": recorded,
+    "linked lists": linked,
     "oracle": oracle,
     "intersection": lambda: SetSelector(graph(), recorded(), "intersection"),
     "union": lambda: SetSelector(graph(), embedding(), "union"),

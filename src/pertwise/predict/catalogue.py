@@ -32,6 +32,7 @@ CATALOGUE: Mapping[str, str] = MappingProxyType(
         "learned neighbours": "pertwise.predict.learned:LearnedNeighbourPredictor",
         "additive": "pertwise.predict.combinations:additive",
         "kernel vote": "pertwise.predict.vote:KernelVotePredictor",
+        "radial": "pertwise.predict.radial:RadialPredictor",
         "forest": "pertwise.predict.forest:ForestPredictor",
         "stacked": "pertwise.predict.recipes:stacked",
         "langpert": "pertwise.predict.chat_recipes:langpert",

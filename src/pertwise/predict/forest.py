@@ -10,7 +10,13 @@ import numpy as np
 from pertwise.errors import InputError
 from pertwise.predict.base import Prediction
 from pertwise.predict.direction import half_scaled, with_direction
-from pertwise.predict.gene_kernels import FOREST_KERNELS, GeneBlocks, KernelSource, gene_blocks
+from pertwise.predict.gene_kernels import (
+    FOREST_KERNELS,
+    GeneBlocks,
+    KernelSource,
+    gene_blocks,
+    linked,
+)
 from pertwise.predict.kernels import Floats
 from pertwise.predict.training import MEAN_FALLBACK, TrainingData, canonical, support_table
 
@@ -136,7 +142,7 @@ class ForestPredictor:
                 mean = with_direction(mean, found[1], self.direction)
             if self._basis is not None:
                 mean = mean @ self._basis
-        known = asked.known
+        known = linked(parts)
         mean = np.where(known[:, None], mean, data.mean)
         return Prediction(
             perturbations=names,

@@ -103,6 +103,14 @@ class GeneBlocks:
         return np.asarray(np.sum(counts, axis=0) > 0)
 
 
+def linked(parts: np.ndarray) -> np.ndarray:
+    """(q,) True for rows of (m, q, n) kernels that are alike to any of the n measured ones.
+
+    The others share no feature with anything measured: a prediction can only be the mean.
+    """
+    return np.asarray((parts != 0).any(axis=(0, 2)))
+
+
 def gene_blocks(
     knowledge: Knowledge,
     names: Sequence[str],

@@ -11,7 +11,13 @@ import pandas as pd
 from pertwise.errors import InputError, unknown_name
 from pertwise.predict.base import Prediction
 from pertwise.predict.direction import half_scaled, with_direction
-from pertwise.predict.gene_kernels import DEFAULT_KERNELS, GeneBlocks, KernelSource, gene_blocks
+from pertwise.predict.gene_kernels import (
+    DEFAULT_KERNELS,
+    GeneBlocks,
+    KernelSource,
+    gene_blocks,
+    linked,
+)
 from pertwise.predict.kernels import (
     Floats,
     KernelFit,
@@ -214,7 +220,7 @@ class KernelPredictor:
         if self._direction is not None:
             found, alpha = self._direction
             mean = with_direction(mean, combine(full, found.weights) @ alpha, self.direction)
-        known = asked.known
+        known = linked(parts)
         mean = np.where(known[:, None], self._centre + mean, data.mean)
         k = combine(parts, self._gene_weights())
         spread = self._errors.spread(k, mean)

@@ -10,6 +10,7 @@ from pertwise.predict.forest import ForestPredictor
 from pertwise.predict.kernel_ridge import KernelPredictor
 from pertwise.predict.named import NamedNeighbours
 from pertwise.predict.neighbours import NeighbourPredictor
+from pertwise.predict.radial import RadialPredictor
 from pertwise.predict.stacked import StackedPredictor
 from pertwise.predict.transfer import OtherScreen
 from pertwise.screen import Screen
@@ -106,10 +107,11 @@ def stacked(
     name: str = "stacked",
     **settings: Any,
 ) -> StackedPredictor:
-    """Multi-kernel and forest, weighted by inner folds; directions a little better than alone."""
+    """Multi-kernel, radial and forest, weighted by inner folds; better directions than alone."""
     return StackedPredictor(
         {
             "multi-kernel": lambda: multi_kernel(**settings),
+            "radial": lambda: RadialPredictor(**settings),
             "forest": lambda: ForestPredictor(
                 direction=0.5, n_trees=n_trees, seed=seed, **settings
             ),
@@ -145,9 +147,9 @@ def fused(
 ) -> StackedPredictor:
     """Knowledge and named neighbours in one: reasoning and graph fused, not chosen between.
 
-    Four members: the multi-kernel model and a forest that see the knowledge kernels and those of
-    the named neighbours and reasons, a forest that sees the latter alone, and the mean of the
-    neighbours that the lists link (`select.recorded.LinkedSelector`).
+    Five members: the multi-kernel model, the radial one and a forest, which see the knowledge
+    kernels and those of the named neighbours and reasons; a forest that sees the latter alone; and
+    the mean of the neighbours that the lists link (`select.recorded.LinkedSelector`).
 
     `answers` is a file of neighbour lists (`select.recorded`): those of a language model for the
     perturbations to predict and, where there are any, for the measured ones.
@@ -159,6 +161,7 @@ def fused(
     return StackedPredictor(
         {
             "multi-kernel": lambda: multi_kernel(sources=sources, prior=0.003, **settings),
+            "radial": lambda: RadialPredictor(sources=sources, **settings),
             "forest": lambda: ForestPredictor(sources=sources, **trees, **settings),
             "forest of named": lambda: ForestPredictor((), sources=sources, **trees),
             "linked neighbours": lambda: NeighbourPredictor(
