@@ -6,6 +6,7 @@ import pytest
 from pertwise.errors import InputError, UnknownNameError
 from pertwise.predict import make_predictor
 from pertwise.predict.gene_kernels import DEFAULT_KERNELS, available, gene_blocks, linked
+from pertwise.predict.radial import SCALES, radial_kernels
 from pertwise.screen.core import make_screen
 
 
@@ -65,3 +66,25 @@ def test_a_gene_alike_to_nothing_measured_gets_the_declared_mean(simulated):
     found = model.predict([far])
     assert found.support["fallback"].tolist() == ["training mean"]
     np.testing.assert_allclose(found.mean[0], train.responses.mean(axis=0), atol=1e-6)
+
+
+def test_radial_kernels_by_hand():
+    a, b = np.array([[0.0, 0.0], [1.0, 2.0]]), np.array([[1.0, 0.0]])
+    got = radial_kernels(a, b, unit=2.0)
+    assert got.shape == (2 + len(SCALES), 2, 1)
+    np.testing.assert_allclose(got[0], 1.0)
+    np.testing.assert_allclose(got[1, :, 0], np.exp(-np.array([1.0, 4.0]) / (0.1 * 2.0)))
+    np.testing.assert_allclose(got[-1, :, 0], [0.0, 1.0])
+
+
+def test_radial_finds_a_group_that_is_linear_in_nothing(simulated):
+    """Held out genes get the response of their group; the training mean cannot know it."""
+    screen, knowledge = simulated
+    names = screen.perturbations
+    held = list(names[::6])
+    model = make_predictor("radial").fit(screen.hide(held), knowledge)
+    found = model.predict(held)
+    mean = make_predictor("training mean").fit(screen.hide(held)).predict(held)
+    truth = screen.of_perturbations(held).responses
+    assert ((found.mean - truth) ** 2).sum() < 0.95 * ((mean.mean - truth) ** 2).sum()
+    assert (found.spread > 0).all()

@@ -229,8 +229,8 @@ class KernelVotePredictor:
         names = canonical(perturbations)
         own = {k for source in self.sources for k in source.kinds}
         asked = self._features(names, [k for k in self._blocks.kinds if k not in own])
-        weights = (self._mean_kernel(asked) ** self._power).astype(np.float32)
-        known = np.asarray(weights > 0).any(axis=1)
+        weights = np.asarray(self._mean_kernel(asked) ** self._power, dtype=np.float32)
+        known = np.asarray((weights > 0).any(axis=1))
         residual, measured = self._votes[self._which]
         change = vote(weights, residual, measured, max(self._prior, 1e-9))
         mean = self._centre + np.where(known[:, None], change, 0.0)
