@@ -70,10 +70,33 @@ def test_crowded_predictions_are_stretched_within_the_tolerance():
     axes = np.eye(6)
     factors = component_factors(held_out, truth, centre, axes)
     assert (factors >= 1).all()
+
+    def stretched(zero, exponent):
+        return stretch(held_out, centre, axes, np.append(1.0, factors[1:] ** exponent), zero)
+
+    def retrieved(p):
+        d = ((p[:, None] - truth[None]) ** 2).sum(axis=2)
+        return float((d > np.diag(d)[:, None]).mean())
+
     zero, exponent = choose_stretch(held_out, truth, centre, axes, 0.02)
     assert (zero, exponent) != (1.0, 0.0)
-    stretched = stretch(held_out, centre, axes, np.append(1.0, factors[1:] ** exponent), zero)
-    assert ((stretched - truth) ** 2).sum() <= 1.02 * ((held_out - truth) ** 2).sum()
+    best = stretched(zero, exponent)
+    assert ((best - truth) ** 2).sum() <= 1.02 * ((held_out - truth) ** 2).sum()
+    assert cosines(best, truth).mean() >= cosines(held_out, truth).mean() - 0.0006
+    assert retrieved(best) > retrieved(held_out)
+    # More may be spent on it, never less gained.
+    assert retrieved(stretched(*choose_stretch(held_out, truth, centre, axes, 0.2))) >= retrieved(
+        best
+    )
+
+
+def test_a_stretch_that_costs_cosine_is_not_taken():
+    """The second component is noise: stretching it gains nothing that counts."""
+    rng = np.random.default_rng(2)
+    truth = rng.normal(size=(100, 3)) * [3, 2, 1]
+    held_out = np.stack([truth[:, 0], 0.3 * rng.normal(size=100), truth[:, 2]], axis=1)
+    _, exponent = choose_stretch(held_out, truth, truth.mean(axis=0), np.eye(3), 10.0)
+    assert exponent == 0.0
 
 
 def cosines(p, t):

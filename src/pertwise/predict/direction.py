@@ -16,8 +16,10 @@ from scipy.optimize import minimize
 
 Floats = NDArray[np.float64]
 #: Stretch factors tried: about zero, and about the training mean by component.
-ABOUT_ZERO = (1.0, 1.05, 1.1, 1.15, 1.2)
-BY_COMPONENT = (0.0, 0.15, 0.3, 0.45, 0.6)
+ABOUT_ZERO = tuple(1.0 + 0.02 * i for i in range(12))
+BY_COMPONENT = tuple(0.1 * i for i in range(7))
+#: Mean cosine that a stretch may cost.
+COSINE_COST = 0.0005
 #: Largest factor on one component before the exponent.
 LARGEST = 2.5
 #: Penalties of `fit_turn`, on the log factors and on the offset in units of a typical response.
@@ -78,10 +80,11 @@ def choose_stretch(
     """(about zero, exponent of the component factors) chosen on held-out training predictions.
 
     Shrunken predictions have the least squared error but crowd together, so that retrieval (which
-    measured response lies nearest?) suffers. Among the stretches whose squared error is within
-    `tolerance` (a share) of the least, the one with the largest sum of mean cosine and mean forward
-    L2 retrieval is taken. The first component, mostly the overall strength, is never stretched
-    by component: it costs the most error.
+    measured response lies nearest?) suffers. Among the stretches whose mean cosine is not below
+    that of the unstretched predictions (by more than `COSINE_COST`), and whose squared error is
+    within `tolerance` (a share) of the least, the one with the best mean forward L2 retrieval is
+    taken. The first component, mostly the overall strength, is never stretched by component: it
+    costs the most error.
 
     Parameters
     ----------
@@ -90,13 +93,22 @@ def choose_stretch(
     """
     factors = component_factors(held_out, truth, centre, axes)
     tried = []
-    for zero in ABOUT_ZERO:
-        for exponent in BY_COMPONENT:
-            p = stretch(held_out, centre, axes, powered(factors, exponent), zero)
-            error = float(((p - truth) ** 2).sum())
-            tried.append((error, _cosine(p, truth) + _retrieval(p, truth), zero, exponent))
-    limit = min(t[0] for t in tried) * (1.0 + tolerance)
-    best = max((t for t in tried if t[0] <= limit), key=lambda t: t[1])
+    for exponent in BY_COMPONENT:
+        shaped = stretch(held_out, centre, axes, powered(factors, exponent), 1.0)
+        cosine = _cosine(shaped, truth)  # the same at every length
+        for zero in ABOUT_ZERO:
+            error = float(((zero * shaped - truth) ** 2).sum())
+            tried.append((error, cosine, zero, exponent))
+    floor = tried[0][1] - COSINE_COST
+    straight = [t for t in tried if t[1] >= floor]
+    limit = min(t[0] for t in straight) * (1.0 + tolerance)
+    allowed = [t for t in straight if t[0] <= limit]
+
+    def retrieval(zero: float, exponent: float) -> float:
+        p = stretch(held_out, centre, axes, powered(factors, exponent), zero)
+        return _retrieval(p, truth)
+
+    best = max(allowed, key=lambda t: retrieval(t[2], t[3]))
     return best[2], best[3]
 
 

@@ -138,7 +138,7 @@ def recorded_langpert(
 def fused(
     answers: str | os.PathLike[str],
     *,
-    tolerance: float | None = 0.01,
+    tolerance: float | None = 0.015,
     turn: float = 0.5,
     n_trees: int = N_TREES,
     seed: int = 0,

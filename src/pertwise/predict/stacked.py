@@ -79,7 +79,7 @@ class StackedPredictor:
         kernel predictor) supplies neighbours and the similarity behind the error bars.
     tolerance
         None keeps the least squared error. A share such as 0.01 stretches the predictions, within
-        that much more squared error on the inner folds, to gain cosine and retrieval
+        that much more squared error on the inner folds, to gain retrieval
         (`direction.choose_stretch`).
     turn
         Share of the way that every prediction is turned towards the direction that a map fitted
