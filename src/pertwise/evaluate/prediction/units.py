@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pertwise import __version__
 from pertwise.errors import BudgetError, InputError, PertwiseError, ReplayMissError
 from pertwise.evaluate.calibration import LEVELS, interval_coverage, spread_and_error
 from pertwise.evaluate.methods import Method
@@ -71,6 +72,8 @@ def unit_key(method: Method, split: Split, data: str, metrics: MetricSpec) -> st
     settings name, split, inputs, metric settings."""
     payload: dict[str, Any] = {
         "format": FORMAT,
+        # A newer pertwise may predict differently under the same name and settings.
+        "pertwise": __version__,
         "use": method.use,
         "label": method.label,
         "settings": dict(method.settings),
