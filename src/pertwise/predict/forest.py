@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from pertwise.errors import InputError
 from pertwise.predict.base import Prediction
 from pertwise.predict.direction import half_scaled, with_direction
 from pertwise.predict.gene_kernels import (
     FOREST_KERNELS,
-    GeneBlocks,
     KernelSource,
-    gene_blocks,
     linked,
 )
+from pertwise.predict.kernel_model import KernelModel
 from pertwise.predict.kernels import Floats
-from pertwise.predict.training import MEAN_FALLBACK, TrainingData, canonical, support_table
+from pertwise.predict.training import MEAN_FALLBACK, canonical, support_table
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
@@ -46,13 +44,15 @@ def kernel_axes(gram: Floats, dim: int) -> tuple[Floats, Floats]:
     return axes * root, axes / root
 
 
-class ForestPredictor:
+class ForestPredictor(KernelModel):
     """Extra-trees (Geurts et al. 2006) on the first axes of every knowledge kernel.
 
     Not better than the kernels alone, but wrong in other places: made for `StackedPredictor`.
 
     Parameters
     ----------
+    kernels, sources, exclude_from_screen
+        See `KernelModel`.
     dim
         Axes taken from each kernel.
     direction
@@ -71,20 +71,12 @@ class ForestPredictor:
         seed: int = 0,
         name: str = "forest",
     ) -> None:
-        self.kernels = tuple(kernels)
+        super().__init__(kernels, sources, exclude_from_screen, name)
         self.dim, self.n_trees, self.direction, self.seed = dim, n_trees, direction, seed
-        self.sources = tuple(sources)
-        self.exclude_from_screen = exclude_from_screen
-        self.name = name
-        self._data: TrainingData | None = None
 
     def fit(self, screen: Screen, knowledge: Knowledge | None = None) -> Self:
         """Grow the trees; NaN responses count as the training mean."""
-        if knowledge is None:
-            raise InputError(f"{self.name!r} needs a knowledge folder: pass knowledge to fit")
-        data = TrainingData.from_screen(screen, self.name)
-        self._knowledge, self._data = knowledge, data
-        self._blocks = self._features(data.names, self.kernels, skip_missing=True)
+        data = self._start(screen, knowledge)
         scores, self._maps = [], []
         for gram in self._blocks.gram():
             rows, to_axes = kernel_axes(gram, self.dim)
@@ -112,26 +104,11 @@ class ForestPredictor:
         )
         return forest.fit(x, y)
 
-    def _features(
-        self, names: Sequence[str], kinds: Sequence[str], skip_missing: bool = False
-    ) -> GeneBlocks:
-        return gene_blocks(
-            self._knowledge,
-            names,
-            kinds,
-            sources=self.sources,
-            exclude_from_screen=self.exclude_from_screen,
-            skip_missing=skip_missing,
-        )
-
     def predict(self, perturbations: Sequence[str]) -> Prediction:
         """Mean over the trees; perturbations that no kernel knows get the training mean, stated."""
-        data = self._data
-        if data is None:
-            raise InputError(f"{self.name!r} has not been fitted; call fit first")
+        data = self._trained()
         names = canonical(perturbations)
-        own = {k for source in self.sources for k in source.kinds}
-        asked = self._features(names, [k for k in self._blocks.kinds if k not in own])
+        asked = self._asked(names)
         parts = asked.cross(self._blocks)
         mean = np.zeros((len(names), len(data.features)))
         if names:

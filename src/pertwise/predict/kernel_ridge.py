@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 import pandas as pd
 
-from pertwise.errors import InputError, unknown_name
+from pertwise.errors import unknown_name
 from pertwise.predict.base import Prediction
 from pertwise.predict.direction import half_scaled, with_direction
 from pertwise.predict.gene_kernels import (
     DEFAULT_KERNELS,
-    GeneBlocks,
     KernelSource,
-    gene_blocks,
     linked,
 )
+from pertwise.predict.kernel_model import KernelModel
 from pertwise.predict.kernels import (
     Floats,
     KernelFit,
@@ -45,7 +44,7 @@ MAX_ROWS_FOR_WEIGHTS = 800
 LISTED = 10
 
 
-class KernelPredictor:
+class KernelPredictor(KernelModel):
     """One shared kernel over knowledge features for all response features.
 
     The mean is kernel ridge regression; weights of several kernels are non-negative and learned by
@@ -56,8 +55,8 @@ class KernelPredictor:
 
     Parameters
     ----------
-    kernels
-        See `gene_kernels.DEFAULT_KERNELS`.
+    kernels, sources, exclude_from_screen, skip_missing
+        See `KernelModel`; kernels left out are named in the provenance.
     weights
         "learned" or "equal".
     prior
@@ -69,11 +68,6 @@ class KernelPredictor:
     direction
         Share of the direction taken from a second fit to half-scaled responses
         (`direction.with_direction`); 0 = none, no second fit.
-    sources
-        Further kernels: neighbours named by a language model (`named.NamedNeighbours`), responses
-        in another cell line (`transfer.OtherScreen`).
-    skip_missing
-        Leave out kernels that the knowledge folder cannot give (named in the provenance).
     """
 
     def __init__(
@@ -91,17 +85,11 @@ class KernelPredictor:
     ) -> None:
         if weights not in ("learned", "equal"):
             raise unknown_name("kernel weighting", str(weights), ("learned", "equal"))
-        self.kernels = (kernels,) if isinstance(kernels, str) else tuple(kernels)
+        super().__init__(kernels, sources, exclude_from_screen, name, skip_missing)
         self.weights = weights
         self.prior = prior
         self.constant = constant
         self.direction = direction
-        self.sources = tuple(sources)
-        self.exclude_from_screen = exclude_from_screen
-        self.skip_missing = skip_missing
-        self.name = name
-        self._knowledge: Knowledge | None = None
-        self._data: TrainingData | None = None
 
     def fit(self, screen: Screen, knowledge: Knowledge | None = None) -> Self:
         """Learn weights, noise, coefficients and the error model.
@@ -111,11 +99,7 @@ class KernelPredictor:
         pertwise.errors.InputError
             If nothing is measured or there is no knowledge to build a kernel from.
         """
-        if knowledge is None:
-            raise InputError(f"{self.name!r} needs a knowledge folder: pass knowledge to fit")
-        data = TrainingData.from_screen(screen, self.name)
-        self._knowledge, self._data = knowledge, data
-        self._blocks = self._features(data.names, self.kernels, self.skip_missing)
+        data = self._start(screen, knowledge)
         gram = self._with_constant(self._blocks.gram())
         self._missing = float(np.isnan(data.y).mean())
         self._centre = np.zeros_like(data.mean) if self.constant else data.mean
@@ -157,20 +141,6 @@ class KernelPredictor:
         noise, errors = choose_noise(combine(block, equal), responses, NOISE_GRID)
         return KernelFit(equal, noise, float(errors.min()))
 
-    def _features(
-        self, names: Sequence[str], kinds: Sequence[str], skip_missing: bool = False
-    ) -> GeneBlocks:
-        if self._knowledge is None:
-            raise InputError(f"{self.name!r} has not been fitted; call fit first")
-        return gene_blocks(
-            self._knowledge,
-            names,
-            kinds,
-            sources=self.sources,
-            exclude_from_screen=self.exclude_from_screen,
-            skip_missing=skip_missing,
-        )
-
     def _with_constant(self, kernels: Floats) -> Floats:
         """The constant kernel first, when there is one."""
         if not self.constant:
@@ -182,15 +152,10 @@ class KernelPredictor:
         weights = self._fit.weights[1:] if self.constant else self._fit.weights
         return np.asarray(weights / weights.sum())
 
-    def _trained(self) -> TrainingData:
-        if self._data is None:
-            raise InputError(f"{self.name!r} has not been fitted; call fit first")
-        return self._data
-
     def similarity(self, perturbations: Sequence[str]) -> Floats:
         """(q, n_train) combined kernel with the training rows, in the order of `training_names`."""
         self._trained()
-        asked = self._features(canonical(perturbations), self._kinds)
+        asked = self._asked(canonical(perturbations))
         return combine(asked.cross(self._blocks), self._gene_weights())
 
     @property
@@ -204,16 +169,11 @@ class KernelPredictor:
         self._trained()
         return self._errors
 
-    @property
-    def _kinds(self) -> tuple[str, ...]:
-        own = {k for source in self.sources for k in source.kinds}
-        return tuple(k for k in self._blocks.kinds if k not in own)
-
     def predict(self, perturbations: Sequence[str]) -> Prediction:
         """Posterior means; perturbations that no kernel knows get the training mean, stated."""
         data = self._trained()
         names = canonical(perturbations)
-        asked = self._features(names, self._kinds)
+        asked = self._asked(names)
         parts = asked.cross(self._blocks)
         full = self._with_constant(parts)
         mean = combine(full, self._fit.weights) @ self._alpha

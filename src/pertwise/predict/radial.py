@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from pertwise.errors import InputError
 from pertwise.predict.base import Prediction
 from pertwise.predict.direction import half_scaled, with_direction
 from pertwise.predict.forest import kernel_axes
 from pertwise.predict.gene_kernels import (
     DEFAULT_KERNELS,
-    GeneBlocks,
     KernelSource,
-    gene_blocks,
     linked,
 )
+from pertwise.predict.kernel_model import KernelModel
 from pertwise.predict.kernels import Floats, combine, fit_weights, leave_one_out, solve
 from pertwise.predict.spread import fit_error_model
-from pertwise.predict.training import MEAN_FALLBACK, TrainingData, canonical, support_table
+from pertwise.predict.training import MEAN_FALLBACK, canonical, support_table
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
@@ -40,7 +38,7 @@ def radial_kernels(a: Floats, b: Floats, unit: float) -> Floats:
     return np.stack([np.ones_like(distance), *near, a @ b.T])
 
 
-class RadialPredictor:
+class RadialPredictor(KernelModel):
     """Kernel ridge with radial kernels on the leading axes of the mean knowledge kernel.
 
     A cosine kernel counts every shared feature the same; a radial one says that only the nearest
@@ -50,6 +48,8 @@ class RadialPredictor:
 
     Parameters
     ----------
+    kernels, sources, exclude_from_screen
+        See `KernelModel`.
     dim
         Axes of the mean kernel.
     direction
@@ -66,12 +66,8 @@ class RadialPredictor:
         exclude_from_screen: bool = True,
         name: str = "radial",
     ) -> None:
-        self.kernels = tuple(kernels)
+        super().__init__(kernels, sources, exclude_from_screen, name)
         self.dim, self.direction = dim, direction
-        self.sources = tuple(sources)
-        self.exclude_from_screen = exclude_from_screen
-        self.name = name
-        self._data: TrainingData | None = None
 
     def fit(self, screen: Screen, knowledge: Knowledge | None = None) -> Self:
         """Axes, weights of the scales, coefficients and the error model.
@@ -81,11 +77,7 @@ class RadialPredictor:
         pertwise.errors.InputError
             If nothing is measured or there is no knowledge to build a kernel from.
         """
-        if knowledge is None:
-            raise InputError(f"{self.name!r} needs a knowledge folder: pass knowledge to fit")
-        data = TrainingData.from_screen(screen, self.name)
-        self._knowledge, self._data = knowledge, data
-        self._blocks = self._features(data.names, self.kernels, skip_missing=True)
+        data = self._start(screen, knowledge)
         x, self._to_axes = kernel_axes(self._blocks.gram().mean(axis=0), self.dim)
         self._x = x
         self._unit = _median_distance(x)
@@ -106,26 +98,11 @@ class RadialPredictor:
         self._errors = fit_error_model(gram[2], mixed, data.y)
         return self
 
-    def _features(
-        self, names: Sequence[str], kinds: Sequence[str], skip_missing: bool = False
-    ) -> GeneBlocks:
-        return gene_blocks(
-            self._knowledge,
-            names,
-            kinds,
-            sources=self.sources,
-            exclude_from_screen=self.exclude_from_screen,
-            skip_missing=skip_missing,
-        )
-
     def predict(self, perturbations: Sequence[str]) -> Prediction:
         """Posterior means; perturbations that no kernel links get the training mean, stated."""
-        data = self._data
-        if data is None:
-            raise InputError(f"{self.name!r} has not been fitted; call fit first")
+        data = self._trained()
         names = canonical(perturbations)
-        own = {k for source in self.sources for k in source.kinds}
-        asked = self._features(names, [k for k in self._blocks.kinds if k not in own])
+        asked = self._asked(names)
         parts = asked.cross(self._blocks)
         cross = radial_kernels(parts.mean(axis=0) @ self._to_axes, self._x, self._unit)
         found = [combine(cross, weights) @ alpha for weights, alpha in self._fits]

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, identity
 
-from pertwise.errors import InputError
 from pertwise.predict.base import Prediction
 from pertwise.predict.gene_kernels import DEFAULT_KERNELS, GeneBlocks, KernelSource, gene_blocks
+from pertwise.predict.kernel_model import KernelModel
 from pertwise.predict.training import MEAN_FALLBACK, TrainingData, canonical, support_table
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def related_features(gram: Floats, n_related: int = N_RELATED) -> csr_matrix:
     return (csr_matrix(off) + identity(len(off))).tocsr()
 
 
-class KernelVotePredictor:
+class KernelVotePredictor(KernelModel):
     """Mean of the measured values of alike perturbations, feature by feature.
 
     prediction(p, d) = f_d + sum_q w_pq (y_qd - f_d) / (sum_q w_pq + c) over the perturbations q
@@ -90,10 +90,8 @@ class KernelVotePredictor:
 
     Parameters
     ----------
-    kernels
-        Kernels between perturbations, averaged; see `gene_kernels.DEFAULT_KERNELS`.
-    sources
-        Further kernels; with ``kernels=()`` the only ones.
+    kernels, sources, exclude_from_screen
+        See `KernelModel`; all are averaged.
     related
         Let related features lend votes where that helps: needs features that are genes.
     """
@@ -108,13 +106,9 @@ class KernelVotePredictor:
         exclude_from_screen: bool = True,
         name: str = "kernel vote",
     ) -> None:
-        self.kernels = tuple(kernels)
-        self.sources = tuple(sources)
+        super().__init__(kernels, sources, exclude_from_screen, name)
         self.related = related
         self.shrink = shrink
-        self.exclude_from_screen = exclude_from_screen
-        self.name = name
-        self._data: TrainingData | None = None
 
     def fit(self, screen: Screen, knowledge: Knowledge | None = None) -> Self:
         """Choose power, prior and sharing on left-out rows; keep the votes.
@@ -124,10 +118,7 @@ class KernelVotePredictor:
         pertwise.errors.InputError
             If nothing is measured or there is no knowledge to build a kernel from.
         """
-        if knowledge is None:
-            raise InputError(f"{self.name!r} needs a knowledge folder: pass knowledge to fit")
-        data = TrainingData.from_screen(screen, self.name)
-        self._knowledge, self._data = knowledge, data
+        data = self._start(screen, knowledge)
         known = np.isfinite(data.y)
         overall = float(np.nanmean(data.y))
         total = np.nansum(data.y, axis=0)
@@ -138,14 +129,13 @@ class KernelVotePredictor:
             shared = self._share(residual, known.astype(np.float32))
             if shared is not None:
                 self._votes.append(shared)
-        self._blocks = self._features(data.names, self.kernels, skip_missing=True)
         self._choose(data)
         return self
 
     def _share(self, residual: Floats, measured: Floats) -> tuple[Floats, Floats] | None:
         """Votes with those of related features added; None when the features are no known genes."""
         genes = gene_blocks(
-            self._knowledge,
+            self._folder(),
             self._trained().features,
             FEATURE_KERNELS,
             exclude_from_screen=self.exclude_from_screen,
@@ -206,29 +196,11 @@ class KernelVotePredictor:
             out += (a @ b.T).toarray()
         return np.asarray(np.maximum(out / len(asked.blocks), 0.0))
 
-    def _features(
-        self, names: Sequence[str], kinds: Sequence[str], skip_missing: bool = False
-    ) -> GeneBlocks:
-        return gene_blocks(
-            self._knowledge,
-            names,
-            kinds,
-            sources=self.sources,
-            exclude_from_screen=self.exclude_from_screen,
-            skip_missing=skip_missing,
-        )
-
-    def _trained(self) -> TrainingData:
-        if self._data is None:
-            raise InputError(f"{self.name!r} has not been fitted; call fit first")
-        return self._data
-
     def predict(self, perturbations: Sequence[str]) -> Prediction:
         """Votes; perturbations that no kernel knows get the feature means, stated."""
         data = self._trained()
         names = canonical(perturbations)
-        own = {k for source in self.sources for k in source.kinds}
-        asked = self._features(names, [k for k in self._blocks.kinds if k not in own])
+        asked = self._asked(names)
         weights = np.asarray(self._mean_kernel(asked) ** self._power, dtype=np.float32)
         known = np.asarray((weights > 0).any(axis=1))
         residual, measured = self._votes[self._which]
