@@ -91,7 +91,7 @@ def test_standing_agrees_with_a_plain_loop(screen):
     assert standing.verdict == "better"
     assert "beats the training mean" in standing.sentence
     row = standing.summary.loc["mse"]
-    assert row["gain"] == pytest.approx(row["method"] - row["baseline"])
+    assert row["difference"] == pytest.approx(row["method"] - row["baseline"])
     assert row["high"] < 0
 
 
@@ -101,7 +101,7 @@ def test_a_method_that_is_no_better_is_said_to_be_none(screen):
     assert "does NOT beat" in bad.sentence
     same = cross_validate(Method("training mean", "training mean"), screen, None, n_folds=4)
     assert same.verdict == "baseline"
-    assert same.summary.loc["mse", "gain"] == 0
+    assert same.summary.loc["mse", "difference"] == 0
 
 
 def test_explanation_against_hand_calculation(screen, found):
@@ -109,7 +109,7 @@ def test_explanation_against_hand_calculation(screen, found):
     assert e.neighbours_from == NAMED
     assert list(e.neighbours["neighbour"]) == ["G000"]
     own = found.standing.per_perturbation.loc["G000"]
-    assert e.neighbours["cv_gain"][0] == pytest.approx(own["mse"] - own["mse_baseline"])
+    assert e.neighbours["cv_difference"][0] == pytest.approx(own["mse"] - own["mse_baseline"])
     # G001 is hidden, so G000 was predicted by the training mean and cannot be worse than it.
     assert e.neighbours["to_prediction"][0] == pytest.approx(1.0)
     largest = np.argmax(np.abs(screen.responses[0]))
@@ -127,7 +127,7 @@ def test_failures_are_the_neighbours_predicted_worse_than_the_mean(screen):
         folds=4,
     )
     e = found.explanations[0]
-    expected = e.neighbours.loc[e.neighbours["cv_gain"] > 0, "neighbour"]
+    expected = e.neighbours.loc[e.neighbours["cv_difference"] > 0, "neighbour"]
     assert set(e.failures["neighbour"]) <= set(expected)
     assert len(e.failures) == min(3, len(expected))
 

@@ -36,8 +36,8 @@ class Explanation:
     ----------
     neighbours
         neighbour, rank, weight, reason, length (of its measured response), to_prediction (cosine
-        of its response and the prediction), cv_mse, cv_gain (mse minus that of the training mean:
-        negative = the method helped), cv_cosine (its own held-out prediction; NaN without
+        of its response and the prediction), cv_mse, cv_difference (mse minus that of the training
+        mean: negative = the method helped), cv_cosine (its own held-out prediction; NaN without
         cross-validation).
     neighbours_from
         `NAMED`, or `POST_HOC` for a method that names none: measured responses most like the
@@ -109,9 +109,11 @@ def explain(
     table["to_prediction"] = similar[place]
     for column, source in (("cv_mse", "mse"), ("cv_cosine", "cosine")):
         table[column] = _own(standing, source, table["neighbour"])
-    table["cv_gain"] = table["cv_mse"] - _own(standing, "mse_baseline", table["neighbour"])
+    table["cv_difference"] = table["cv_mse"] - _own(standing, "mse_baseline", table["neighbour"])
     reference = masked_mean(y)
-    failed = table[table["cv_gain"] > 0].sort_values("cv_gain", ascending=False, kind="stable")
+    failed = table[table["cv_difference"] > 0].sort_values(
+        "cv_difference", ascending=False, kind="stable"
+    )
     top = _top(row, prediction, reference, responses, table, measured, n_top)
     columns = [prediction.features.index(f) for f in top["feature"]]
     return Explanation(

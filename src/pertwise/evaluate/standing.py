@@ -58,8 +58,8 @@ class Standing:
         Index perturbation; the columns of `SHOWN` for the method, the same with the suffix
         ``"_baseline"``, coverage_90 and spread where the method states a spread, and fallback.
     summary
-        Index metric; method, baseline (means over perturbations), gain (method - baseline), low,
-        high (95 % bootstrap interval of the paired gain, Efron & Tibshirani 1993). The
+        Index metric; method, baseline (means over perturbations), difference (method - baseline),
+        low, high (95 % bootstrap interval of the paired difference, Efron & Tibshirani 1993). The
         perturbations of a fold share their training set, so the interval is somewhat too narrow.
     coverage
         Mean share of measured values within the stated 90 % interval; NaN without a spread.
@@ -89,7 +89,7 @@ class Standing:
         where = f"in {self.n_folds}-fold cross-validation over {n} measured perturbations"
         numbers = (
             f"mean squared error {row['method']:.3g} against {row['baseline']:.3g} "
-            f"(difference {row['gain']:+.2g}, 95 % interval {row['low']:+.2g} to "
+            f"(difference {row['difference']:+.2g}, 95 % interval {row['low']:+.2g} to "
             f"{row['high']:+.2g})"
         )
         text = {
@@ -185,13 +185,13 @@ def cross_validate(
     rng = np.random.default_rng([seed, 1])
     rows = {}
     for metric in SHOWN:
-        gain = bootstrap_mean(own[metric] - mean[metric].reindex(own.index), rng)
+        difference = bootstrap_mean(own[metric] - mean[metric].reindex(own.index), rng)
         rows[metric] = {
             "method": float(own[metric].mean()),
             "baseline": float(mean[metric].mean()),
-            "gain": gain.mean,
-            "low": gain.low,
-            "high": gain.high,
+            "difference": difference.mean,
+            "low": difference.low,
+            "high": difference.high,
         }
     summary = pd.DataFrame.from_dict(rows, orient="index")
     both = own.join(mean[list(SHOWN)].add_suffix("_baseline"))

@@ -72,7 +72,7 @@ def _tiles(found: Predicted, fallbacks: int) -> list[tuple[str, str]]:
     if standing is not None:
         row = standing.summary.loc["mse"]
         if row["baseline"] > 0 and standing.verdict != "baseline":
-            change = 100 * row["gain"] / row["baseline"]
+            change = 100 * row["difference"] / row["baseline"]
             tiles.append((f"{change:+.0f} %", "squared error against the training mean"))
         tiles.append((_sig(standing.summary.loc["cosine", "method"]), "held-out cosine"))
         if np.isfinite(standing.coverage):
@@ -91,13 +91,13 @@ def _scores(found: Predicted) -> list[dict[str, str]]:
     for metric, row in found.standing.summary.iterrows():
         lower = str(metric) in LOWER_IS_BETTER
         sure = row["high"] < 0 or row["low"] > 0
-        good = (row["gain"] < 0) == lower
+        good = (row["difference"] < 0) == lower
         rows.append(
             {
                 "words": SHOWN[str(metric)],
                 "method": _sig(row["method"]),
                 "baseline": _sig(row["baseline"]),
-                "gain": f"{row['gain']:+.2g} ({row['low']:+.2g} to {row['high']:+.2g})",
+                "difference": f"{row['difference']:+.2g} ({row['low']:+.2g} to {row['high']:+.2g})",
                 "verdict": "not distinguishable" if not sure else "better" if good else "worse",
             }
         )
@@ -172,15 +172,15 @@ def _failures(e: Explanation, found: Predicted) -> str:
         return "Not known: without cross-validation no measured perturbation was ever held out."
     if not len(e.neighbours):
         return "No neighbour, so none whose prediction could have failed."
-    n = int(e.neighbours["cv_gain"].notna().sum())
+    n = int(e.neighbours["cv_difference"].notna().sum())
     if not len(e.failures):
         return f"None: each of the {n} neighbours was predicted better than by the training mean."
     names = "; ".join(
-        f"{row.neighbour} (squared error {row.cv_mse:.3g}, {row.cv_gain:+.2g} against the training "
-        f"mean, cosine {row.cv_cosine:.2f})"
+        f"{row.neighbour} (squared error {row.cv_mse:.3g}, {row.cv_difference:+.2g} against the "
+        f"training mean, cosine {row.cv_cosine:.2f})"
         for row in e.failures.itertuples()
     )
-    worse = int((e.neighbours["cv_gain"] > 0).sum())
+    worse = int((e.neighbours["cv_difference"] > 0).sum())
     return (
         f"{worse} of {n} neighbours were predicted worse than by the training mean when they were "
         f"held out. Worst: {names}."
