@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ORDER = ("blue", "vermilion", "green", "purple", "orange", "sky", "ink", "grey")
-_MARKERS = "os^Dv<>P"
+#: One less than there are colours, so that a pair of both comes back after 56 methods only.
+_MARKERS = "os^Dv<>"
 
 
 def _look(i: int) -> dict[str, Any]:
@@ -23,6 +24,7 @@ def _look(i: int) -> dict[str, Any]:
     return {
         "color": COLOURS[_ORDER[i % len(_ORDER)]],
         "marker": _MARKERS[i % len(_MARKERS)],
+        "linestyle": ("-", "--", ":")[i // len(_ORDER) % 3],
         "markersize": 5,
         "linewidth": 1.5,
     }

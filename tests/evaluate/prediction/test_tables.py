@@ -6,6 +6,7 @@ import pytest
 
 from pertwise.errors import InputError
 from pertwise.evaluate.prediction import tables
+from pertwise.report.prediction_figures import _look
 
 
 def results(values, metric="cosine", n_train=10, split="folds"):
@@ -116,3 +117,8 @@ def test_main_table_text():
     assert out.loc["m", "cosine"] == "0.300 ± 0.000"
     assert out.loc["m", "absent"] == ""
     assert out.loc["m", "coverage"] == "0.500"
+
+
+def test_no_two_methods_of_a_figure_look_the_same():
+    looks = [(x["color"], x["marker"]) for x in map(_look, range(30))]
+    assert len(set(looks)) == 30
