@@ -51,6 +51,21 @@ def test_weighted_mean_and_disagreement_against_a_loop():
             assert spread[i, d] == pytest.approx(s)
 
 
+@pytest.mark.parametrize("gaps", [False, True])
+def test_few_neighbours_among_many_are_averaged_alike(gaps):
+    rng = np.random.default_rng(4)
+    y = rng.normal(size=(200, 5))
+    w = np.zeros((3, 200))
+    w[0, [3, 50, 199]] = 1 / 3
+    w[1, 7] = 1.0
+    if gaps:
+        y[50, 1] = y[7, 0] = np.nan
+    got = weighted_mean(w, y)
+    np.testing.assert_allclose(got[0], np.nanmean(y[[3, 50, 199]], axis=0))
+    np.testing.assert_array_equal(got[1], y[7])
+    assert np.isnan(got[2]).all()
+
+
 def test_shrinkage_by_hand_and_chosen():
     centre = np.array([1.0])
     near = np.array([[3.0], [np.nan]])

@@ -2,10 +2,17 @@
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 from pertwise.errors import InputError, UnknownNameError
 from pertwise.predict import make_predictor
-from pertwise.predict.gene_kernels import DEFAULT_KERNELS, available, gene_blocks, linked
+from pertwise.predict.gene_kernels import (
+    DEFAULT_KERNELS,
+    available,
+    gene_blocks,
+    linked,
+    product,
+)
 from pertwise.predict.radial import SCALES, radial_kernels
 from pertwise.screen.core import make_screen
 
@@ -88,3 +95,12 @@ def test_radial_finds_a_group_that_is_linear_in_nothing(simulated):
     truth = screen.of_perturbations(held).responses
     assert ((found.mean - truth) ** 2).sum() < 0.95 * ((mean.mean - truth) ** 2).sum()
     assert (found.spread > 0).all()
+
+
+def test_products_are_the_same_dense_and_sparse():
+    rng = np.random.default_rng(1)
+    thin, full = csr_matrix(rng.binomial(1, 0.05, (9, 40)).astype(float)), rng.normal(size=(7, 40))
+    for a, b in ((thin, csr_matrix(full)), (csr_matrix(full), csr_matrix(full)), (thin, thin)):
+        np.testing.assert_allclose(product(a, b), a.toarray() @ b.toarray().T, atol=1e-12)
+    none = csr_matrix((0, 40))
+    assert product(none, csr_matrix(full)).shape == (0, 7)

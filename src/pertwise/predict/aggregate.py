@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from pertwise.errors import InputError, unknown_name
 
@@ -14,6 +15,8 @@ Aggregation = Literal["mean", "similarity", "rank", "median", "trimmed"]
 AGGREGATIONS = ("mean", "similarity", "rank", "median", "trimmed")
 #: Share of the neighbours cut from each end by "trimmed".
 TRIM = 0.2
+#: Below this share of weights that are not zero they are multiplied as a sparse matrix.
+SPARSE = 0.05
 
 
 def neighbour_weights(scores: Floats, how: Aggregation) -> Floats:
@@ -59,11 +62,13 @@ def weighted_mean(weights: Floats, values: Floats) -> Floats:
     Rows without any weight on measured values are NaN.
     """
     measured = np.isfinite(values)
-    total = weights @ np.nan_to_num(values)
+    # A few neighbours among thousands of measured rows: most weights are zero.
+    few = np.count_nonzero(weights) < SPARSE * weights.size
+    w = csr_matrix(weights) if few else weights
     if measured.all():
-        share = weights.sum(axis=1, keepdims=True)
+        total, share = w @ values, weights.sum(axis=1, keepdims=True)
     else:
-        share = weights @ measured
+        total, share = w @ np.nan_to_num(values), w @ measured.astype(np.float64)
     return np.asarray(np.divide(total, share, out=np.full_like(total, np.nan), where=share > 0))
 
 

@@ -47,6 +47,8 @@ DEFAULT_KERNELS = (
 )
 #: Those of forests: trees choose among features one by one, and near copies only dilute them.
 FOREST_KERNELS = DEFAULT_KERNELS[:16]
+#: Above this share of entries that are not zero a sparse product is the slower one.
+DENSE = 0.3
 
 
 class KernelSource(Protocol):
@@ -82,7 +84,7 @@ class GeneBlocks:
         """(m, n, n_other) cosine kernels between two sets of perturbations."""
         out = np.empty((len(self.blocks), len(self.names), len(other.names)))
         for i, (a, b) in enumerate(zip(self.blocks, other.blocks, strict=True)):
-            out[i] = (a @ b.T).toarray()
+            out[i] = product(a, b)
         return out
 
     def gram(self) -> np.ndarray:
@@ -101,6 +103,13 @@ class GeneBlocks:
         """(n,) True where any block has a feature."""
         counts = [np.asarray(b.getnnz(axis=1)) for b in self.blocks]
         return np.asarray(np.sum(counts, axis=0) > 0)
+
+
+def product(a: csr_matrix, b: csr_matrix) -> np.ndarray:
+    """(n_a, n_b) dense a b^T; embeddings, which have no zeros, by a dense product."""
+    if min(a.nnz, b.nnz) > DENSE * max(a.shape[0], b.shape[0]) * a.shape[1]:
+        return np.asarray(a.toarray() @ b.toarray().T)
+    return np.asarray((a @ b.T).toarray())
 
 
 def linked(parts: np.ndarray) -> np.ndarray:

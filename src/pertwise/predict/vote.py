@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, identity
 
 from pertwise.predict.base import Prediction
-from pertwise.predict.gene_kernels import DEFAULT_KERNELS, GeneBlocks, KernelSource, gene_blocks
+from pertwise.predict.gene_kernels import (
+    DEFAULT_KERNELS,
+    GeneBlocks,
+    KernelSource,
+    gene_blocks,
+    product,
+)
 from pertwise.predict.kernel_model import KernelModel
 from pertwise.predict.training import MEAN_FALLBACK, TrainingData, canonical, support_table
 
@@ -193,7 +199,7 @@ class KernelVotePredictor(KernelModel):
         """(q, n) mean of the kernels, negative values (of dense embeddings) as 0."""
         out = np.zeros((len(asked.names), len(self._blocks.names)))
         for a, b in zip(asked.blocks, self._blocks.blocks, strict=True):
-            out += (a @ b.T).toarray()
+            out += product(a, b)
         return np.asarray(np.maximum(out / len(asked.blocks), 0.0))
 
     def predict(self, perturbations: Sequence[str]) -> Prediction:
