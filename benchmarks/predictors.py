@@ -1,6 +1,6 @@
 """Fit and predict for 2,000 perturbations x 5,000 genes: graph neighbours and multi-kernel.
 
-    python benchmarks/predictors.py            # the full size, about two minutes on 2 cores
+    python benchmarks/predictors.py            # the full size, about five minutes on 2 cores
     python benchmarks/predictors.py --quick    # 400 x 1,000
 
 SIMULATED screen with the simulator's own knowledge (STRING-like edges, GO, pathways, texts, ...).
