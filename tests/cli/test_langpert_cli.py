@@ -276,7 +276,8 @@ def test_fused_on_the_file_end_to_end(world, tmp_path, monkeypatch):
     assert f"{held[0]}:" not in notes
     assert "measured perturbations: how far" not in notes  # all 41 were asked
     members = record["prediction"]["members"]
-    assert set(members) == {"multi-kernel", "forest", "named vote", "langpert"}
+    alone = {"forest of named", "linked neighbours"}
+    assert set(members) == {"multi-kernel", "radial", "forest", *alone}
     assert any(s.startswith("recorded answers: langpert (scripted@")
                for s in members["multi-kernel"]["sources"])  # fmt: skip
     assert list(record["method"]["files_sha256"]) == ["answers.jsonl"]
