@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 from pertwise._io import sha256_file
 from pertwise.cli.main import app
 from pertwise.errors import BudgetError, InputError
+from pertwise.knowledge import build_knowledge
 from pertwise.report.prediction_bench import read_provenance
+from pertwise.screen import simulate_screen
 
 runner = CliRunner()
 
@@ -212,3 +214,27 @@ tops = []
         assert server.count == 60, "only what was missing is asked"
     results = pd.read_parquet(out / "results.parquet")
     assert not results["fallback"].any()
+
+
+def test_doubles_from_the_command_by_parts_seen(tmp_path):
+    """Strata by parts seen; what was seen helps: sums of measured parts beat the training mean."""
+    simulation = simulate_screen(3, n_perturbations=40, n_features=40, n_combinations=50)
+    simulation.screen.save(tmp_path / "s.h5ad")
+    build_knowledge(simulation.write_sources(tmp_path / "sources"), tmp_path / "kb")
+    (tmp_path / "b.toml").write_text(
+        'screen = "s.h5ad"\nknowledge = "kb"\n'
+        'methods = ["training mean", "additive", "graph neighbours"]\n'
+        '[split]\nkind = "doubles"\nshuffles = 2\n'
+    )
+    out = tmp_path / "out"
+    done = runner.invoke(app, ["bench", "prediction", str(tmp_path / "b.toml"), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "SIMULATED" in done.output
+    table = pd.read_csv(out / "summary.csv").set_index(["stratum", "method", "metric"])
+    strata = {"0 of 2 seen", "1 of 2 seen", "2 of 2 seen"}
+    assert {s for s, *_ in table.index} == {*strata, "single, unseen"}
+    seen = table.loc["2 of 2 seen"]["mean"]
+    assert seen["additive", "squared_error"] < 0.7 * seen["training mean", "squared_error"]
+    assert seen["graph neighbours", "cosine"] > seen["training mean", "cosine"]
+    for stratum in strata:
+        assert stratum in (out / "report.md").read_text()

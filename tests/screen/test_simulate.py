@@ -188,3 +188,9 @@ def test_screen_survives_a_file(simulation, tmp_path):
 def test_bad_settings_are_named(settings, words):
     with pytest.raises(InputError, match=words):
         simulate_screen(0, **settings)
+
+
+def test_a_small_screen_may_have_pathways_without_members():
+    simulation = simulate_screen(3, n_perturbations=40, n_features=40, n_combinations=50)
+    assert any(not members for members in simulation.truth.pathways.values())
+    assert len(simulation.sources["omnipath_directed_signaling.tsv.gz"])

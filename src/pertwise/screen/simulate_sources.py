@@ -187,7 +187,9 @@ class _Known:
         for j, k in np.argwhere(self.truth.pathway_graph != 0):
             sign = int(np.sign(self.truth.pathway_graph[j, k]))
             sources, targets = self.truth.pathways[names[j]], self.truth.pathways[names[k]]
-            for _ in range(max(1, min(len(sources), len(targets)) // 2)):
+            smaller = min(len(sources), len(targets))
+            # In a small screen a pathway may have no perturbed member at all.
+            for _ in range(max(1, smaller // 2) if smaller else 0):
                 pair = (str(self.rng.choice(sources)), str(self.rng.choice(targets)))
                 edges.setdefault(pair, sign)
         for name, members in self.truth.pathways.items():
