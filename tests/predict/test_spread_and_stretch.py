@@ -12,7 +12,7 @@ from pertwise.predict.direction import (
     stretch,
     with_direction,
 )
-from pertwise.predict.forest import kernel_axes
+from pertwise.predict.kernels import kernel_axes
 from pertwise.predict.spread import fit_error_model, local_error
 from pertwise.predict.stacked import inner_folds, stacking_weights
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pertwise.errors import InputError
 from pertwise.evaluate.predicting import one_context_of, screen_of, unknown_genes
-from pertwise.screen.core import COMBINATION, canonical_perturbation
+from pertwise.screen.core import COMBINATION, canonical_perturbation, genes_of
 from pertwise.select.base import Query, Selection
 from pertwise.select.similar_chat import Question, cell_line_text
 
@@ -99,7 +99,7 @@ def langpert_questions(
             f"the others, so {least + 1} or more must be measured"
         )
     asked = list(dict.fromkeys(n for n in map(canonical_perturbation, genes) if n))
-    named = _genes(asked)
+    named = genes_of(asked)
     notes = [
         f"{name} is a combination: its genes are asked one by one"
         for name in asked
@@ -107,7 +107,7 @@ def langpert_questions(
     ]
     notes += [f"{g} is measured: it is asked as if it were not" for g in named if g in set(rows)]
     notes += unknown_genes(named, knowledge)
-    subjects = list(dict.fromkeys([*named, *(_genes(rows) if measured else ())]))
+    subjects = list(dict.fromkeys([*named, *(genes_of(rows) if measured else ())]))
     if not subjects:
         raise InputError("no gene to ask about: give --genes MYC,SMG5, or leave out --no-measured")
     cells = whole.contexts[0]
@@ -131,7 +131,3 @@ def unusable(
         for (query, _), answer in zip(questions, answers, strict=True)
         if not answer.picks
     ]
-
-
-def _genes(perturbations: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(g for p in perturbations for g in p.split(COMBINATION)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pertwise.evaluate.methods import setting_files
 from pertwise.predict.catalogue import CATALOGUE
-from pertwise.screen.core import COMBINATION
+from pertwise.screen.core import genes_of
 from pertwise.select.recorded import Recording, context_key, read_recording
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ def recorded_notes(
     notes = []
     for path in setting_files(use, settings):
         found = read_recording(path)
-        names = _genes(asked) if use == FUSED else list(asked)
+        names = genes_of(asked) if use == FUSED else list(asked)
         notes += _missing(found, path, names, context, use)
         if use == FUSED:
-            measured = _genes(train.perturbations)
+            measured = genes_of(train.perturbations)
             n = sum(_state(found, g, context) == "" for g in measured)
             if n < len(measured):
                 notes.append(
@@ -58,10 +58,6 @@ def recorded_notes(
                 f"{path} was asked about {', '.join(found.contexts)}, but these cells are {context}"
             )
     return notes
-
-
-def _genes(perturbations: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(g for p in perturbations for g in p.split(COMBINATION)))
 
 
 def _state(found: Recording, name: str, context: str) -> str:

@@ -15,7 +15,7 @@ from pertwise.predict.gene_kernels import (
     linked,
 )
 from pertwise.predict.kernel_model import KernelModel
-from pertwise.predict.kernels import Floats
+from pertwise.predict.kernels import Floats, kernel_axes
 from pertwise.predict.training import MEAN_FALLBACK, canonical, support_table
 
 if TYPE_CHECKING:
@@ -24,24 +24,6 @@ if TYPE_CHECKING:
 
 #: Responses with more features than this are predicted in that many principal components.
 MAX_OUTPUTS = 64
-
-
-def kernel_axes(gram: Floats, dim: int) -> tuple[Floats, Floats]:
-    """Leading kernel principal axes of training rows, and the map for new rows.
-
-    Returns
-    -------
-    (n, k) scores of the training rows and (n, k) M with scores of new rows = K(new, train) M.
-    """
-    values, vectors = np.linalg.eigh(gram)
-    keep = np.argsort(-values, kind="stable")[:dim]
-    keep = keep[values[keep] > 1e-8]
-    root = np.sqrt(values[keep])
-    axes = vectors[:, keep]
-    # The sign of an eigenvector is arbitrary: fix it, so that the same data give the same trees.
-    sign = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
-    axes = axes * sign
-    return axes * root, axes / root
 
 
 class ForestPredictor(KernelModel):

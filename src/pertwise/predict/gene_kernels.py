@@ -17,14 +17,8 @@ from pertwise.screen import COMBINATION
 
 #: Features taken of promoter partners too.
 PARTNER_KINDS = ("string", "go", "reactome", "text")
-#: Kernels of the multi-kernel predictor. NAME = IDF-weighted rows of a feature kind or graph;
-#: "emb:NAME" = a dense embedding; "NAME@GRAPH" = the mean features of a gene's graph neighbours;
-#: "NAME&GRAPH" = the gene's own features plus those of its graph neighbours;
-#: "diffusion:GRAPH" = walks with restart from the gene;
-#: "symbol" = beginnings of the gene symbol, a cheap guide to gene families (MRPL.., SF3B..).
-#: With the graph of shared promoters the last two say what a CRISPRi guide silences besides the
-#: gene it was made for.
-DEFAULT_KERNELS = (
+#: Kernels of forests: trees choose among features one by one, and near copies only dilute them.
+FOREST_KERNELS = (
     "string",
     "string_ge800",
     "string_experiments",
@@ -41,12 +35,20 @@ DEFAULT_KERNELS = (
     "emb:text",
     "text@string",
     "go@string",
+)
+#: Kernels of the multi-kernel predictor. NAME = IDF-weighted rows of a feature kind or graph;
+#: "emb:NAME" = a dense embedding; "NAME@GRAPH" = the mean features of a gene's graph neighbours;
+#: "NAME&GRAPH" = the gene's own features plus those of its graph neighbours;
+#: "diffusion:GRAPH" = walks with restart from the gene;
+#: "symbol" = beginnings of the gene symbol, a cheap guide to gene families (MRPL.., SF3B..).
+#: With the graph of shared promoters the last two say what a CRISPRi guide silences besides the
+#: gene it was made for.
+DEFAULT_KERNELS = (
+    *FOREST_KERNELS,
     "diffusion:string_coexpression",
     "diffusion:string_ge800",
     *(f"{kind}{sign}shared_promoter" for sign in "@&" for kind in PARTNER_KINDS),
 )
-#: Those of forests: trees choose among features one by one, and near copies only dilute them.
-FOREST_KERNELS = DEFAULT_KERNELS[:16]
 #: Above this share of entries that are not zero a sparse product is the slower one.
 DENSE = 0.3
 

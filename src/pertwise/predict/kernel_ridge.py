@@ -18,6 +18,7 @@ from pertwise.predict.gene_kernels import (
 )
 from pertwise.predict.kernel_model import KernelModel
 from pertwise.predict.kernels import (
+    MAX_ROWS_FOR_WEIGHTS,
     Floats,
     KernelFit,
     choose_noise,
@@ -38,8 +39,6 @@ NOISE_GRID = np.geomspace(0.02, 20.0, 16)
 #: Above this share of missing values weights and directions are not learned (zero-filled
 #: responses would decide them).
 MAX_MISSING = 0.2
-#: Kernel weights are learned on at most this many training rows (evenly spaced by name).
-MAX_ROWS_FOR_WEIGHTS = 800
 #: Neighbours listed for a prediction: the training rows with the largest combined kernel.
 LISTED = 10
 

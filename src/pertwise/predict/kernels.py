@@ -21,11 +21,31 @@ Floats = NDArray[np.float64]
 #: Log weights stay in these bounds, so that no step of the optimiser can overflow.
 _LOG_BOUND = 9.0
 _LOG_NOISE = (-5.0, 5.0)
+#: Kernel weights are learned on at most this many training rows (evenly spaced by name).
+MAX_ROWS_FOR_WEIGHTS = 800
 
 
 def combine(kernels: Floats, weights: Floats) -> Floats:
     """sum_m w_m K_m: (m, a, b), (m,) -> (a, b)."""
     return np.asarray(np.tensordot(weights, kernels, axes=1))
+
+
+def kernel_axes(gram: Floats, dim: int) -> tuple[Floats, Floats]:
+    """Leading kernel principal axes of training rows, and the map for new rows.
+
+    Returns
+    -------
+    (n, k) scores of the training rows and (n, k) M with scores of new rows = K(new, train) M.
+    """
+    values, vectors = np.linalg.eigh(gram)
+    keep = np.argsort(-values, kind="stable")[:dim]
+    keep = keep[values[keep] > 1e-8]
+    root = np.sqrt(values[keep])
+    axes = vectors[:, keep]
+    # The sign of an eigenvector is arbitrary: fix it, so that the same data give the same trees.
+    sign = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+    axes = axes * sign
+    return axes * root, axes / root
 
 
 @dataclass(frozen=True)

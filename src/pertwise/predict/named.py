@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix
 
 from pertwise.errors import InputError
 from pertwise.knowledge.features import unit_rows
-from pertwise.select.recorded import Answer
+from pertwise.select.recorded import Answer, list_ranks, row_shares
 
 #: Kernels made from the lists alone; the others need reasons.
 GRAPH_KINDS = (
@@ -50,14 +50,9 @@ class NamedNeighbours:
         if not answers:
             raise InputError("no recorded answer to build a kernel from")
         self.source = source
-        names = sorted({*answers, *(x for found, _ in answers.values() for x in found)})
+        names, ranks = list_ranks(answers)
         self._place = {n: i for i, n in enumerate(names)}
-        n = len(names)
-        w = np.zeros((n, n))
-        for subject, (found, _) in answers.items():
-            for x in found:
-                if x != subject:
-                    w[self._place[subject], self._place[x]] = 1.0
+        n, w = len(names), (ranks > 0).astype(float)
         both = np.maximum(w, w.T)
         self._rows = {"named": w + np.eye(n), "named both ways": both + np.eye(n)}
         degree = both.sum(axis=1)
@@ -97,7 +92,7 @@ def _reason_rows(reasons: Sequence[str], w: np.ndarray) -> dict[str, np.ndarray]
     except ValueError as error:  # scikit-learn: "empty vocabulary"
         raise InputError(f"the recorded reasons hold no usable word: {error}") from error
     by_pair = pairs.fit_transform(reasons).toarray()
-    named, namers = _step(w), _step(w.T)
+    named, namers = row_shares(w), row_shares(w.T)
     return {
         "reason": by_word,
         "reason letters": letters.fit_transform(reasons).toarray(),
@@ -106,9 +101,3 @@ def _reason_rows(reasons: Sequence[str], w: np.ndarray) -> dict[str, np.ndarray]
         "reason pairs of neighbours": by_pair + named @ by_pair,
         "reason pairs of all who are linked": by_pair + named @ by_pair + namers @ by_pair,
     }
-
-
-def _step(w: np.ndarray) -> np.ndarray:
-    """Rows scaled to sum 1; rows without any link stay zero."""
-    total = w.sum(axis=1, keepdims=True)
-    return np.asarray(np.divide(w, total, out=np.zeros_like(w), where=total > 0))

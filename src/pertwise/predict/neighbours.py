@@ -26,7 +26,7 @@ from pertwise.predict.base import Prediction
 from pertwise.predict.selector_words import selector_from
 from pertwise.predict.training import MEAN_FALLBACK, TrainingData, canonical, support_table
 from pertwise.select.base import Query, Selection, Selector, select_many
-from pertwise.select.similarity import SimilaritySelector, name_order, strongest
+from pertwise.select.similarity import SimilaritySelector
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
@@ -219,17 +219,11 @@ class NeighbourPredictor:
             return [], {}
         place = {p: j for j, p in enumerate(data.names)}
         if isinstance(selector, SimilaritySelector):
-            scores = selector.similarity(names, data.names).astype(np.float64)
-            order = name_order(data.names)
-            k = min(self.k, selector.max_neighbours)
-            out = []
-            for i, name in enumerate(names):
-                if name in place:
-                    scores[i, place[name]] = np.nan
-                rows = strongest(scores[i], k, order)
-                values = scores[i, rows] if selector.weighted else np.ones(len(rows))
-                out.append([(int(j), float(v), "") for j, v in zip(rows, values, strict=True)])
-            return out, {}
+            ranked = selector.ranked_rows(names, data.names, self.k)
+            return [
+                [(int(j), float(v), "") for j, v in zip(rows, values, strict=True)]
+                for rows, values in ranked
+            ], {}
         questions = []
         for name in names:
             query = Query(name, data.context or None, self.context_text)

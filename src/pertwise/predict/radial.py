@@ -9,14 +9,21 @@ import numpy as np
 
 from pertwise.predict.base import Prediction
 from pertwise.predict.direction import half_scaled, with_direction
-from pertwise.predict.forest import kernel_axes
 from pertwise.predict.gene_kernels import (
     DEFAULT_KERNELS,
     KernelSource,
     linked,
 )
 from pertwise.predict.kernel_model import KernelModel
-from pertwise.predict.kernels import Floats, combine, fit_weights, leave_one_out, solve
+from pertwise.predict.kernels import (
+    MAX_ROWS_FOR_WEIGHTS,
+    Floats,
+    combine,
+    fit_weights,
+    kernel_axes,
+    leave_one_out,
+    solve,
+)
 from pertwise.predict.spread import fit_error_model
 from pertwise.predict.training import MEAN_FALLBACK, canonical, support_table
 
@@ -26,8 +33,8 @@ if TYPE_CHECKING:
 
 #: Squared length scales, in units of the median squared distance of two training perturbations.
 SCALES = (0.1, 0.3, 1.0, 3.0)
-#: Weights are learned on at most this many training rows (evenly spaced by name).
-MAX_ROWS = 800
+#: Place, among the kernels, of the scale that stands for similarity in the error model.
+_ALIKE = 2
 
 
 def radial_kernels(a: Floats, b: Floats, unit: float) -> Floats:
@@ -85,7 +92,7 @@ class RadialPredictor(KernelModel):
         y = np.where(np.isfinite(data.y), data.y, data.mean)
         targets = [y, half_scaled(y)] if self.direction > 0 else [y]
         self._fits, held_out = [], []
-        rows = np.arange(0, len(y), int(np.ceil(len(y) / MAX_ROWS)))
+        rows = np.arange(0, len(y), int(np.ceil(len(y) / MAX_ROWS_FOR_WEIGHTS)))
         for target in targets:
             part = target[rows]
             found = fit_weights(gram[:, rows[:, None], rows[None, :]], part @ part.T, part.shape[1])
@@ -95,7 +102,7 @@ class RadialPredictor(KernelModel):
         mixed = held_out[0]
         if len(held_out) > 1:
             mixed = with_direction(mixed, held_out[1], self.direction)
-        self._errors = fit_error_model(gram[2], mixed, data.y)
+        self._errors = fit_error_model(gram[_ALIKE], mixed, data.y)
         return self
 
     def predict(self, perturbations: Sequence[str]) -> Prediction:
@@ -111,7 +118,7 @@ class RadialPredictor(KernelModel):
             mean = with_direction(mean, found[1], self.direction)
         known = linked(parts)
         mean = np.where(known[:, None], mean, data.mean)
-        spread = self._errors.spread(cross[2], mean)
+        spread = self._errors.spread(cross[_ALIKE], mean)
         weights = dict(zip(_LABELS, map(float, self._fits[0][0]), strict=True))
         return Prediction(
             perturbations=names,
@@ -132,7 +139,7 @@ _LABELS = ("constant", *(f"radial {g}" for g in SCALES), "linear")
 
 def _median_distance(x: Floats) -> float:
     """Median squared distance of evenly spaced rows; 1 if most are the same."""
-    rows = x[:: int(np.ceil(len(x) / MAX_ROWS))]
+    rows = x[:: int(np.ceil(len(x) / MAX_ROWS_FOR_WEIGHTS))]
     size = (rows**2).sum(axis=1)
     median = float(np.median(np.maximum(size[:, None] + size[None] - 2 * rows @ rows.T, 0.0)))
     return median if median > 1e-12 else 1.0

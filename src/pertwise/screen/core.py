@@ -22,6 +22,11 @@ COMBINATION = "+"
 OBS_COLUMNS = ("perturbation", "context", "dose", "n_cells", "sampling_variance")
 
 
+def genes_of(perturbations: Sequence[str]) -> list[str]:
+    """The genes of perturbations, "A+B" taken apart, each once, in order of appearance."""
+    return list(dict.fromkeys(g for p in perturbations for g in p.split(COMBINATION)))
+
+
 def canonical_perturbation(name: str) -> str:
     """Sorted parts of a combination: "B+A" -> "A+B"; singles come back stripped."""
     parts = sorted(p.strip() for p in str(name).split(COMBINATION) if p.strip())

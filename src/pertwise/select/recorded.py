@@ -227,6 +227,27 @@ class RecordedSelector:
         return Selection(picks, self.source, checked.repairs)
 
 
+def list_ranks(answers: Mapping[str, Answer]) -> tuple[list[str], NDArray[np.float64]]:
+    """All names of some lists, sorted, and (n, n) the rank of column on the list of row (1 = best).
+
+    0 = not on it; nobody stands on a list of their own.
+    """
+    names = sorted({*answers, *(x for found, _ in answers.values() for x in found)})
+    place = {n: i for i, n in enumerate(names)}
+    ranks = np.zeros((len(names), len(names)))
+    for subject, (found, _) in answers.items():
+        for rank, other in enumerate(found, start=1):
+            if other != subject:
+                ranks[place[subject], place[other]] = rank
+    return names, ranks
+
+
+def row_shares(w: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows scaled to sum 1; rows without any entry stay zero."""
+    total = w.sum(axis=1, keepdims=True)
+    return np.asarray(np.divide(w, total, out=np.zeros_like(w), where=total > 0))
+
+
 class LinkedSelector(SimilaritySelector):
     """Neighbours by everything that a set of neighbour lists says about two items.
 
@@ -249,16 +270,11 @@ class LinkedSelector(SimilaritySelector):
         super().__init__(max_neighbours)
         self.source = source
         self.name = "linked lists"
-        names = sorted({*answers, *(x for found, _ in answers.values() for x in found)})
+        names, self._ranks = list_ranks(answers)
         self._place = {n: i for i, n in enumerate(names)}
-        w = np.zeros((len(names), len(names)))
-        for subject, (found, _) in answers.items():
-            for rank, other in enumerate(found, start=1):
-                if other != subject:
-                    w[self._place[subject], self._place[other]] = 1.0 / rank
-        total = w.sum(axis=1, keepdims=True)
-        v = np.divide(w, total, out=np.zeros_like(w), where=total > 0)
-        self._direct, self._whole = w, w + w.T + v @ v
+        w = np.divide(1.0, self._ranks, out=np.zeros_like(self._ranks), where=self._ranks > 0)
+        v = row_shares(w)
+        self._whole = w + w.T + v @ v
 
     def similarity(self, subjects: Sequence[str], candidates: Sequence[str]) -> NDArray[np.float64]:
         """(n_subjects, n_candidates); 0 for items that no list holds."""
@@ -277,8 +293,8 @@ class LinkedSelector(SimilaritySelector):
             return ()
         a, b = self._place[subject], self._place[candidate]
         facts = []
-        if self._direct[a, b] > 0:
-            facts.append(f"named number {round(1 / self._direct[a, b])} for {subject}")
-        if self._direct[b, a] > 0:
-            facts.append(f"{subject} named number {round(1 / self._direct[b, a])} for it")
+        if self._ranks[a, b] > 0:
+            facts.append(f"named number {self._ranks[a, b]:.0f} for {subject}")
+        if self._ranks[b, a] > 0:
+            facts.append(f"{subject} named number {self._ranks[b, a]:.0f} for it")
         return tuple(facts) or ("named for a neighbour",)

@@ -122,6 +122,13 @@ class SimilaritySelector:
 
         A subject that is a candidate is never its own pick.
         """
+        found = self.ranked_rows(subjects, candidates, n)
+        return [tuple(candidates[i] for i in rows) for rows, _ in found]
+
+    def ranked_rows(
+        self, subjects: Sequence[str], candidates: Sequence[str], n: int
+    ) -> list[tuple[NDArray[np.intp], Floats]]:
+        """The same as positions in the list, with the score of each pick (1 if not weighted)."""
         place = {c: j for j, c in enumerate(candidates)}
         order = name_order(candidates)
         scores = np.array(self.similarity(subjects, candidates), dtype=np.float64)
@@ -129,8 +136,8 @@ class SimilaritySelector:
         for subject, row in zip(subjects, scores, strict=True):
             if subject in place:
                 row[place[subject]] = np.nan
-            chosen = strongest(row, min(n, self.max_neighbours), order)
-            found.append(tuple(candidates[i] for i in chosen))
+            rows = strongest(row, min(n, self.max_neighbours), order)
+            found.append((rows, row[rows] if self.weighted else np.ones(len(rows))))
         return found
 
     def select(self, query: Query, candidates: Sequence[str], n: int) -> Selection:
