@@ -14,7 +14,7 @@ from pertwise.predict.direction import (
 )
 from pertwise.predict.kernels import kernel_axes
 from pertwise.predict.spread import fit_error_model, local_error
-from pertwise.predict.stacked import inner_folds, stacking_weights
+from pertwise.predict.stacked import inner_folds, speaking_weights, stacking_weights
 
 
 def test_local_error_by_hand():
@@ -142,6 +142,12 @@ def test_stacking_prefers_the_better_member_and_averages_equals():
     assert same[0] == pytest.approx(same[1])
     truth[3, 2] = np.nan
     assert np.isfinite(stacking_weights(np.stack([good, bad]), truth, centre)).all()
+
+
+def test_members_that_know_nothing_hand_their_weight_on():
+    silent = np.array([[False, True, True], [False, False, True], [False, False, True]])
+    got = speaking_weights(np.array([0.5, 0.3, 0.2]), silent)
+    np.testing.assert_allclose(got.T, [[0.5, 0.3, 0.2], [0, 0.6, 0.4], [0, 0, 0]])
 
 
 def test_inner_folds_cover_everything_once():

@@ -65,6 +65,22 @@ def stacking_weights(members: Floats, truth: Floats, centre: Floats, prior: floa
     return np.asarray(weights)
 
 
+def speaking_weights(weights: Floats, silent: np.ndarray) -> Floats:
+    """(m, q) weights of members that have something to say, with the sum of all (m,) `weights`.
+
+    Parameters
+    ----------
+    silent
+        (m, q) True where a member answered a name with the training mean only. Names on which all
+        are silent, or only those with a positive weight, get zeros.
+    """
+    told = np.where(silent, 0.0, weights[:, None])
+    total = told.sum(axis=0)
+    return np.asarray(
+        told * np.divide(weights.sum(), total, out=np.zeros_like(total), where=total > 0)
+    )
+
+
 class StackedPredictor:
     """Weighted sum of predictors around the training mean.
 
@@ -192,17 +208,23 @@ class StackedPredictor:
         return dict(zip(self.members, map(float, self._weights), strict=True))
 
     def predict(self, perturbations: Sequence[str]) -> Prediction:
-        """Weighted members; a name that every member answered by a fallback gets the mean."""
+        """Weighted members; a name about which none knows anything gets the mean.
+
+        Where some members know nothing, the others take over their weight: silence must not pull a
+        prediction to the training mean.
+        """
         data = self._trained()
         names = canonical(perturbations)
         found = [model.predict(names) for model in self._models]
+        silent = np.array([(p.support["fallback"] == MEAN_FALLBACK).to_numpy() for p in found])
+        weights = speaking_weights(self._weights, silent)
         change = sum(
-            w * (p.mean.astype(np.float64) - data.mean)
-            for w, p in zip(self._weights, found, strict=True)
+            w[:, None] * (p.mean.astype(np.float64) - data.mean)
+            for w, p in zip(weights, found, strict=True)
         )
         mean = np.asarray(data.mean + change).reshape(len(names), len(data.features))
         mean = self._finished(mean)
-        fell_back = np.all([(p.support["fallback"] != "").to_numpy() for p in found], axis=0)
+        fell_back = np.asarray(weights == 0.0).all(axis=0).reshape(len(names))
         mean[fell_back] = data.mean
         spread = None
         if self._errors is not None:
