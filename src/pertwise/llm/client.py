@@ -11,6 +11,7 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -25,10 +26,11 @@ from pertwise.llm.budget import (
     prompt_tokens_at_most,
     prompt_tokens_expected,
 )
+from pertwise.llm.failures import FATAL, RETRYABLE, CallFailure
 from pertwise.llm.ledger import Failure, Ledger
 from pertwise.llm.loop import run_sync
 from pertwise.llm.settings import ChatSettings
-from pertwise.llm.wire import FATAL, RETRYABLE, Backend, CallFailure, first_dialect, open_backend
+from pertwise.llm.wire import Backend, first_dialect, open_backend
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +66,7 @@ class EndpointChat:
         if ledger is not None and settings.run:
             spent_tokens, spent_usd = ledger.spent(settings.run)
         self.budget = Budget(settings.budget_tokens, settings.budget_usd, spent_tokens, spent_usd)
-        self._dialect = first_dialect(address)
+        self._dialect = first_dialect(address, settings)
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _PerLoop] = (
             weakref.WeakKeyDictionary()
         )
@@ -264,7 +266,7 @@ class EndpointChat:
         settings = self.settings
         jitter = wait_random_exponential(multiplier=settings.backoff_s, max=settings.backoff_max_s)
         started = time.monotonic()
-        attempts = 0
+        attempts = errors_500 = 0
 
         def worth_retrying(error: BaseException) -> bool:
             return (
@@ -287,9 +289,13 @@ class EndpointChat:
                 log.info("attempt %d failed: %s", state.attempt_number, error.message)
 
         async def once() -> ChatReply:
-            nonlocal attempts
+            nonlocal attempts, errors_500
             attempts += 1
-            return await self._adapting(backend, request)
+            try:
+                return await self._adapting(backend, request, plain=errors_500 > 1)
+            except CallFailure as error:
+                errors_500 += error.status == 500
+                raise
 
         failure: CallFailure
         try:
@@ -322,9 +328,16 @@ class EndpointChat:
             self._given_up = final
         raise final
 
-    async def _adapting(self, backend: Backend, request: ChatRequest) -> ChatReply:
-        """Send; when the endpoint rejects a feature, send once more without it and remember."""
+    async def _adapting(
+        self, backend: Backend, request: ChatRequest, *, plain: bool = False
+    ) -> ChatReply:
+        """Send; when the endpoint rejects a feature, send once more without it and remember.
+
+        With `plain`, the schema is left out from the start: the server failed on it repeatedly.
+        """
         dialect, first = self._dialect, None
+        if plain and "json_schema" in dialect.sent(request):
+            dialect = replace(dialect, degraded=(*dialect.degraded, "json_schema"))
         while True:
             try:
                 reply = await backend.send(request, dialect)
