@@ -124,13 +124,13 @@ def test_waiting_for_calls_under_way_instead_of_refusing():
 
 
 def test_a_resumed_run_keeps_its_budget(tmp_path):
-    with ScriptedServer(lambda a: Answer("ok", prompt_tokens=100, completion_tokens=0)) as server:
+    with ScriptedServer(lambda a: Answer("ok", prompt_tokens=100, completion_tokens=1)) as server:
         for _ in range(3):
             chat = open_chat(
                 server.openai("m"),
                 ledger=tmp_path / "l.sqlite",
                 run="panel",
-                budget_tokens=700,
+                budget_tokens=704,
                 max_tokens=1,
             )
             with pytest.raises(BudgetError):

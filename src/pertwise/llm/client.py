@@ -11,6 +11,7 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -27,12 +28,13 @@ from pertwise.llm.budget import (
     prompt_tokens_at_most,
     prompt_tokens_expected,
 )
+from pertwise.llm.failures import FATAL, RETRYABLE, CallFailure
 from pertwise.llm.ledger import Failure, Ledger
 from pertwise.llm.loop import run_sync
 from pertwise.llm.pace import MOST, MOST_HERE, Pace
 from pertwise.llm.parse import visible_text
 from pertwise.llm.settings import ChatSettings
-from pertwise.llm.wire import FATAL, RETRYABLE, Backend, CallFailure, first_dialect, open_backend
+from pertwise.llm.wire import Backend, first_dialect, open_backend
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +73,7 @@ class EndpointChat:
         if ledger is not None:
             account = LedgerAccount(ledger, settings.run, settings.call_s)
         self.budget = Budget(settings.budget_tokens, settings.budget_usd, account)
-        self._dialect = first_dialect(address)
+        self._dialect = first_dialect(address, settings)
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _PerLoop] = (
             weakref.WeakKeyDictionary()
         )
@@ -264,7 +266,7 @@ class EndpointChat:
             return await self._attempts(state, request)
 
     async def _paid(
-        self, backend: Backend, request: ChatRequest, attempts: int, started: float
+        self, backend: Backend, request: ChatRequest, attempts: int, started: float, plain: bool
     ) -> ChatReply:
         """One attempt within the budget, stored before its reservation is settled."""
         prompt, completion = prompt_tokens_at_most(request), self._most(request)
@@ -274,7 +276,7 @@ class EndpointChat:
         paid, doubtful = Amount(), most
         try:
             sent = request.model_copy(update={"max_tokens": completion})
-            reply = await self._adapting(backend, sent)
+            reply = await self._adapting(backend, sent, plain=plain)
             cost = self._cost(reply.prompt_tokens, reply.completion_tokens)
             reply = reply.model_copy(
                 update={
@@ -284,7 +286,7 @@ class EndpointChat:
                     "request_key": request.key(),
                 }
             )
-            believed = "usage_estimated" in reply.degraded or credible(request, reply)
+            believed = _believed(request, reply)
             used = Amount(reply.prompt_tokens + reply.completion_tokens, cost or 0.0)
             cut = completion < self._all(request) and _cut_while_thinking(reply)
             if cut:
@@ -323,7 +325,7 @@ class EndpointChat:
         settings = self.settings
         jitter = wait_random_exponential(multiplier=settings.backoff_s, max=settings.backoff_max_s)
         started, places = time.monotonic(), state.places
-        attempts = 0
+        attempts = errors_500 = 0
 
         def worth_retrying(error: BaseException) -> bool:
             return (
@@ -348,12 +350,17 @@ class EndpointChat:
                 log.info("attempt %d failed: %s", retry.attempt_number, error.message)
 
         async def once() -> ChatReply:
-            nonlocal attempts
+            nonlocal attempts, errors_500
             attempts += 1
+            plain = errors_500 > 1
             try:
-                return await self._paid(state.backend, request, attempts, started)
-            except _CutWhileThinking:
-                return await self._paid(state.backend, request, attempts, started)
+                try:
+                    return await self._paid(state.backend, request, attempts, started, plain)
+                except _CutWhileThinking:
+                    return await self._paid(state.backend, request, attempts, started, plain)
+            except CallFailure as error:
+                errors_500 += error.status == 500
+                raise
 
         failure: CallFailure
         try:
@@ -376,9 +383,16 @@ class EndpointChat:
             self._given_up = final
         raise final
 
-    async def _adapting(self, backend: Backend, request: ChatRequest) -> ChatReply:
-        """Send; when the endpoint rejects a feature, send once more without it and remember."""
+    async def _adapting(
+        self, backend: Backend, request: ChatRequest, *, plain: bool = False
+    ) -> ChatReply:
+        """Send; when the endpoint rejects a feature, send once more without it and remember.
+
+        With `plain`, the schema is left out from the start: the server failed on it repeatedly.
+        """
         dialect, first = self._dialect, None
+        if plain and "json_schema" in dialect.sent(request):
+            dialect = replace(dialect, degraded=(*dialect.degraded, "json_schema"))
         while True:
             try:
                 reply = await backend.send(request, dialect)
@@ -442,6 +456,12 @@ class EndpointChat:
             f"replay: ledger {path} holds no answer of {self.address} to request {key[:12]} "
             f"({start!r}...); prompt, model, settings and seeds must be those of the recorded run"
         )
+
+
+def _believed(request: ChatRequest, reply: ChatReply) -> bool:
+    if "usage_estimated" in reply.degraded:
+        return "usage_not_believed" not in reply.degraded
+    return credible(request, reply)
 
 
 def _cut_while_thinking(reply: ChatReply) -> bool:
