@@ -134,6 +134,7 @@ def prediction(
     ),
 ) -> None:
     """Held-out prediction of every method on the same splits: tables, tests, figures."""
+    from pertwise.cli.asking import nothing_usable
     from pertwise.errors import InputError
     from pertwise.evaluate.prediction import (
         check_config,
@@ -141,6 +142,7 @@ def prediction(
         open_inputs,
         run_prediction,
     )
+    from pertwise.evaluate.prediction.run import without_answers
     from pertwise.report.prediction_bench import write_report
 
     if config is not None:
@@ -175,6 +177,8 @@ def prediction(
     _tell_failures(folder)
     written = ("report.html", "report.md", "results.parquet")
     typer.echo("written: " + ", ".join(str(folder / name) for name in written))
+    for label, repairs in without_answers(folder, settings).items():
+        nothing_usable(f"method {label!r}", repairs, "every prediction of it is a fallback")
 
 
 def _tell_failures(folder: Path) -> None:

@@ -14,7 +14,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pertwise import __version__
-from pertwise.errors import BudgetError, InputError, PertwiseError, ReplayMissError
+from pertwise.errors import (
+    BudgetError,
+    InputError,
+    LedgerError,
+    PertwiseError,
+    ReplayMissError,
+)
 from pertwise.evaluate.calibration import LEVELS, interval_coverage, spread_and_error
 from pertwise.evaluate.methods import Method
 from pertwise.evaluate.prediction.cells import CellBank, energy_distances
@@ -128,7 +134,7 @@ def run_unit(
     else:
         try:
             prediction = method.build().fit(train, knowledge).predict(names)
-        except (BudgetError, FatalChatError, ReplayMissError):
+        except (BudgetError, FatalChatError, LedgerError, ReplayMissError):
             # The run must stop and can go on later; a stored fallback would never be asked again.
             raise
         except PertwiseError as problem:
