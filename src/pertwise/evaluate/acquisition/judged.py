@@ -51,7 +51,8 @@ def judge_run(
 ) -> Judged:
     """Judge the batches of a run; answers and tables go to ``judge/`` in its folder.
 
-    `limits` are settings of each judge's chat (budget_usd, ...); a budget holds for all reruns of a judge together.
+    `limits` are settings of each judge's chat (budget_usd, ...); a budget holds for all reruns of
+    a judge together.
     The ledger there makes an interrupted panel go on where it stopped, with nothing paid twice.
 
     Raises
