@@ -134,7 +134,7 @@ def show_drug(
     import numpy as np
     import pandas as pd
 
-    from pertwise._io import atomic_path
+    from pertwise._io import write_csv_atomic
     from pertwise.cli.bench import show_table
 
     for key, text in notes.items():
@@ -158,8 +158,7 @@ def show_drug(
         full = pd.DataFrame({"feature": prediction.features, "predicted": values})
         if prediction.spread is not None:
             full["spread"] = prediction.spread[0]
-        with atomic_path(out) as temporary:
-            full.to_csv(temporary, index=False)
+        write_csv_atomic(out, full)
         typer.echo(f"written: {out}")
 
 

@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from pertwise._text import in_prompt
+
 _NAME = AliasChoices("name", "gene", "drug", "symbol", "item", "perturbation", "compound")
 _REASON = AliasChoices("reason", "justification", "rationale", "why", "explanation")
 #: Other keys for the list of picks: those that say it is chosen, then those that only say of what.
@@ -201,7 +203,8 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 def _named(names: Sequence[str] | None, module: bool = False) -> dict[str, Any]:
     name: dict[str, Any] = {"type": "string"}
     if names is not None:
-        name["enum"] = list(names)
+        # As the prompt shows them.
+        name["enum"] = list(dict.fromkeys(map(in_prompt, names)))
     fields: dict[str, Any] = {"name": name}
     if module:
         fields["module"] = {"type": "string"}

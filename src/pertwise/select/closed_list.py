@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pertwise._text import one_line
+from pertwise._text import in_prompt, one_line
 from pertwise.errors import InputError
 from pertwise.select.base import Repair
 
@@ -190,7 +190,7 @@ def _some(names: Sequence[str], most: int = 20) -> str:
 
 
 def _fold(name: str) -> str:
-    return re.sub(r"[\s\-_‐-―]+", "", name).casefold()
+    return re.sub(r"[\s\-_‐-―]+", "", in_prompt(name)).casefold()
 
 
 _BULLET = re.compile(r"^\s*(?:[-*•]|\(?\d{1,3}[.):])\s+")

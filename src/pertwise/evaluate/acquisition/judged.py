@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pertwise._io import atomic_path, write_json_atomic
+from pertwise._io import write_csv_atomic, write_json_atomic
 from pertwise.errors import InputError
 from pertwise.evaluate.acquisition.run import Run
 from pertwise.evaluate.acquisition.world import make_world
@@ -22,7 +22,7 @@ from pertwise.evaluate.judging import (
     make_pairs,
     make_showings,
 )
-from pertwise.llm import open_chat
+from pertwise.llm import open_chat, parse_address
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,11 @@ def judge_run(
     """
     if not judges:
         raise InputError("name at least one judge (--llm MODEL@URL)")
-    if len(set(judges)) != len(judges):
-        raise InputError(f"each judge must be named once, got {list(judges)}")
+    # Tables, settings and messages name a judge without the query of its address.
+    opened = {str(parse_address(j)): j for j in judges}
+    if len(opened) != len(judges):
+        raise InputError(f"each judge must be named once, got twice one of {list(opened)}")
+    judges = list(opened)
     run = Run.open(folder)
     rng = np.random.default_rng(seed)
     pairs = make_pairs(run.table("picks.parquet"), reference=reference, rounds=rounds, rng=rng)
@@ -80,7 +83,7 @@ def judge_run(
     out = run.folder / "judge"
     out.mkdir(exist_ok=True)
     chats = {
-        j: open_chat(j, ledger=out / "ledger.sqlite", replay=replay, budget_usd=budget_usd)
+        j: open_chat(opened[j], ledger=out / "ledger.sqlite", replay=replay, budget_usd=budget_usd)
         for j in judges
     }
     estimates = estimate_cost(showings, chats)
@@ -89,8 +92,7 @@ def judge_run(
     answers = ask_judges(showings, chats)
     tables = judge_tables(answers)
     for name, table in {"answers": answers, **tables}.items():
-        with atomic_path(out / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False)
+        write_csv_atomic(out / f"{name}.csv", table)
     write_json_atomic(
         out / "settings.json",
         {

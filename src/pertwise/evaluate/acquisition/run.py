@@ -19,9 +19,12 @@ import pandas as pd
 from pertwise import __version__
 from pertwise._io import (
     atomic_path,
+    csv_cells,
     optional_import,
     sha256_file,
     sha256_text,
+    text_of_csv,
+    write_csv_atomic,
     write_json_atomic,
 )
 from pertwise._progress import track
@@ -287,18 +290,20 @@ class Run:
         self._write(enriched_sets(picks, world.names, membership, names), "enrichment.csv")
 
     def _write(self, table: pd.DataFrame, name: str) -> None:
+        if name.endswith(".csv"):
+            write_csv_atomic(self.folder / name, table)
+            return
         with atomic_path(self.folder / name) as temporary:
-            if name.endswith(".parquet"):
-                table.to_parquet(temporary, index=False)
-            else:
-                table.to_csv(temporary, index=False)
+            table.to_parquet(temporary, index=False)
 
     def table(self, name: str) -> pd.DataFrame:
         """A table written by `write_tables`."""
         path = self.folder / name
         if not path.is_file():
             raise InputError(f"{path} is missing: the run is not finished; resume it")
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        return csv_cells(pd.read_csv(path), text_of_csv)
 
     def notes(self) -> list[str]:
         """What the protocol had to change, e.g. fewer rounds than asked for."""
