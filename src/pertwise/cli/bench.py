@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from pertwise.evaluate.methods import Method
-    from pertwise.evaluate.perturbqa import Scorer
+    from pertwise.benchmark.perturbqa import Scorer
     from pertwise.knowledge import Knowledge
+    from pertwise.models.methods import Method
 
 app = typer.Typer(
     help="Benchmarks: prediction, PerturbQA.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -40,13 +40,13 @@ def show_table(table: pd.DataFrame, title: str, digits: int = 3) -> None:
 
 
 def _label_scorer(method: Method, knowledge: Knowledge | None, line: str, task: str) -> Scorer:
-    from pertwise.evaluate.perturbqa import predictor_scorer
+    from pertwise.benchmark.perturbqa import predictor_scorer
 
     return predictor_scorer(method.build, task, knowledge, context=line)
 
 
 def _vote_scorer(knowledge: Knowledge, kind: str, line: str, task: str) -> Scorer:
-    from pertwise.evaluate.perturbqa import selector_scorer
+    from pertwise.benchmark.perturbqa import selector_scorer
     from pertwise.select.embedding import EmbeddingSelector
 
     return selector_scorer(EmbeddingSelector(knowledge, kind))
@@ -77,9 +77,9 @@ def perturbqa(
 ) -> None:
     """AUROC per target gene, averaged, of predictors on the PerturbQA labels."""
     from pertwise._io import write_csv_atomic
+    from pertwise.benchmark.perturbqa import TASKS, gene_frequency, run_perturbqa
     from pertwise.errors import InputError
-    from pertwise.evaluate.methods import make_method
-    from pertwise.evaluate.perturbqa import TASKS, gene_frequency, run_perturbqa
+    from pertwise.models.methods import make_method
 
     facts = None
     if knowledge is not None:
@@ -133,13 +133,13 @@ def prediction(
     ),
 ) -> None:
     """Held-out prediction of every method on the same splits: tables, tests, figures."""
-    from pertwise.errors import InputError
-    from pertwise.evaluate.prediction import (
+    from pertwise.benchmark.prediction import (
         check_config,
         load_config,
         open_inputs,
         run_prediction,
     )
+    from pertwise.errors import InputError
     from pertwise.report.prediction_bench import write_report
 
     if config is not None:
@@ -215,12 +215,12 @@ def prefilter(
 ) -> None:
     """Recall of the prefilters that cut a long list before a chat model sees it."""
     from pertwise._io import write_csv_atomic
-    from pertwise.evaluate.prediction.prefilter import PREFILTERS, prefilter_recall
-    from pertwise.evaluate.prediction.run import one_context
+    from pertwise.benchmark.prediction.run import one_context
+    from pertwise.evaluate.prefilter import PREFILTERS, prefilter_recall
     from pertwise.evaluate.splits import split_folds, split_given
     from pertwise.knowledge import Knowledge as Opened
+    from pertwise.knowledge.recorded import read_recorded
     from pertwise.screen import read_screen
-    from pertwise.select.recorded import read_recorded
 
     measured = one_context(read_screen(screen), context, str(screen))
     names = list(measured.obs["perturbation"])

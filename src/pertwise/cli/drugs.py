@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from pertwise.evaluate.drugs import BenchConfig
-    from pertwise.predict import Prediction
+    from pertwise.benchmark.drugs.run import BenchConfig
+    from pertwise.models import Prediction
 
 
 def bench_drugs(
@@ -33,14 +33,14 @@ def bench_drugs(
     ] = False,
 ) -> None:
     """Drug responses: regimes x methods on one screen, with intervals over compounds."""
-    from pertwise.cli.bench import show_table
-    from pertwise.evaluate.drugs import (
+    from pertwise.benchmark.drugs.run import (
         load_bench,
         read_config,
         run_bench,
         summarise,
         write_results,
     )
+    from pertwise.cli.bench import show_table
 
     settings = _with(
         read_config(config),
@@ -73,8 +73,8 @@ def _with(config: BenchConfig, **changes: object) -> BenchConfig:
 
 def drug_config(screen: Path, drugs: list[Path], knowledge: Path | None = None) -> BenchConfig:
     """The config of a screen file and tables of drug facts, all else by default."""
+    from pertwise.benchmark.drugs.run import BenchConfig, DataConfig
     from pertwise.errors import InputError
-    from pertwise.evaluate.drugs import BenchConfig, DataConfig
 
     if not drugs:
         raise InputError(
@@ -103,8 +103,8 @@ def predict_drug(
     pertwise.errors.UnknownNameError
         For a drug that is neither a known name nor a SMILES, or a line without facts or data.
     """
-    from pertwise.evaluate.drugs import load_bench, read_config
-    from pertwise.evaluate.drugs_predict import predict_one
+    from pertwise.benchmark.drugs.predict import predict_one
+    from pertwise.benchmark.drugs.run import load_bench, read_config
 
     if isinstance(config, Path):
         settings, folder = read_config(config), data or config.parent
@@ -177,10 +177,10 @@ def lgr(
     budget_usd: Annotated[float | None, typer.Option(help="Stop before this many dollars.")] = None,
 ) -> None:
     """Ask a chat model which measured drugs act like each drug, line by line (resumable)."""
-    from pertwise.evaluate.drugs import load_bench, read_config
-    from pertwise.evaluate.drugs_ask import bench_selector, lgr_questions
+    from pertwise.benchmark.drugs.ask import bench_selector, lgr_questions
+    from pertwise.benchmark.drugs.run import load_bench, read_config
     from pertwise.llm import open_chat
-    from pertwise.select.similar_chat import ask_lists, estimate_questions, total_repairs
+    from pertwise.select.chat.similar import ask_lists, estimate_questions, total_repairs
 
     bench = load_bench(read_config(config), data if data is not None else config.parent)
     questions = lgr_questions(bench, line or ())

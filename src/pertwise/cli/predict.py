@@ -10,7 +10,7 @@ import typer
 from pertwise.errors import InputError
 
 if TYPE_CHECKING:
-    from pertwise.evaluate.predicting import Predicted
+    from pertwise.prediction.predicting import Predicted
 
 LEDGER = "ledger.sqlite"
 
@@ -109,7 +109,7 @@ def predict(
         return
     if out is None:
         raise InputError("--out DIR is needed")
-    from pertwise.evaluate.predicting import DEFAULT_METHOD, predict_genes, write_prediction
+    from pertwise.prediction.predicting import DEFAULT_METHOD, predict_genes, write_prediction
     from pertwise.report.prediction_page import write_page
 
     settings = parse_settings(setting or [])

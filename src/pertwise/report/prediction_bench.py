@@ -14,10 +14,11 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from pertwise._io import write_csv_atomic, write_text_atomic
-from pertwise.evaluate.prediction import analyses, tables
-from pertwise.evaluate.prediction.config import ORACLE, PredictionConfig
-from pertwise.evaluate.prediction.run import Inputs, make_splits
+from pertwise.benchmark.prediction import analyses, tables
+from pertwise.benchmark.prediction.config import PredictionConfig
+from pertwise.benchmark.prediction.run import Inputs, make_splits
 from pertwise.evaluate.score import metric_of
+from pertwise.evaluate.specs import ORACLE
 from pertwise.report import prediction_figures as figures
 from pertwise.report.page import render_page
 from pertwise.report.style import figure_svg
@@ -408,7 +409,7 @@ def _neighbour_section(
     screen, source, spec = inputs.screen, inputs.source, config.metrics
     report.head("Named neighbours")
     if len(named) > 1:
-        from pertwise.evaluate.prediction.neighbour_sets import overlap_matrix
+        from pertwise.benchmark.prediction.neighbour_sets import overlap_matrix
 
         matrix = overlap_matrix(named)
         report.say("Mean Jaccard overlap of the neighbour sets of every two methods:")
