@@ -29,10 +29,10 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.model_selection import GridSearchCV, KFold
 
 from pertwise.evaluate.splits import split_folds
+from pertwise.kernels.genes import DEFAULT_KERNELS, gene_blocks
 from pertwise.knowledge import Knowledge, build_knowledge
-from pertwise.predict.catalogue import make_predictor
-from pertwise.predict.gene_kernels import DEFAULT_KERNELS, gene_blocks
-from pertwise.predict.kernel_ridge import NOISE_GRID
+from pertwise.models.catalogue import make_predictor
+from pertwise.models.kernel_ridge import NOISE_GRID
 from pertwise.screen import Screen, simulate_screen
 
 SEED, NEIGHBOURS = 0, 5

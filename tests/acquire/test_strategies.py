@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 from pertwise.acquire import open_strategy, strategy_names
-from pertwise.acquire.badge import kmeans_plus_plus
-from pertwise.acquire.bald import bald
-from pertwise.acquire.batchbald import greedy_logdet
 from pertwise.acquire.common import deviations, tie_order
-from pertwise.acquire.coreset import k_centre_greedy
-from pertwise.acquire.iterpert import iterpert
-from pertwise.acquire.knowledge_picker import KnowledgePicker, Weights, greedy_panel
-from pertwise.acquire.lcmd import largest_cluster_maximum_distance
-from pertwise.acquire.typiclust import typicality, typiclust_order
+from pertwise.acquire.strategies.badge import kmeans_plus_plus
+from pertwise.acquire.strategies.bald import bald
+from pertwise.acquire.strategies.batchbald import greedy_logdet
+from pertwise.acquire.strategies.coreset import k_centre_greedy
+from pertwise.acquire.strategies.iterpert import iterpert
+from pertwise.acquire.strategies.knowledge import KnowledgePicker, Weights, greedy_panel
+from pertwise.acquire.strategies.lcmd import largest_cluster_maximum_distance
+from pertwise.acquire.strategies.typiclust import typicality, typiclust_order
 from pertwise.errors import InputError
 
 OFFLINE = [n for n in strategy_names() if n != "llm"]
@@ -36,7 +36,7 @@ def test_conformance_of_knowledge_variants(settings_):
 
 
 def test_strategy_by_path_and_unknown_names():
-    strategy = open_strategy("pertwise.acquire.iterpert:IterPert", weight=0.5)
+    strategy = open_strategy("pertwise.acquire.strategies.iterpert:IterPert", weight=0.5)
     assert strategy.weight == 0.5
     with pytest.raises(InputError, match="did you mean 'iterpert'"):
         open_strategy("iterprt")

@@ -2,8 +2,8 @@
 
 import pandas as pd
 import pytest
-from evaluate.test_perturbqa import table
-from predict.conformance import example_screen
+from benchmark.test_perturbqa import table
+from models.conformance import example_screen
 from scripted_llm import Answer, ScriptedServer, first_alphabetical
 from typer.testing import CliRunner
 
@@ -42,7 +42,7 @@ def test_vote_without_knowledge_says_what_is_missing(labels):
 
 
 OWN = """
-from pertwise.predict import TrainingMeanPredictor
+from pertwise.models import TrainingMeanPredictor
 
 class Mine(TrainingMeanPredictor):
     name = "mine"

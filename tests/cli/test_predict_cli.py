@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 from drug_example import drug_frame, drug_screen
-from predict.conformance import example_screen
+from models.conformance import example_screen
 from typer.testing import CliRunner
 
 from pertwise._io import sha256_file
@@ -18,7 +18,7 @@ from pertwise.screen import simulate_screen
 RUNNER = CliRunner()
 
 OWN = """
-from pertwise.predict import TrainingMeanPredictor
+from pertwise.models import TrainingMeanPredictor
 
 class Mine(TrainingMeanPredictor):
     name = "mine"

@@ -11,18 +11,18 @@ from pertwise.errors import InputError, unknown_name
 
 #: Built-in strategies. Read-only: add your own by path ("mypackage.mine:Mine"), not by mutation.
 BUILT_IN: Mapping[str, str] = {
-    "random": "pertwise.acquire.random_pick:Random",
-    "uncertainty": "pertwise.acquire.uncertainty:Uncertainty",
-    "bald": "pertwise.acquire.bald:Bald",
-    "batchbald": "pertwise.acquire.batchbald:BatchBald",
-    "iterpert": "pertwise.acquire.iterpert:IterPert",
-    "coreset": "pertwise.acquire.coreset:CoreSet",
-    "typiclust": "pertwise.acquire.typiclust:TypiClust",
-    "badge": "pertwise.acquire.badge:Badge",
-    "lcmd": "pertwise.acquire.lcmd:Lcmd",
-    "variance_reduction": "pertwise.acquire.variance_reduction:VarianceReduction",
-    "knowledge": "pertwise.acquire.knowledge_picker:KnowledgePicker",
-    "llm": "pertwise.acquire.llm:LlmStrategy",
+    "random": "pertwise.acquire.strategies.random:Random",
+    "uncertainty": "pertwise.acquire.strategies.uncertainty:Uncertainty",
+    "bald": "pertwise.acquire.strategies.bald:Bald",
+    "batchbald": "pertwise.acquire.strategies.batchbald:BatchBald",
+    "iterpert": "pertwise.acquire.strategies.iterpert:IterPert",
+    "coreset": "pertwise.acquire.strategies.coreset:CoreSet",
+    "typiclust": "pertwise.acquire.strategies.typiclust:TypiClust",
+    "badge": "pertwise.acquire.strategies.badge:Badge",
+    "lcmd": "pertwise.acquire.strategies.lcmd:Lcmd",
+    "variance_reduction": "pertwise.acquire.strategies.variance_reduction:VarianceReduction",
+    "knowledge": "pertwise.acquire.strategies.knowledge:KnowledgePicker",
+    "llm": "pertwise.acquire.strategies.llm:LlmStrategy",
 }
 
 

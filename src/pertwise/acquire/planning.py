@@ -17,7 +17,6 @@ from pertwise.acquire.base import AcquisitionState, Strategy, Target
 from pertwise.acquire.candidates import list_candidates, make_pool
 from pertwise.acquire.factory import open_strategy
 from pertwise.acquire.inputs import match_features, one_context, open_pathway
-from pertwise.acquire.knowledge_picker import relations_of
 from pertwise.acquire.panel import (
     Plan,
     RepairNote,
@@ -30,9 +29,10 @@ from pertwise.acquire.state import (
     noise_variance,
 )
 from pertwise.acquire.stored import StoredUncertainty
+from pertwise.acquire.strategies.knowledge import relations_of
 from pertwise.errors import InputError
 from pertwise.knowledge import Knowledge, Pathway
-from pertwise.predict.base import Predictor
+from pertwise.models.base import Predictor
 from pertwise.screen import Screen, read_screen
 from pertwise.select.base import Selection
 
@@ -327,7 +327,7 @@ def _grouped(used: Mapping[str, str]) -> list[RepairNote]:
 
 def default_predictor(seed: int, embedding: str) -> Predictor:
     """The LLMPert ensemble with its published settings, on the same gene features."""
-    from pertwise.predict.llmpert import LLMPert
+    from pertwise.models.llmpert.predictor import LLMPert
 
     predictor: Predictor = LLMPert(embedding, seed=seed)
     return predictor

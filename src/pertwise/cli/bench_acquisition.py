@@ -18,7 +18,7 @@ from pertwise.cli.asking import (
 from pertwise.cli.bench import show_table
 
 if TYPE_CHECKING:
-    from pertwise.evaluate.acquisition.config import AcquisitionConfig
+    from pertwise.benchmark.acquisition.config import AcquisitionConfig
 
 
 def register(bench: typer.Typer, app: typer.Typer) -> None:
@@ -37,7 +37,7 @@ def _config_from_flags(
     pathway: str | None,
     protocol: dict[str, Any],
 ) -> AcquisitionConfig:
-    from pertwise.evaluate.acquisition.config import AcquisitionConfig
+    from pertwise.benchmark.acquisition.config import AcquisitionConfig
 
     name = ", ".join(features) or pathway or "whole response"
     values: dict[str, Any] = {
@@ -85,9 +85,9 @@ def acquisition(
     initial: Annotated[int, typer.Option(help="Measured at the start.", min=0)] = 0,
 ) -> None:
     """Replay rounds of acquisition on a finished screen and compare strategies with random."""
+    from pertwise.benchmark.acquisition.config import AcquisitionConfig
+    from pertwise.benchmark.acquisition.run import Run
     from pertwise.errors import InputError
-    from pertwise.evaluate.acquisition.config import AcquisitionConfig
-    from pertwise.evaluate.acquisition.run import Run
 
     if source.suffix == ".toml":
         config = AcquisitionConfig.read(source)
@@ -124,7 +124,7 @@ def acquisition(
 
 
 def _show(run: Any) -> None:
-    from pertwise.evaluate.acquisition.tables import paper_table
+    from pertwise.benchmark.acquisition.tables import paper_table
     from pertwise.report.acquisition_page import write_page
 
     for note in run.notes():
@@ -159,7 +159,7 @@ def report(
     ] = None,
 ) -> None:
     """One HTML page comparing runs of `bench acquisition`."""
-    from pertwise.evaluate.acquisition.run import Run
+    from pertwise.benchmark.acquisition.run import Run
     from pertwise.report.acquisition_markdown import write_markdown
     from pertwise.report.acquisition_page import write_page
 
@@ -193,7 +193,7 @@ def judge(
     context_text: Annotated[str, typer.Option(help="Free text about the cells.")] = "",
 ) -> None:
     """Blinded pairwise comparison of size-matched batches by a panel of LLM judges."""
-    from pertwise.evaluate.acquisition.judged import judge_run
+    from pertwise.benchmark.acquisition.judged import judge_run
 
     result = judge_run(
         run,

@@ -18,8 +18,8 @@ from pertwise.cli.asking import (
 )
 
 if TYPE_CHECKING:
-    from pertwise.evaluate.drugs import BenchConfig
-    from pertwise.predict import Prediction
+    from pertwise.benchmark.drugs.run import BenchConfig
+    from pertwise.models import Prediction
 
 
 def bench_drugs(
@@ -43,14 +43,14 @@ def bench_drugs(
     ] = False,
 ) -> None:
     """Drug responses: regimes x methods on one screen, with intervals over compounds."""
-    from pertwise.cli.bench import show_table
-    from pertwise.evaluate.drugs import (
+    from pertwise.benchmark.drugs.run import (
         load_bench,
         read_config,
         run_bench,
         summarise,
         write_results,
     )
+    from pertwise.cli.bench import show_table
 
     settings = _with(
         read_config(config),
@@ -84,8 +84,8 @@ def _with(config: BenchConfig, **changes: object) -> BenchConfig:
 
 def drug_config(screen: Path, drugs: list[Path], knowledge: Path | None = None) -> BenchConfig:
     """The config of a screen file and tables of drug facts, all else by default."""
+    from pertwise.benchmark.drugs.run import BenchConfig, DataConfig
     from pertwise.errors import InputError
-    from pertwise.evaluate.drugs import BenchConfig, DataConfig
 
     if not drugs:
         raise InputError(
@@ -114,8 +114,8 @@ def predict_drug(
     pertwise.errors.UnknownNameError
         For a drug that is neither a known name nor a SMILES, or a line without facts or data.
     """
-    from pertwise.evaluate.drugs import load_bench, read_config
-    from pertwise.evaluate.drugs_predict import predict_one
+    from pertwise.benchmark.drugs.predict import predict_one
+    from pertwise.benchmark.drugs.run import load_bench, read_config
 
     if isinstance(config, Path):
         settings, folder = read_config(config), data or config.parent
@@ -145,7 +145,7 @@ def show_drug(
     import numpy as np
     import pandas as pd
 
-    from pertwise._io import atomic_path
+    from pertwise._io import write_csv_atomic
     from pertwise.cli.bench import show_table
 
     for key, text in notes.items():
@@ -169,8 +169,7 @@ def show_drug(
         full = pd.DataFrame({"feature": prediction.features, "predicted": values})
         if prediction.spread is not None:
             full["spread"] = prediction.spread[0]
-        with atomic_path(out) as temporary:
-            full.to_csv(temporary, index=False)
+        write_csv_atomic(out, full)
         typer.echo(f"written: {out}")
 
 
@@ -192,10 +191,10 @@ def lgr(
     concurrency: Concurrency = None,
 ) -> None:
     """Ask a chat model which measured drugs act like each drug, line by line (resumable)."""
-    from pertwise.evaluate.drugs import load_bench, read_config
-    from pertwise.evaluate.drugs_ask import bench_selector, lgr_questions
+    from pertwise.benchmark.drugs.ask import bench_selector, lgr_questions
+    from pertwise.benchmark.drugs.run import load_bench, read_config
     from pertwise.llm import open_chat
-    from pertwise.select.similar_chat import ask_lists, estimate_questions, total_repairs
+    from pertwise.select.chat.similar import ask_lists, estimate_questions, total_repairs
 
     bench = load_bench(read_config(config), data if data is not None else config.parent)
     questions = lgr_questions(bench, line or ())

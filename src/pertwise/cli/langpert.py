@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pertwise.select.base import Selection
-    from pertwise.select.similar_chat import Question
+    from pertwise.select.chat.similar import Question
 
 #: Genes without a usable answer that are named on the terminal.
 SHOWN = 10
@@ -91,15 +91,15 @@ def langpert(
     """
     from pertwise.cli.predict import read_names
     from pertwise.errors import InputError
-    from pertwise.evaluate.langpert_ask import LEAST, langpert_questions
     from pertwise.llm import open_chat
-    from pertwise.predict.chat_recipes import PREFILTER, langpert_from
-    from pertwise.select.similar_chat import (
+    from pertwise.prediction.asking import LEAST, langpert_questions
+    from pertwise.select.chat.similar import (
         ask_lists,
         estimate_questions,
         partial_path,
         subject_record,
     )
+    from pertwise.select.words import PREFILTER, langpert_from
 
     if prefilter is not None and max_candidates is None:
         raise InputError("--prefilter cuts the list to --max-candidates N: give N")
@@ -165,8 +165,8 @@ def langpert(
 
 def _tell(questions: Sequence[Question], answers: Sequence[Selection], least: int) -> None:
     """How many answers can be used, what was repaired, and who got none."""
-    from pertwise.evaluate.langpert_ask import unusable
-    from pertwise.select.similar_chat import total_repairs
+    from pertwise.prediction.asking import unusable
+    from pertwise.select.chat.similar import total_repairs
 
     lost = unusable(questions, answers)
     few = sum(0 < len(a.picks) < least for a in answers)

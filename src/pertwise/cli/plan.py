@@ -413,7 +413,7 @@ def _strategy_settings(
 def _weights(texts: list[str]) -> Any:
     import dataclasses
 
-    from pertwise.acquire.knowledge_picker import Weights
+    from pertwise.acquire.strategies.knowledge import Weights
 
     known = [f.name for f in dataclasses.fields(Weights)]
     values = {}

@@ -20,7 +20,7 @@ from pertwise.errors import InputError
 from pertwise.select.base import usable
 
 if TYPE_CHECKING:
-    from pertwise.evaluate.predicting import Predicted
+    from pertwise.prediction.predicting import Predicted
 
 LEDGER = "ledger.sqlite"
 
@@ -116,7 +116,7 @@ def predict(
         return
     if out is None:
         raise InputError("--out DIR is needed")
-    from pertwise.evaluate.predicting import DEFAULT_METHOD, predict_genes, write_prediction
+    from pertwise.prediction.predicting import DEFAULT_METHOD, predict_genes, write_prediction
     from pertwise.report.prediction_page import write_page
 
     settings = parse_settings(setting or [])

@@ -1,0 +1,1 @@
+"""Who is better? Units, resume, tables; one module or folder a task."""

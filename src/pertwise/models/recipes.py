@@ -1,0 +1,192 @@
+"""Ready compositions: a selector and an aggregation, or a kernel model with its settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pertwise.kernels.named import NamedNeighbours
+from pertwise.kernels.transfer import OtherScreen
+from pertwise.models.forest import ForestPredictor
+from pertwise.models.kernel_ridge import KernelPredictor
+from pertwise.models.neighbours import NeighbourPredictor
+from pertwise.models.radial import RadialPredictor
+from pertwise.models.stacked import StackedPredictor
+from pertwise.screen import Screen
+from pertwise.screen.read import read_screen
+from pertwise.select.embedding import EmbeddingSelector
+from pertwise.select.graph import GraphSelector
+from pertwise.select.recorded import LinkedSelector, RecordedSelector
+
+if TYPE_CHECKING:
+    from pertwise.knowledge import Knowledge
+
+#: The kernels of the plain kernel ridge reference.
+REFERENCE_KERNELS = ("string", "go", "reactome", "text")
+#: Trees of a forest inside a stack, and the pull of the weights to equal ones.
+N_TREES = 300
+STACKING_PRIOR = 0.1
+
+
+def graph_neighbours(
+    graphs: Sequence[str] | str = ("string",),
+    *,
+    weighted: bool = True,
+    exclude_from_screen: bool = True,
+    rewire_seed: int | None = None,
+    name: str = "graph neighbours",
+    **settings: Any,
+) -> NeighbourPredictor:
+    """Mean of the strongest neighbours in knowledge graphs; settings of `NeighbourPredictor`."""
+
+    def selector(knowledge: Knowledge) -> GraphSelector:
+        return GraphSelector(
+            knowledge,
+            graphs,
+            weighted=weighted,
+            exclude_from_screen=exclude_from_screen,
+            rewire_seed=rewire_seed,
+        )
+
+    return NeighbourPredictor(selector, name=name, **settings)
+
+
+def rewired_graph_neighbours(rewire_seed: int = 0, **settings: Any) -> NeighbourPredictor:
+    """`graph_neighbours` on a degree-preserving random graph: the control."""
+    return graph_neighbours(
+        rewire_seed=rewire_seed, **{"name": "rewired graph neighbours", **settings}
+    )
+
+
+def embedding_neighbours(
+    kind: str = "text",
+    *,
+    k: int = 5,
+    dim: int = 256,
+    name: str = "embedding neighbours",
+    **settings: Any,
+) -> NeighbourPredictor:
+    """Mean of the `k` nearest genes by the cosine of an embedding."""
+
+    def selector(knowledge: Knowledge) -> EmbeddingSelector:
+        return EmbeddingSelector(knowledge, kind, dim=dim, max_neighbours=k)
+
+    return NeighbourPredictor(selector, k=k, name=name, **settings)
+
+
+def gp_text(kinds: Sequence[str] = ("text",), name: str = "gp text") -> KernelPredictor:
+    """GP on text embeddings ("gp text"), or text and a registered sequence embedding.
+
+    The GP + LLM-embedding baseline of the perturbation-prediction literature, with the texts'
+    TF-IDF/SVD embedding where no precomputed one is registered.
+    """
+    return KernelPredictor([f"emb:{k}" for k in kinds], skip_missing=False, name=name)
+
+
+def kernel_ridge(
+    kernels: Sequence[str] = REFERENCE_KERNELS, name: str = "kernel ridge"
+) -> KernelPredictor:
+    """Kernel ridge on the plain sum of kernels, noise by leave-one-out."""
+    return KernelPredictor(kernels, weights="equal", name=name)
+
+
+def multi_kernel(
+    direction: float = 0.5, name: str = "multi-kernel", **settings: Any
+) -> KernelPredictor:
+    """All default kernels, learned weights, directions from half-scaled responses."""
+    return KernelPredictor(direction=direction, name=name, **settings)
+
+
+def stacked(
+    *,
+    tolerance: float | None = None,
+    turn: float = 0.5,
+    n_trees: int = N_TREES,
+    seed: int = 0,
+    name: str = "stacked",
+    **settings: Any,
+) -> StackedPredictor:
+    """Multi-kernel, radial and forest, weighted by inner folds; better directions than alone."""
+    return StackedPredictor(
+        {
+            "multi-kernel": lambda: multi_kernel(**settings),
+            "radial": lambda: RadialPredictor(**settings),
+            "forest": lambda: ForestPredictor(
+                direction=0.5, n_trees=n_trees, seed=seed, **settings
+            ),
+        },
+        tolerance=tolerance,
+        turn=turn,
+        prior=STACKING_PRIOR,
+        seed=seed,
+        name=name,
+    )
+
+
+def recorded_langpert(
+    answers: str | os.PathLike[str],
+    *,
+    k: int = 10,
+    name: str = "langpert (recorded)",
+    **settings: Any,
+) -> NeighbourPredictor:
+    """LangPert from a file of recorded answers: the mean of the named neighbours."""
+    return NeighbourPredictor(RecordedSelector.from_file(answers), k=k, name=name, **settings)
+
+
+def fused(
+    answers: str | os.PathLike[str],
+    *,
+    tolerance: float | None = 0.015,
+    turn: float = 0.5,
+    n_trees: int = N_TREES,
+    seed: int = 0,
+    name: str = "fused",
+    **settings: Any,
+) -> StackedPredictor:
+    """Knowledge and named neighbours in one: reasoning and graph fused, not chosen between.
+
+    Five members: the multi-kernel model, the radial one and a forest, which see the knowledge
+    kernels and those of the named neighbours and reasons; a forest that sees the latter alone; and
+    the mean of the neighbours that the lists link (`select.recorded.LinkedSelector`).
+
+    `answers` is a file of neighbour lists (`select.recorded`): those of a language model for the
+    perturbations to predict and, where there are any, for the measured ones.
+    """
+    recorded = RecordedSelector.from_file(answers)
+    sources = (NamedNeighbours(recorded.answers, recorded.source),)
+    linked = LinkedSelector(recorded.answers, source=recorded.source)
+    trees: dict[str, Any] = {"direction": 0.5, "n_trees": n_trees, "seed": seed}
+    return StackedPredictor(
+        {
+            "multi-kernel": lambda: multi_kernel(sources=sources, prior=0.003, **settings),
+            "radial": lambda: RadialPredictor(sources=sources, **settings),
+            "forest": lambda: ForestPredictor(sources=sources, **trees, **settings),
+            "forest of named": lambda: ForestPredictor((), sources=sources, **trees),
+            "linked neighbours": lambda: NeighbourPredictor(
+                linked, k=linked.max_neighbours, how="similarity", name="linked neighbours"
+            ),
+        },
+        tolerance=tolerance,
+        turn=turn,
+        prior=STACKING_PRIOR,
+        seed=seed,
+        name=name,
+    )
+
+
+def transfer(
+    other: Screen | str | os.PathLike[str],
+    *,
+    context: str | None = None,
+    name: str = "cross-line transfer",
+    **settings: Any,
+) -> KernelPredictor:
+    """Multi-kernel with the responses of another cell line as one more kernel.
+
+    `other` is a screen or a file that `read_screen` recognises; `context` names its line when it
+    holds several.
+    """
+    screen = other if isinstance(other, Screen) else read_screen(other)
+    return multi_kernel(sources=(OtherScreen(screen, context),), name=name, **settings)
