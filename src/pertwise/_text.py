@@ -38,6 +38,18 @@ def one_line(text: str, most: int | None = None) -> str:
     return line if most is None or len(line) <= most else line[: max(0, most - 3)] + "..."
 
 
+#: What could open or close a block of a prompt, or a control token of a chat template.
+_TAG = re.compile(r"<(?=\s*[/|!?]?\s*[A-Za-z_|])")
+
+
+def in_prompt(text: str) -> str:
+    """One line that cannot pass for another row, field or tag of a prompt.
+
+    " | ", which separates the fields of a row, becomes " / ", and "<" before a word becomes "‹".
+    """
+    return _TAG.sub("‹", one_line(text)).replace(" | ", " / ")
+
+
 def shown_url(url: str) -> str:
     """An address fit to be shown or stored: without user, password, query and fragment."""
     parts = urlsplit(url)

@@ -32,7 +32,7 @@ from pertwise.llm.failures import FATAL, RETRYABLE, CallFailure
 from pertwise.llm.ledger import Failure, Ledger
 from pertwise.llm.loop import run_sync
 from pertwise.llm.pace import MOST, MOST_HERE, Pace
-from pertwise.llm.parse import visible_text
+from pertwise.llm.reasoning import visible_text
 from pertwise.llm.settings import ChatSettings
 from pertwise.llm.wire import Backend, first_dialect, open_backend
 

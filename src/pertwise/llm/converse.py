@@ -10,9 +10,12 @@ from pydantic import BaseModel
 
 from pertwise.errors import ChatError, ReplayMissError
 from pertwise.llm.base import Chat, ChatReply, FatalChatError, Message
-from pertwise.llm.parse import AnswerError, parse_answer, visible_text
+from pertwise.llm.parse import AnswerError, parse_answer
+from pertwise.llm.reasoning import visible_text
 
 A = TypeVar("A", bound=BaseModel)
+#: Most characters of an answer that are sent back with a re-ask.
+MAX_QUOTED = 20_000
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,8 @@ async def converse(
             break
         # Only the visible part is sent back: reasoning would fill the context, and Anthropic
         # refuses empty text.
-        said.append(Message(role="assistant", content=visible_text(reply.text) or "(no answer)"))
+        seen = visible_text(reply.text)[:MAX_QUOTED] or "(no answer)"
+        said.append(Message(role="assistant", content=seen))
         said.append(Message(role="user", content=re_ask(kind, problem)))
     return Conversation(tuple(turns))
 

@@ -166,10 +166,10 @@ _NO_MODEL = re.compile(
     r"no endpoints found|unrecogni[sz]ed model|no allowed providers"
 )
 _FLAGGED = re.compile(r"moderation|flagged|content policy|safety")
-_TITLE = re.compile(r"<title[^>]{0,200}>([^<]{0,200})", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^>]{0,200}>([^<]{0,2000})", re.IGNORECASE)
 
 
-def web_page(data: bytes, content_type: str) -> str:
+def web_page(data: bytes, content_type: str, redact: Redactor) -> str:
     """ "" unless the body is a web page; else what it is, with its title."""
     start = data[:20_000].decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
     if not re.match(r"<(?:!doctype\s+html|html|head|body)\b", start, re.IGNORECASE) and not (
@@ -177,7 +177,8 @@ def web_page(data: bytes, content_type: str) -> str:
     ):
         return ""
     title = _TITLE.search(start)
-    named = f" titled {one_line(title[1], 100)!r}" if title and title[1].strip() else ""
+    called = one_line(redact(one_line(title[1])), 100) if title else ""
+    named = f" titled {called!r}" if called else ""
     return (
         f"the answer is a web page (HTML){named}, not that of a chat service: a proxy or login "
         "page is in the way, or the address lacks its path (often /v1)"
@@ -208,7 +209,7 @@ def refused(
             status,
         )
     problem = problem_in(payload) or Problem("")
-    page = web_page(data, str(headers.get("content-type", "")).lower())
+    page = web_page(data, str(headers.get("content-type", "")).lower(), redact)
     text = problem.text or page or data[:2000].decode("utf-8", "replace")
     # Words of the model's name ("json-schema-model", "key-1") are not the server's.
     said = " ".join((text, *problem.codes)).lower()

@@ -106,8 +106,8 @@ def read_reply(
     finish = _FINISH.get(finish, finish)
     if found["refusal"] and not text.strip():
         text, finish = found["refusal"], "refusal"
-    if not text.strip() and finish not in ("length", "refusal"):
-        text, why = _elsewhere(found)
+    if finish not in ("length", "refusal"):
+        text, why = _elsewhere(found, text)
         degraded += why
     text, reasoning = _clean(text, redact), _clean(found["reasoning"], redact)
     tokens, estimated = _usage(payload.get("usage"), request, text + reasoning)
@@ -160,14 +160,14 @@ def _message(message: Any, found: _Found) -> None:
         found.arguments(call)
 
 
-def _elsewhere(found: _Found) -> tuple[str, tuple[str, ...]]:
-    """The answer where a server hid it: exactly one JSON object, and nothing else, in the
-    reasoning or in the only tool call."""
-    if len(found.pieces["tool"]) == 1 and _is_object(found["tool"]):
+def _elsewhere(found: _Found, text: str) -> tuple[str, tuple[str, ...]]:
+    """(text, note): the answer where a server hid it. That is exactly one JSON object and nothing
+    else, in the only tool call or, when there is no text at all, in the reasoning."""
+    if "{" not in text and len(found.pieces["tool"]) == 1 and _is_object(found["tool"]):
         return found["tool"], ("answer_in_tool_call",)
-    if _is_object(found["reasoning"]):
+    if not text.strip() and _is_object(found["reasoning"]):
         return found["reasoning"], ("answer_in_reasoning",)
-    return "", ()
+    return text, ()
 
 
 def _is_object(text: str) -> bool:

@@ -220,7 +220,8 @@ class HttpBackend:
             problem = "it is not a chat completion"
         except ValueError as error:
             if data.strip():
-                start = self._redact(one_line(data[:400].decode("utf-8", "replace"), 80))
+                # Redacted before it is cut, or half a key would be left.
+                start = self._redact(one_line(data[:4000].decode("utf-8", "replace")))[:80]
                 why = "nested too deeply" if "nested" in str(error) else "not JSON"
                 problem = f"the body is {why}; it starts with {start!r}"
         in_choice = error_in_choice(payload)
@@ -239,7 +240,7 @@ class HttpBackend:
             raise refused(status, headers, data, reported, self._redact, request.model)
         if reply is not None:
             return reply
-        page = web_page(data, str(headers.get("content-type", "")).lower())
+        page = web_page(data, str(headers.get("content-type", "")).lower(), self._redact)
         raise CallFailure(
             "malformed_response", page or f"the server's response cannot be used: {problem}"
         )
@@ -308,7 +309,7 @@ async def read_bounded(response: Any, most: int = MAX_BODY) -> bytes:
         unpack = zlib.decompressobj(47)
     elif encoding not in ("", "identity"):
         raise CallFailure(
-            "malformed_response", f"the body is packed as {one_line(encoding, 40)!r}, not asked for"
+            "malformed_response", "the body is packed in a way that was not asked for"
         )
     body = bytearray()
     packed = 0

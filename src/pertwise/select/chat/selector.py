@@ -341,6 +341,8 @@ class ChatSelector:
                 repairs.append(Repair(turn.kind, "", turn.problem))
                 continue
             checked, _ = self._check(turn.answer, ask)
+            if turn.answer.bare:
+                repairs.append(Repair("bare_list", "", "a list without its key, read as the picks"))
             repairs.extend(checked.repairs)
             if turn.kind == "rejected":
                 kind = "too_few" if checked.problem else "no_reason"
