@@ -7,7 +7,6 @@ from scripted_llm import Answer, ScriptedServer, first_alphabetical, listed
 from pertwise.errors import InputError
 from pertwise.models import make_predictor
 from pertwise.screen import make_screen
-from pertwise.select.words import gene_facts
 
 
 def screen(names):
@@ -70,6 +69,6 @@ def test_a_chat_model_must_be_named(simulated):
         make_predictor("langpert").fit(data)
     with pytest.raises(InputError, match="knowledge"):
         make_predictor("graph+edit", llm="m@http://127.0.0.1:1/v1").fit(data)
-    facts = gene_facts(knowledge)
+    facts = knowledge.facts
     assert facts(data.perturbations[0])
     assert facts("NOSUCHGENE1") == ""

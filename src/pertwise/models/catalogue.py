@@ -40,6 +40,13 @@ CATALOGUE: Mapping[str, str] = MappingProxyType(
         "langpert (recorded)": "pertwise.models.recipes:recorded_langpert",
         "cross-line transfer": "pertwise.models.recipes:transfer",
         "fused": "pertwise.models.recipes:fused",
+        "chat kernel": "pertwise.models.recipes:chat_kernel",
+        "context mean": "pertwise.models.context_means:ContextMean",
+        "context mean (shrunk)": "pertwise.models.context_means:shrunk_context_mean",
+        "perturbation mean": "pertwise.models.context_means:PerturbationMean",
+        "additive contexts": "pertwise.models.context_means:AdditiveContexts",
+        "PCA + ridge": "pertwise.models.feature_ridge:FeatureRidge",
+        "dose": "pertwise.models.dose:DosePredictor",
     }
 )
 

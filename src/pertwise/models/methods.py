@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FILE_SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "fused": ("answers",),
+        "chat kernel": ("answers",),
         "langpert (recorded)": ("answers",),
         "cross-line transfer": ("other",),
     }

@@ -4,13 +4,16 @@
     graph:string,go,reactome            several graphs merged
     embedding:text+protein              nearest by an embedding, or by several joined
     kernel:string,go                    nearest by the mean of knowledge kernels (cosines of rows)
+    kernel:chemistry, kernel:mechanism>0.3   the same for compounds, with a least similarity
+    kernel:all                          nearest by the mean of all kernels that fit the screen
     recorded:answers.json.gz            neighbour lists from a file
     langpert                            a chat model's 5-10 (langpert:MODEL@URL for one of its own)
     edit:string                         graph neighbours corrected by a chat model
     learned                             by a similarity learned from the measured pairs
 
-Any two are combined by " and " (intersection), " or " (union), " without " (difference); several
-from left to right: "graph:string and embedding:text or langpert".
+Any two are combined by " and " (intersection), " or " (union), " without " (difference), " else "
+(the second where the first names less than half of what is asked for); several from left to right:
+"graph:string and embedding:text or langpert", "recorded:lists.json else kernel:chemistry".
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import numpy as np
 from pertwise.arrays.gaussian_process import Floats
 from pertwise.errors import InputError, unknown_name
 from pertwise.kernels.genes import gene_blocks
+from pertwise.kernels.known import DRUG_KERNELS, fitting, mean_kernel
 from pertwise.llm import open_chat
 from pertwise.select.base import Selector
 from pertwise.select.chat.edit import EditSelector
@@ -32,6 +36,7 @@ from pertwise.select.chat.selector import ChatSelector, knowledge_resolver
 from pertwise.select.chat.similar import langpert_selector
 from pertwise.select.embedding import EmbeddingSelector
 from pertwise.select.graph import GraphSelector
+from pertwise.select.kernel import HybridSelector, KernelSelector
 from pertwise.select.learned import LearnedSelector, learned_selector
 from pertwise.select.recorded import RecordedSelector
 from pertwise.select.sets import SetSelector
@@ -53,7 +58,7 @@ CHAT_SETTINGS = (
     "max_edits",
     "seed",
 )
-_JOINED = r"\s+(and|or|without)\s+"
+_JOINED = r"\s+(and|or|without|else)\s+"
 _CHAT = ("langpert", "edit")
 _NEED_KNOWLEDGE = ("graph", "embedding", "kernel", "edit", "learned")
 
@@ -103,6 +108,9 @@ def selector_from(
         made = [_one(kind, what, knowledge, screen, graph, dim, chat) for kind, what in named]
         whole = made[0]
         for operation, other in zip(parts[1::2], made[1:], strict=True):
+            if operation == "else":
+                whole = HybridSelector(whole, other)
+                continue
             whole = SetSelector(whole, other, OPERATIONS[operation], max_neighbours)
         return whole
 
@@ -159,7 +167,10 @@ def _one(
     chat: dict[str, Any],
 ) -> Selector:
     if kind == "recorded":
-        return RecordedSelector.from_file(what)
+        if knowledge is None:
+            return RecordedSelector.from_file(what)
+        made = knowledge.keep(("recorded", what), lambda: RecordedSelector.from_file(what))
+        return made.resolving(knowledge)
     if kind == "langpert":
         given = {k: v for k, v in chat.items() if k != "max_edits"}
         own = {"llm": what} if what else {}
@@ -177,7 +188,7 @@ def _one(
     if kind == "graph":
         return GraphSelector(knowledge, names, **graph)
     if kind == "kernel":
-        return _by_kernels(names, knowledge, graph)
+        return _by_kernels(names, knowledge, graph, screen)
     if kind == "edit":
         base = GraphSelector(knowledge, names, **graph)
         return edit_from(knowledge, screen, base, **chat)
@@ -186,9 +197,14 @@ def _one(
 
 
 def _by_kernels(
-    kinds: Sequence[str], knowledge: Knowledge, graph: Mapping[str, Any]
-) -> LearnedSelector:
+    kinds: Sequence[str], knowledge: Knowledge, graph: Mapping[str, Any], screen: Screen
+) -> Selector:
     """Nearest by kernels at equal weights; no weight is learned, so any `kinds` will do."""
+    names, _, least = ",".join(kinds).partition(">")
+    kinds = fitting(knowledge, screen.perturbations) if names == "all" else names.split(",")
+    if least or set(kinds) & set(DRUG_KERNELS):
+        made = mean_kernel(knowledge, kinds)
+        return KernelSelector(made, above=_number(least), max_neighbours=graph["max_neighbours"])
 
     def between(subjects: Sequence[str], candidates: Sequence[str]) -> Floats:
         asked, known = (
@@ -206,20 +222,19 @@ def _by_kernels(
     )
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text or 0.0)
+    except ValueError:
+        raise InputError(
+            f"a least similarity is a number, as in mechanism>0.3; not {text!r}"
+        ) from None
+
+
 def _chat(llm: str | Chat | None, ledger: str | os.PathLike[str] | None, **settings: Any) -> Chat:
     if llm is None:
         raise InputError("this method asks a chat model: give llm='MODEL@URL' (--llm)")
     return open_chat(llm, ledger=ledger, **settings) if isinstance(llm, str) else llm
-
-
-def gene_facts(knowledge: Knowledge) -> Callable[[str], str]:
-    """name -> "full name. summary" for a prompt; "" for unknown genes."""
-
-    def facts(name: str) -> str:
-        card = knowledge.cards([name])[name]
-        return ". ".join(x for x in (card.full_name, card.summary) if x) if card.known else ""
-
-    return facts
 
 
 #: What ranks the measured list where it is too long to show (`pertwise bench prefilter` says
@@ -257,7 +272,7 @@ def langpert_from(
     return langpert_selector(
         _chat(llm, ledger, **(chat_settings or {})),
         k=k,
-        facts=None if knowledge is None else gene_facts(knowledge),
+        facts=None if knowledge is None else knowledge.facts,
         resolve=None if knowledge is None else knowledge_resolver(knowledge),
         max_candidates=max_candidates,
         prefilter=_prefilter(prefilter, max_candidates, knowledge, screen),
@@ -284,7 +299,7 @@ def edit_from(
         base,
         _chat(llm, ledger, **(chat_settings or {})),
         max_edits=max_edits,
-        facts=gene_facts(knowledge),
+        facts=knowledge.facts,
         resolve=knowledge_resolver(knowledge),
         max_candidates=max_candidates,
         prefilter=_prefilter(prefilter, max_candidates, knowledge, screen),

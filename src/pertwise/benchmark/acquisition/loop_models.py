@@ -46,9 +46,9 @@ class PosteriorDraws:
         self.inner.fit(screen, knowledge)
         return self
 
-    def predict(self, perturbations: Sequence[str]) -> Prediction:
+    def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Predict, and draw members when the inner predictor has a spread but no members."""
-        made = self.inner.predict(perturbations)
+        made = self.inner.predict(perturbations, context)
         if made.members is not None or made.spread is None:
             return made
         rng = np.random.default_rng(self.seed)
