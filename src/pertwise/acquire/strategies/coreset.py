@@ -16,6 +16,7 @@ from pertwise.acquire.common import (
     selection,
     tie_order,
 )
+from pertwise.parts import part
 from pertwise.select.base import Selection
 
 
@@ -61,6 +62,7 @@ def k_centre_greedy(
     return order, value
 
 
+@part(needs="nothing", target_free=True)
 class CoreSet:
     """Utility = distance to the nearest acquired or chosen item.
 
@@ -68,7 +70,6 @@ class CoreSet:
     """
 
     name = "coreset"
-    needs = "nothing"
 
     def choose(self, state: AcquisitionState, n: int) -> Selection:
         """Candidates that cover the embedding space."""

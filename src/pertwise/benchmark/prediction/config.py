@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pertwise import parts
 from pertwise._io import config_path
 from pertwise.errors import InputError
 from pertwise.evaluate.specs import CellsSpec, MetricSpec
@@ -61,7 +62,7 @@ class MethodSpec(BaseModel):
     @property
     def name(self) -> str:
         """Label shown; the name or class when none was given."""
-        return self.label or self.use.rpartition(":")[2]
+        return self.label or parts.label("predictor", self.use)
 
 
 class PredictionConfig(BaseModel):
@@ -124,9 +125,9 @@ def load_config(path: str | os.PathLike[str]) -> PredictionConfig:
         data["methods"] = [{"use": m} if isinstance(m, str) else m for m in methods]
         for method in data["methods"]:
             use = method.get("use") if isinstance(method, dict) else None
-            if isinstance(use, str) and ".py:" in use:
-                method["use"] = config_path(file, use)
-            elif isinstance(use, str) and isinstance(method.get("settings"), dict):
+            if isinstance(use, str) and parts.is_file(use):
+                use = method["use"] = config_path(file, use)
+            if isinstance(use, str) and isinstance(method.get("settings"), dict):
                 method["settings"] = placed_settings(
                     use, method["settings"], lambda value: config_path(file, value)
                 )

@@ -1,0 +1,68 @@
+"""The one table of what pertwise brings: kind -> slug -> "module:attribute". Data only.
+
+A new built-in part is a file and one line here; what it needs and reads stands on the class or
+function itself (`pertwise.parts.part`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+_MODELS = "pertwise.models."
+_STRATEGIES = "pertwise.acquire.strategies."
+_SELECT = "pertwise.select."
+
+BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "predictor": {
+            "control": _MODELS + "baselines:ControlPredictor",
+            "training-mean": _MODELS + "baselines:TrainingMeanPredictor",
+            "graph-neighbours": _MODELS + "recipes:graph_neighbours",
+            "rewired-graph-neighbours": _MODELS + "recipes:rewired_graph_neighbours",
+            "neighbours": _MODELS + "neighbour_recipes:neighbours",
+            "embedding-neighbours": _MODELS + "recipes:embedding_neighbours",
+            "ridge-on-embedding": _MODELS + "linear:RidgePredictor",
+            "bilinear": _MODELS + "linear:BilinearPredictor",
+            "gp-text": _MODELS + "recipes:gp_text",
+            "kernel-ridge": _MODELS + "recipes:kernel_ridge",
+            "llmpert": _MODELS + "llmpert.predictor:LLMPertEnsemble",
+            "multi-kernel": _MODELS + "recipes:multi_kernel",
+            "learned-neighbours": _MODELS + "learned:LearnedNeighbourPredictor",
+            "additive": _MODELS + "combinations:additive",
+            "kernel-vote": _MODELS + "vote:KernelVotePredictor",
+            "radial": _MODELS + "radial:RadialPredictor",
+            "forest": _MODELS + "forest:ForestPredictor",
+            "stacked": _MODELS + "recipes:stacked",
+            "langpert": _MODELS + "chat_recipes:langpert",
+            "graph-edit": _MODELS + "chat_recipes:graph_edit",
+            "langpert-recorded": _MODELS + "recipes:recorded_langpert",
+            "cross-line-transfer": _MODELS + "recipes:transfer",
+            "fused": _MODELS + "recipes:fused",
+        },
+        "strategy": {
+            "random": _STRATEGIES + "random:Random",
+            "uncertainty": _STRATEGIES + "uncertainty:Uncertainty",
+            "bald": _STRATEGIES + "bald:Bald",
+            "batchbald": _STRATEGIES + "batchbald:BatchBald",
+            "iterpert": _STRATEGIES + "iterpert:IterPert",
+            "coreset": _STRATEGIES + "coreset:CoreSet",
+            "typiclust": _STRATEGIES + "typiclust:TypiClust",
+            "badge": _STRATEGIES + "badge:Badge",
+            "lcmd": _STRATEGIES + "lcmd:Lcmd",
+            "variance-reduction": _STRATEGIES + "variance_reduction:VarianceReduction",
+            "knowledge": _STRATEGIES + "knowledge:KnowledgePicker",
+            "llm": _STRATEGIES + "llm:LlmStrategy",
+        },
+        "selector": {
+            "graph": _SELECT + "recipes:graph",
+            "embedding": _SELECT + "recipes:embedding",
+            "kernel": _SELECT + "recipes:kernel",
+            "recorded": _SELECT + "recipes:recorded",
+            "learned": _SELECT + "recipes:learned",
+            "langpert": _SELECT + "chat.recipes:langpert",
+            "edit": _SELECT + "chat.recipes:edit",
+            "oracle": _SELECT + "oracle:OracleSelector",
+        },
+    }
+)
