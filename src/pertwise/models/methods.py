@@ -125,6 +125,10 @@ def setting_files(use: str, settings: Mapping[str, Any]) -> list[str]:
     ]
     for words in _words(part, settings):
         found += [*recorded_files(words), *own_files(words)]
+    for key, value in settings.items():
+        texts = value if isinstance(value, list | tuple) else (value,)
+        if key not in part.facts.words:
+            found += [t.rpartition(":")[0] for t in texts if _is_code(t)]
     return list(dict.fromkeys(found))
 
 
@@ -140,12 +144,24 @@ def placed_settings(
     for key in (*part.facts.reads, LEDGER):
         if isinstance(out.get(key), str):
             out[key] = place(out[key])
-    for key in part.facts.words:
-        if isinstance(out.get(key), str):
-            out[key] = placed_words(out[key], place)
-        elif isinstance(out.get(key), list):
-            out[key] = [placed_words(w, place) if isinstance(w, str) else w for w in out[key]]
+    for key, value in out.items():
+        if key in part.facts.words:
+            out[key] = _each(value, lambda text: placed_words(text, place))
+        elif key not in part.facts.reads:
+            out[key] = _each(value, lambda text: place(text) if _is_code(text) else text)
     return out
+
+
+def _is_code(text: Any) -> bool:
+    """Whether a setting names a class in a file (a kernel of one's own)."""
+    return isinstance(text, str) and parts.is_file(text)
+
+
+def _each(value: Any, change: Callable[[str], str]) -> Any:
+    """`change` applied to a text, or to every text of a list."""
+    if isinstance(value, list):
+        return [change(v) if isinstance(v, str) else v for v in value]
+    return change(value) if isinstance(value, str) else value
 
 
 def file_checksums(use: str, settings: Mapping[str, Any]) -> dict[str, str]:

@@ -25,6 +25,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -59,6 +60,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "predictor": Kind("pertwise.predictors", "pertwise.models.base:Predictor"),
         "strategy": Kind("pertwise.strategies", "pertwise.acquire.base:Strategy"),
+        "kernel": Kind("pertwise.kernels", "pertwise.kernels.genes:KernelSource"),
         "selector": Kind("pertwise.selectors", "pertwise.select.base:Selector"),
     }
 )
@@ -217,7 +219,16 @@ class Part:
         for name in methods_of(protocol_of(self.kind)):
             if not callable(getattr(made, name, None)):
                 raise InputError(f"{self.use} has no method {name!r}, so it is no {self.kind}")
+        for name in getattr(protocol_of(self.kind), "__annotations__", {}):
+            if not hasattr(made, name):
+                raise InputError(f"{self.use} has no attribute {name!r}, so it is no {self.kind}")
         return made
+
+    def serve(self, **at_hand: Any) -> Any:
+        """Make it with what its signature names of `at_hand`."""
+        taken = inspect.signature(self.found).parameters
+        given = {**at_hand, **self.settings}
+        return self.load(**{key: value for key, value in given.items() if key in taken})
 
 
 def slugify(name: str) -> str:
@@ -326,7 +337,8 @@ def _built_in(kind: str) -> Mapping[str, str]:
     return BUILT_IN[kind]
 
 
-def _offered(kind: str) -> dict[str, EntryPoint]:
+@cache
+def _offered(kind: str) -> Mapping[str, EntryPoint]:
     """Slug -> entry point of other packages; names that are built in are never replaced."""
     found = entry_points(group=_kind(kind).group)
     return {s: e for e in found if (s := slugify(e.name)) not in BUILT_IN[kind]}

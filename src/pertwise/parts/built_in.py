@@ -54,6 +54,12 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "knowledge": _STRATEGIES + "knowledge:KnowledgePicker",
             "llm": _STRATEGIES + "llm:LlmStrategy",
         },
+        "kernel": {
+            "features": "pertwise.kernels.folder:features",
+            "emb": "pertwise.kernels.folder:emb",
+            "diffusion": "pertwise.kernels.folder:diffusion",
+            "symbol": "pertwise.kernels.folder:symbol",
+        },
         "selector": {
             "graph": _SELECT + "recipes:graph",
             "embedding": _SELECT + "recipes:embedding",

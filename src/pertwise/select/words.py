@@ -87,8 +87,9 @@ def recorded_files(words: str) -> list[str]:
 
 
 def own_files(words: str) -> list[str]:
-    """The files with classes of one's own that a selector in words names."""
-    return [part.file for part in _parts(words) if part.file]
+    """The files with classes of one's own that a selector in words names, kernels included."""
+    named = [text for part in _parts(words) for text in (part.name, *_listed(part))]
+    return [text.rpartition(":")[0] for text in named if parts.is_file(text)]
 
 
 def placed_words(words: str, place: Callable[[str], str]) -> str:
@@ -101,11 +102,18 @@ def placed_words(words: str, place: Callable[[str], str]) -> str:
             texts[i] = place(text)
         elif _file(part := _described(text)):
             texts[i] = f"{part.name}:{place(str(part.given))}"
+        elif any(map(parts.is_file, _listed(part))):
+            listed = [place(t) if parts.is_file(t) else t for t in _listed(part)]
+            texts[i] = f"{part.name}:{','.join(listed)}"
     return "".join(texts)
 
 
 def _parts(words: str) -> list[Part]:
     return [_described(text) for text in _JOINED.split(words.strip())[::2]]
+
+
+def _listed(part: Part) -> list[str]:
+    return [text for value in part.settings.values() if isinstance(value, list) for text in value]
 
 
 def _file(part: Part) -> str:
@@ -159,7 +167,5 @@ def _made(
         raise InputError(
             f"the selector {part.name!r} needs a knowledge folder: give --knowledge DIR"
         )
-    given = {"knowledge": knowledge, "screen": screen, **settings, **part.settings}
-    taken = _signature(part)
-    made: Selector = part.load(**{key: value for key, value in given.items() if key in taken})
+    made: Selector = part.serve(knowledge=knowledge, screen=screen, **settings)
     return made

@@ -64,7 +64,9 @@ def k_centre_greedy(
 
 @part(needs="nothing", target_free=True)
 class CoreSet:
-    """Utility = distance to the nearest acquired or chosen item.
+    """Core-set: k-centre greedy.
+
+    Utility = distance to the nearest acquired or chosen item.
 
     Feature source: the knowledge embedding (unit rows). Uses no uncertainty; works cold.
     """

@@ -10,7 +10,10 @@ from pertwise.select.base import Selection
 
 @part(needs="nothing", target_free=True)
 class Random:
-    """Uniform draw without replacement. Utility = a uniform random number for each candidate."""
+    """Random panel: the reference every other strategy must beat.
+
+    Uniform draw without replacement. Utility = a uniform random number for each candidate.
+    """
 
     name = "random"
 

@@ -76,7 +76,9 @@ def typiclust_order(
 
 @part(needs="nothing", target_free=True)
 class TypiClust:
-    """Utility = 1 - position / n_candidates in the visiting order.
+    """TypiClust: the most typical candidate of every large cluster nobody has touched.
+
+    Utility = 1 - position / n_candidates in the visiting order.
 
     Feature source: the knowledge embedding; k-means into min(n_acquired + n, 500) clusters of
     candidates and acquired together. Uses no uncertainty; works cold.

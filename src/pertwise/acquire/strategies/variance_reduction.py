@@ -159,9 +159,11 @@ def greedy_reduction(
     return ReductionSteps(order, kept, informed)
 
 
-@part(needs="nothing", target_free=True)
+@part(label="variance_reduction", needs="nothing", target_free=True)
 class VarianceReduction:
-    """Utility = `greedy_reduction` gain when chosen (for the rest: after the whole batch).
+    """Expected error reduction: the batch after which knowledge leaves least unexplained.
+
+    Utility = `greedy_reduction` gain when chosen (for the rest: after the whole batch).
 
     Feature source: the knowledge embedding; uses neither responses nor a target. Works cold.
 

@@ -67,7 +67,7 @@ class MethodSpec(BaseModel):
 
 class PredictionConfig(BaseModel):
     """A whole benchmark. Paths in a file are relative to that file, also those in the settings of
-    the methods of the catalogue (answers, other, ledger, recorded:FILE); the settings of a class of
+    the built-in methods (answers, other, ledger, recorded:FILE); the settings of a class of
     one's own reach it as they are."""
 
     model_config = _STRICT
