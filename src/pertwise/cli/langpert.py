@@ -89,7 +89,6 @@ def langpert(
         partial_path,
         subject_record,
     )
-    from pertwise.select.words import PREFILTER, langpert_from
 
     if prefilter is not None and max_candidates is None:
         raise InputError("--prefilter cuts the list to --max-candidates N: give N")

@@ -25,7 +25,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -50,10 +50,13 @@ class Kind:
         Of the entry points.
     protocol
         "module:Class" of the `typing.Protocol` that a part must follow.
+    plain
+        A function is the part itself, not a factory of parts.
     """
 
     group: str
     protocol: str
+    plain: bool = False
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
@@ -61,6 +64,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "predictor": Kind("pertwise.predictors", "pertwise.models.base:Predictor"),
         "strategy": Kind("pertwise.strategies", "pertwise.acquire.base:Strategy"),
         "kernel": Kind("pertwise.kernels", "pertwise.kernels.genes:KernelSource"),
+        "metric": Kind("pertwise.metrics", "pertwise.evaluate.metrics:MetricFunction", True),
         "selector": Kind("pertwise.selectors", "pertwise.select.base:Selector"),
     }
 )
@@ -88,7 +92,8 @@ class Facts:
     source
         Paper or origin of the idea.
     more
-        What only parts of this kind have to say (a metric: which direction is better).
+        What only parts of this kind have to say (a metric: which direction is better); of a class
+        that is not declared, its plain class attributes.
     """
 
     label: str = ""
@@ -133,7 +138,9 @@ def facts(found: Any) -> Facts:
     told = getattr(own, DECLARED, None)
     if not isinstance(told, Facts):
         needs, reads, words = (_several(getattr(own, k, ())) for k in ("needs", "reads", "words"))
-        return Facts(needs=needs, reads=reads, words=words)
+        plain = {k: getattr(own, k) for k in dir(own) if k[:1] != "_"}
+        more = {k: v for k, v in plain.items() if isinstance(v, str | int | float)}
+        return Facts(needs=needs, reads=reads, words=words, more=more)
     return told if DECLARED in vars(own) else replace(told, label="", about="", source="")
 
 
@@ -211,6 +218,8 @@ class Part:
     def load(self, **settings: Any) -> Any:
         """Make it; see `load`."""
         given = {**self.settings, **settings}
+        if KINDS[self.kind].plain and not isinstance(self.found, type):
+            return partial(self.found, **given) if given else self.found
         try:
             made = self.found(**given)
         except TypeError as error:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 _MODELS = "pertwise.models."
 _STRATEGIES = "pertwise.acquire.strategies."
+_EVALUATE = "pertwise.evaluate."
 _SELECT = "pertwise.select."
 
 BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
@@ -59,6 +60,22 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "emb": "pertwise.kernels.folder:emb",
             "diffusion": "pertwise.kernels.folder:diffusion",
             "symbol": "pertwise.kernels.folder:symbol",
+        },
+        "metric": {
+            "squared-error": _EVALUATE + "metrics:squared_error",
+            "mse": _EVALUATE + "metrics:mse",
+            "mae": _EVALUATE + "metrics:mae",
+            "pearson-delta": _EVALUATE + "metrics:pearson_delta",
+            "pearson-reference": _EVALUATE + "metrics:pearson_reference",
+            "cosine": _EVALUATE + "metrics:cosine",
+            "direction-accuracy": _EVALUATE + "metrics:direction_accuracy",
+            "slope": _EVALUATE + "metrics:regression_slope",
+            "r2": _EVALUATE + "metrics:r_squared",
+            "retrieval": _EVALUATE + "retrieval:retrieval",
+            "retrieval-heldout": _EVALUATE + "retrieval:retrieval_heldout",
+            "retrieval-reverse": _EVALUATE + "retrieval:retrieval_reverse",
+            "de-overlap": _EVALUATE + "genes:de_overlap",
+            "energy-distance": _EVALUATE + "distribution:energy_distance",
         },
         "selector": {
             "graph": _SELECT + "recipes:graph",

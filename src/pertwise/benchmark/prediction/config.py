@@ -120,6 +120,12 @@ def load_config(path: str | os.PathLike[str]) -> PredictionConfig:
         for key in keys:
             if isinstance(data.get(table), dict) and isinstance(data[table].get(key), str):
                 data[table][key] = config_path(file, data[table][key])
+    metrics = data.get("metrics")
+    if isinstance(metrics, dict) and isinstance(metrics.get("more"), list):
+        metrics["more"] = [
+            config_path(file, m) if isinstance(m, str) and parts.is_file(m) else m
+            for m in metrics["more"]
+        ]
     methods = data.get("methods")
     if isinstance(methods, list):
         data["methods"] = [{"use": m} if isinstance(m, str) else m for m in methods]
