@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from drug_example import DRUGS, LINES, cell_table, drug_knowledge, drug_screen, drug_table
 
+from pertwise import parts
 from pertwise.arrays.folds import group_folds
 from pertwise.arrays.gaussian_process import fit_weights
 from pertwise.errors import InputError
 from pertwise.kernels.drugs import ListKernel, chemistry_similarity, mechanism_similarity
 from pertwise.models.base import Prediction, Predictor
-from pertwise.models.catalogue import make_predictor
 from pertwise.models.context_kernel import (
     ContextKernelPredictor,
     best_scale,
@@ -429,7 +429,7 @@ def test_a_context_must_be_said_where_there_are_several():
 def test_one_name_serves_genes_and_compounds(use):
     """In several lines of compounds the kernels are those of compounds."""
     settings = {"selector": "kernel:mechanism>0.3"} if use == "neighbours" else {}
-    model = make_predictor(use, **settings).fit(SCREEN.hide(HELD), KNOWN)
+    model = parts.load("predictor", use, **settings).fit(SCREEN.hide(HELD), KNOWN)
     found = model.predict([*HELD, "NoSuchDrug"], "A549")
     assert "context mean" in found.support["fallback"].iloc[2]
     assert set(found.neighbours["neighbour"]) <= set(SCREEN.perturbations)

@@ -80,8 +80,9 @@ def langpert(
     from pertwise.cli.predict import read_names
     from pertwise.errors import InputError
     from pertwise.llm import open_chat
-    from pertwise.models.chat_recipes import PREFILTER, langpert_from
     from pertwise.prediction.asking import LEAST, langpert_questions
+    from pertwise.select.chat.recipes import PREFILTER
+    from pertwise.select.chat.recipes import langpert as langpert_selector
     from pertwise.select.chat.similar import (
         ask_lists,
         estimate_questions,
@@ -119,9 +120,9 @@ def langpert(
         budget_usd=budget_usd,
     )
     try:
-        selector = langpert_from(
-            asked.knowledge,
+        selector = langpert_selector(
             asked.screen,
+            asked.knowledge,
             llm=chat,
             k=k,
             max_candidates=max_candidates,

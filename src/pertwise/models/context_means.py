@@ -17,9 +17,11 @@ from pertwise.models.contexts import (
     joined,
     make_prediction,
 )
+from pertwise.parts import part
 from pertwise.screen.core import canonical_perturbation
 
 
+@part(label="context mean")
 class ContextMean(ContextPredictor):
     """The mean response of the context's measured perturbations, whichever is asked for.
 
@@ -39,6 +41,7 @@ class ContextMean(ContextPredictor):
         )  # fmt: skip
 
 
+@part(label="context mean (shrunk)")
 def shrunk_context_mean(
     prior: float = CONTEXT_PRIOR, name: str = "context mean (shrunk)", **settings: Any
 ) -> ContextMean:
@@ -46,6 +49,7 @@ def shrunk_context_mean(
     return ContextMean(prior=prior, name=name, **settings)
 
 
+@part(label="perturbation mean", needs="contexts")
 class PerturbationMean(ContextPredictor):
     """The mean response of the same perturbation in the other contexts.
 
@@ -76,6 +80,7 @@ class PerturbationMean(ContextPredictor):
         )
 
 
+@part(label="additive contexts", needs="contexts")
 class AdditiveContexts(ContextPredictor):
     """Additive: context mean + mean deviation of the perturbation from the context means elsewhere.
 

@@ -11,6 +11,7 @@ from pertwise.arrays.means import masked_mean
 from pertwise.errors import InputError
 from pertwise.models.base import Prediction
 from pertwise.models.contexts import Floats, make_prediction
+from pertwise.parts import part
 from pertwise.screen.core import Screen, canonical_perturbation
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ DoseRule = Literal["dose mean", "same as highest", "log-linear", "shifted"]
 RULES: tuple[DoseRule, ...] = ("dose mean", "same as highest", "log-linear", "shifted")
 
 
+@part(needs="doses", argument="rule")
 class DosePredictor:
     """Response at a dose above all measured ones of a perturbation in a context.
 

@@ -19,9 +19,11 @@ from pertwise.models.contexts import (
     joined,
     make_prediction,
 )
+from pertwise.parts import part
 from pertwise.screen.core import COMBINATION, canonical_perturbation
 
 
+@part(label="PCA + ridge", needs="knowledge", argument="features")
 class FeatureRidge(ContextPredictor):
     """Ridge from features to the principal components of the deviations from context means.
 

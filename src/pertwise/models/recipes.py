@@ -17,6 +17,7 @@ from pertwise.models.neighbours import NeighbourPredictor
 from pertwise.models.per_context import ByContexts, in_contexts
 from pertwise.models.radial import RadialPredictor
 from pertwise.models.stacked import StackedPredictor
+from pertwise.parts import part
 from pertwise.screen import Screen
 from pertwise.screen.read import read_screen
 from pertwise.select.base import Selector
@@ -32,6 +33,7 @@ N_TREES = 300
 STACKING_PRIOR = 0.1
 
 
+@part(label="graph neighbours", needs="knowledge", words="fallbacks", argument="graphs*")
 def graph_neighbours(
     graphs: Sequence[str] | str = ("string",),
     *,
@@ -55,6 +57,7 @@ def graph_neighbours(
     return NeighbourPredictor(selector, name=name, **settings)
 
 
+@part(label="rewired graph neighbours", needs="knowledge", words="fallbacks")
 def rewired_graph_neighbours(rewire_seed: int = 0, **settings: Any) -> NeighbourPredictor:
     """`graph_neighbours` on a degree-preserving random graph: the control."""
     return graph_neighbours(
@@ -62,6 +65,7 @@ def rewired_graph_neighbours(rewire_seed: int = 0, **settings: Any) -> Neighbour
     )
 
 
+@part(label="embedding neighbours", needs="knowledge", words="fallbacks", argument="kind")
 def embedding_neighbours(
     kind: str = "text",
     *,
@@ -78,6 +82,7 @@ def embedding_neighbours(
     return NeighbourPredictor(selector, k=k, name=name, **settings)
 
 
+@part(label="gp text", needs="knowledge", argument="kinds*")
 def gp_text(kinds: Sequence[str] = ("text",), name: str = "gp text") -> KernelPredictor:
     """GP on text embeddings ("gp text"), or text and a registered sequence embedding.
 
@@ -87,6 +92,7 @@ def gp_text(kinds: Sequence[str] = ("text",), name: str = "gp text") -> KernelPr
     return KernelPredictor([f"emb:{k}" for k in kinds], skip_missing=False, name=name)
 
 
+@part(label="kernel ridge", needs="knowledge", argument="kernels*")
 def kernel_ridge(
     kernels: Sequence[str] | None = None, name: str = "kernel ridge", **settings: Any
 ) -> ByContexts:
@@ -108,6 +114,7 @@ def multi_kernel_of_genes(
     return KernelPredictor(direction=direction, name=name, **settings)
 
 
+@part(needs="knowledge")
 def multi_kernel(
     *,
     hold_out: HoldOut = "perturbation",
@@ -135,6 +142,7 @@ def multi_kernel(
     )
 
 
+@part(label="chat kernel", reads="answers", argument="answers")
 def chat_kernel(
     answers: str | os.PathLike[str], *, name: str = "chat kernel", **settings: Any
 ) -> ByContexts:
@@ -147,6 +155,7 @@ def chat_kernel(
     )
 
 
+@part(needs="knowledge")
 def stacked(
     *,
     tolerance: float | None = None,
@@ -173,6 +182,13 @@ def stacked(
     )
 
 
+@part(
+    label="langpert (recorded)",
+    reads="answers",
+    words="fallbacks",
+    argument="answers",
+    source="Märtens et al. 2025",
+)
 def recorded_langpert(
     answers: str | os.PathLike[str],
     *,
@@ -198,6 +214,7 @@ def recorded_langpert(
     return in_contexts(build, n_related)
 
 
+@part(needs="knowledge", reads="answers", argument="answers", gene_by_gene=True)
 def fused(
     answers: str | os.PathLike[str],
     *,
@@ -251,6 +268,7 @@ def fused(
     return ByContexts(stack, several)
 
 
+@part(label="cross-line transfer", needs="knowledge", reads="other", argument="other")
 def transfer(
     other: Screen | str | os.PathLike[str],
     *,

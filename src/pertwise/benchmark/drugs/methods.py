@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pertwise import parts
 from pertwise.errors import unknown_name
 from pertwise.kernels.known import drug_kernels
 from pertwise.knowledge.store import Knowledge
 from pertwise.models.base import Predictor
-from pertwise.models.catalogue import make_predictor
 from pertwise.select.recorded import RecordedSelector
 
 #: Methods that need a chat model's answers.
@@ -64,28 +64,28 @@ def build_method(name: str, given: MethodInputs, hold_out: str = "perturbation")
     named = {**near, "k": given.k, "name": name}
 
     def by(words: str) -> Predictor:
-        return make_predictor("neighbours", selector=words, **named)
+        return parts.load("predictor", "neighbours", selector=words, **named)
 
     makers: Mapping[str, Callable[[], Predictor]] = {
-        "PCA + ridge": lambda: make_predictor(name, **near, seed=given.seed),
+        "PCA + ridge": lambda: parts.load("predictor", name, **near, seed=given.seed),
         "chemistry kNN": lambda: by("kernel:chemistry"),
         # Same label, or nearly the same wording: letters shared by chance do not make a mechanism.
         "mechanism kNN": lambda: by("kernel:mechanism>0.3"),
         "target kNN": lambda: by("kernel:target"),
         "combined kNN": lambda: by("kernel:all"),
-        "kernel ridge": lambda: make_predictor(name, **tuned),
-        "multi-kernel": lambda: make_predictor(name, **tuned),
+        "kernel ridge": lambda: parts.load("predictor", name, **tuned),
+        "multi-kernel": lambda: parts.load("predictor", name, **tuned),
         "LGR": lambda: _listed(given, **named),
         "LGR (shrunk)": lambda: _listed(given, shrinkage="cv", **named),
         "hybrid": lambda: by(f"recorded:{given.answers} else kernel:chemistry"),
-        "chat kernel": lambda: make_predictor(name, answers=given.answers, **tuned),
-        "fused": lambda: make_predictor(name, answers=given.answers, **tuned),
+        "chat kernel": lambda: parts.load("predictor", name, answers=given.answers, **tuned),
+        "fused": lambda: parts.load("predictor", name, answers=given.answers, **tuned),
     }
-    return makers[name]() if name in makers else make_predictor(name, **near)
+    return makers[name]() if name in makers else parts.load("predictor", name, **near)
 
 
 def _listed(given: MethodInputs, **settings: Any) -> Predictor:
-    return make_predictor("langpert (recorded)", answers=given.answers, **settings)
+    return parts.load("predictor", "langpert (recorded)", answers=given.answers, **settings)
 
 
 def open_lists(given: MethodInputs) -> RecordedSelector | None:
