@@ -18,6 +18,7 @@ from pertwise.knowledge.fetch import REMOTES
 from scripted_llm import ScriptedServer
 
 from pertwise.knowledge import build_knowledge
+from pertwise.knowledge.build.fetch import REMOTES
 from pertwise.llm import open_chat
 from pertwise.llm.base import ChatRequest
 from pertwise.screen import Screen, simulate_screen
