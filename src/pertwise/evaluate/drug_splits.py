@@ -18,10 +18,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pertwise.arrays.folds import group_folds
 from pertwise.errors import InputError
 from pertwise.knowledge.drugs.table import DrugTable
 from pertwise.knowledge.lines import CellTable
-from pertwise.models.drugs_ridge import HoldOut, group_folds
+from pertwise.models.context_kernel import HoldOut
 from pertwise.screen.core import Screen
 
 #: Regime -> what is held out, in words for reports.
@@ -35,10 +36,10 @@ REGIMES: Mapping[str, str] = {
 }
 #: What the inner folds of a tuned method hold out in each regime.
 INNER: Mapping[str, HoldOut] = {
-    "unseen drug": "drug",
-    "scaffold": "drug",
-    "unseen line": "line",
-    "given": "line",
+    "unseen drug": "perturbation",
+    "scaffold": "perturbation",
+    "unseen line": "context",
+    "given": "context",
     "open world": "pair",
     "dose": "pair",
 }

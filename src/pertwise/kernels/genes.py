@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.sparse import csr_matrix, diags
+from scipy.sparse import csr_matrix, diags, hstack
 
+from pertwise import parts as registry
 from pertwise.errors import InputError, unknown_name
+from pertwise.kernels.base import same_names
 from pertwise.knowledge import Knowledge
 from pertwise.knowledge.genes.features import take_rows, unit_rows
 from pertwise.screen import COMBINATION
@@ -49,12 +51,19 @@ DEFAULT_KERNELS = (
     "diffusion:string_ge800",
     *(f"{kind}{sign}shared_promoter" for sign in "@&" for kind in PARTNER_KINDS),
 )
+#: The kernels of the plain kernel ridge reference.
+REFERENCE_KERNELS = ("string", "go", "reactome", "text")
 #: Above this share of entries that are not zero a sparse product is the slower one.
 DENSE = 0.3
 
 
 class KernelSource(Protocol):
-    """Kernels that do not come from the knowledge folder: named neighbours, another screen."""
+    """Kernels that do not come from the knowledge folder: named neighbours, another screen, one's
+    own.
+
+    As a part (`path/to/file.py:Class`) its constructor is handed what it names of ``knowledge``
+    and ``exclude_from_screen``; several `kinds` then count as one kernel, their mean.
+    """
 
     kinds: tuple[str, ...]
     source: str
@@ -107,6 +116,34 @@ class GeneBlocks:
         return np.asarray(np.sum(counts, axis=0) > 0)
 
 
+@dataclass(frozen=True)
+class GeneKernel:
+    """One kind of feature rows of a knowledge folder as a `Kernel`; see `DEFAULT_KERNELS`."""
+
+    knowledge: Knowledge
+    name: str
+    exclude_from_screen: bool = True
+
+    def _rows(self, names: Sequence[str]) -> csr_matrix:
+        found = gene_blocks(
+            self.knowledge, names, (self.name,), exclude_from_screen=self.exclude_from_screen
+        )
+        return found.blocks[0]
+
+    def between(
+        self, rows: Sequence[str], others: Sequence[str], pool: Sequence[str] = ()
+    ) -> np.ndarray:
+        """(n_rows, n_others) cosine; does not depend on `pool`."""
+        out = product(self._rows(rows), self._rows(others)).astype(np.float64)
+        out[same_names(rows, others)] = 1.0
+        return out
+
+    def missing(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Names without a feature."""
+        known = np.asarray(self._rows(names).getnnz(axis=1)) > 0
+        return tuple(n for n, k in zip(names, known, strict=True) if not k)
+
+
 def product(a: csr_matrix, b: csr_matrix) -> np.ndarray:
     """(n_a, n_b) dense a b^T; embeddings, which have no zeros, by a dense product."""
     if min(a.nnz, b.nnz) > DENSE * max(a.shape[0], b.shape[0]) * a.shape[1]:
@@ -139,7 +176,8 @@ def gene_blocks(
     Parameters
     ----------
     kinds
-        See `DEFAULT_KERNELS`; any `Knowledge.features` kind, graph name or embedding works.
+        See `DEFAULT_KERNELS`; any `Knowledge.features` kind, graph name or embedding works, and
+        any other kernel of `pertwise.parts` (``path/to/file.py:Class``).
     sources
         Further kernels, all kinds of each, after the others.
     skip_missing
@@ -182,8 +220,8 @@ def gene_blocks(
 
 
 def available(knowledge: Knowledge, kind: str) -> bool:
-    """Whether the folder can give this kernel."""
-    if kind == "symbol":
+    """Whether the folder can give this kernel; one that is not of the folder is there."""
+    if kind == "symbol" or _of_elsewhere(kind):
         return True
     if kind.startswith("emb:"):
         return kind.removeprefix("emb:").split(":")[0] in knowledge.embedding_kinds()
@@ -195,6 +233,9 @@ def available(knowledge: Knowledge, kind: str) -> bool:
 def _block(
     knowledge: Knowledge, kind: str, genes: Sequence[str], exclude_from_screen: bool
 ) -> csr_matrix:
+    kind = kind.removeprefix("features:")
+    if _of_elsewhere(kind):
+        return _own_rows(knowledge, kind, genes, exclude_from_screen)
     if kind == "symbol":
         return _symbol_rows(knowledge, genes)
     if kind.startswith("emb:"):
@@ -221,6 +262,24 @@ def _block(
         features = knowledge.features(base, neighbours, exclude_from_screen, weighted=True)
         return unit_rows((diags(scale) @ rows[:, touched] @ features).tocsr())
     return knowledge.features(kind, genes, exclude_from_screen, weighted=True)
+
+
+def _of_elsewhere(kind: str) -> bool:
+    """Whether a kernel is a class of one's own or of another package, not of the folder."""
+    slug = registry.slugify(kind.partition(":")[0])
+    if slug in registry.names("kernel", offered=False):
+        return False
+    return ":" in kind or slug in registry.names("kernel")
+
+
+def _own_rows(
+    knowledge: Knowledge, kind: str, genes: Sequence[str], exclude_from_screen: bool
+) -> csr_matrix:
+    made = registry.describe("kernel", kind).serve(
+        knowledge=knowledge, exclude_from_screen=exclude_from_screen
+    )
+    rows = [csr_matrix(made.rows(k, genes)) for k in made.kinds]
+    return rows[0] if len(rows) == 1 else unit_rows(hstack(rows).tocsr())
 
 
 def _symbol_rows(knowledge: Knowledge, genes: Sequence[str]) -> csr_matrix:

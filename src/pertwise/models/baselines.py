@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pertwise.arrays.means import masked_mean
 from pertwise.errors import InputError
 from pertwise.models.base import Prediction
+from pertwise.parts import part
 from pertwise.screen.core import canonical_perturbation
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class ConstantPredictor:
         self._n_support = len(measured)
         return self
 
-    def predict(self, perturbations: Sequence[str]) -> Prediction:
+    def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """The same response for every name; nothing can be unknown, so no fallback is used."""
         if self._mean is None:
             raise InputError(f"{self.name!r} has not been fitted; call fit first")
@@ -88,6 +89,7 @@ class ControlPredictor(ConstantPredictor):
         return np.zeros(responses.shape[1])
 
 
+@part(label="training mean")
 class TrainingMeanPredictor(ConstantPredictor):
     """The mean response of the training perturbations, each counted once; NaN targets masked.
 

@@ -6,10 +6,13 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pertwise.models.contexts import joined
 from pertwise.models.neighbours import NeighbourPredictor
+from pertwise.models.per_context import ByContexts, in_contexts
+from pertwise.parts import part
 from pertwise.select.base import Selector
-from pertwise.select.graph import GraphSelector
-from pertwise.select.words import PREFILTER, edit_from, langpert_from
+from pertwise.select.chat import recipes
+from pertwise.select.chat.recipes import PREFILTER
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
@@ -17,6 +20,11 @@ if TYPE_CHECKING:
     from pertwise.screen import Screen
 
 
+@part(
+    needs="chat",
+    words=("prefilter", "fallbacks"),
+    source="Märtens et al. 2025",
+)
 def langpert(
     llm: str | Chat | None = None,
     *,
@@ -27,9 +35,10 @@ def langpert(
     prefilter: str = PREFILTER,
     seed: int = 0,
     context_text: str = "",
+    n_related: int = 5,
     name: str = "langpert",
     **settings: Any,
-) -> NeighbourPredictor:
+) -> ByContexts:
     """LangPert (Märtens et al. 2025): a chat model names 5-10 measured knock-downs; their mean.
 
     Parameters
@@ -50,9 +59,9 @@ def langpert(
     """
 
     def selector(knowledge: Knowledge | None, screen: Screen) -> Selector:
-        return langpert_from(
-            knowledge,
+        return recipes.langpert(
             screen,
+            knowledge,
             llm=llm,
             k=k,
             ledger=ledger,
@@ -64,9 +73,15 @@ def langpert(
 
     selector.needs_screen = True  # type: ignore[attr-defined]
     selector.needs_knowledge = False  # type: ignore[attr-defined]
-    return NeighbourPredictor(selector, k=k or 10, context_text=context_text, name=name, **settings)
+
+    def build(text: str) -> NeighbourPredictor:
+        said = joined(context_text, text)
+        return NeighbourPredictor(selector, k=k or 10, context_text=said, name=name, **settings)
+
+    return in_contexts(build, n_related)
 
 
+@part(label="graph+edit", needs=("knowledge", "chat"), words=("prefilter", "fallbacks"))
 def graph_edit(
     llm: str | Chat | None = None,
     *,
@@ -98,17 +113,13 @@ def graph_edit(
     """
 
     def selector(knowledge: Knowledge, screen: Screen) -> Selector:
-        base = GraphSelector(
+        return recipes.edit(
+            screen,
             knowledge,
             graphs,
             weighted=weighted,
             exclude_from_screen=exclude_from_screen,
             rewire_seed=rewire_seed,
-        )
-        return edit_from(
-            knowledge,
-            screen,
-            base,
             llm=llm,
             ledger=ledger,
             chat_settings=chat_settings,

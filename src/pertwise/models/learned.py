@@ -9,6 +9,7 @@ from pertwise.errors import InputError
 from pertwise.kernels.genes import DEFAULT_KERNELS, KernelSource
 from pertwise.models.base import Prediction
 from pertwise.models.neighbours import NeighbourPredictor
+from pertwise.parts import part
 from pertwise.screen.training import TrainingData
 from pertwise.select.learned import LearnedSelector, learned_selector
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pertwise.screen import Screen
 
 
+@part(label="learned neighbours", needs="knowledge")
 class LearnedNeighbourPredictor:
     """Pairs of measured perturbations teach which kernels tell that responses are alike.
 
@@ -64,11 +66,11 @@ class LearnedNeighbourPredictor:
         ).fit(screen)
         return self
 
-    def predict(self, perturbations: Sequence[str]) -> Prediction:
+    def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Shrunken, weighted mean of the learned neighbours, with the kernels behind each."""
         if self._inner is None or self.selector is None:
             raise InputError(f"{self.name!r} has not been fitted; call fit first")
-        found = self._inner.predict(perturbations)
+        found = self._inner.predict(perturbations, context)
         table = found.neighbours
         if table is not None and len(table):
             subjects = list(dict.fromkeys(table["perturbation"]))

@@ -23,8 +23,9 @@ from pertwise.kernels.genes import (
     KernelSource,
     linked,
 )
-from pertwise.models.base import MEAN_FALLBACK, Prediction, support_table
+from pertwise.models.base import MEAN_FALLBACK, Prediction, only_context, support_table
 from pertwise.models.kernel_model import KernelModel
+from pertwise.parts import part
 from pertwise.screen.training import canonical
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def radial_kernels(a: Floats, b: Floats, unit: float) -> Floats:
     return np.stack([np.ones_like(distance), *near, a @ b.T])
 
 
+@part(needs="knowledge")
 class RadialPredictor(KernelModel):
     """Kernel ridge with radial kernels on the leading axes of the mean knowledge kernel.
 
@@ -105,9 +107,10 @@ class RadialPredictor(KernelModel):
         self._errors = fit_error_model(gram[_ALIKE], mixed, data.y)
         return self
 
-    def predict(self, perturbations: Sequence[str]) -> Prediction:
+    def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Posterior means; perturbations that no kernel links get the training mean, stated."""
         data = self._trained()
+        only_context(self.name, data.context, context)
         names = canonical(perturbations)
         asked = self._asked(names)
         parts = asked.cross(self._blocks)

@@ -6,15 +6,21 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pertwise.kernels.genes import REFERENCE_KERNELS
 from pertwise.kernels.named import NamedNeighbours
 from pertwise.kernels.transfer import OtherScreen
+from pertwise.models.context_kernel import ContextKernelPredictor, HoldOut
+from pertwise.models.contexts import joined
 from pertwise.models.forest import ForestPredictor
 from pertwise.models.kernel_ridge import KernelPredictor
 from pertwise.models.neighbours import NeighbourPredictor
+from pertwise.models.per_context import ByContexts, in_contexts
 from pertwise.models.radial import RadialPredictor
 from pertwise.models.stacked import StackedPredictor
+from pertwise.parts import part
 from pertwise.screen import Screen
 from pertwise.screen.read import read_screen
+from pertwise.select.base import Selector
 from pertwise.select.embedding import EmbeddingSelector
 from pertwise.select.graph import GraphSelector
 from pertwise.select.recorded import LinkedSelector, RecordedSelector
@@ -22,13 +28,12 @@ from pertwise.select.recorded import LinkedSelector, RecordedSelector
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
 
-#: The kernels of the plain kernel ridge reference.
-REFERENCE_KERNELS = ("string", "go", "reactome", "text")
 #: Trees of a forest inside a stack, and the pull of the weights to equal ones.
 N_TREES = 300
 STACKING_PRIOR = 0.1
 
 
+@part(label="graph neighbours", needs="knowledge", words="fallbacks", argument="graphs*")
 def graph_neighbours(
     graphs: Sequence[str] | str = ("string",),
     *,
@@ -52,6 +57,7 @@ def graph_neighbours(
     return NeighbourPredictor(selector, name=name, **settings)
 
 
+@part(label="rewired graph neighbours", needs="knowledge", words="fallbacks")
 def rewired_graph_neighbours(rewire_seed: int = 0, **settings: Any) -> NeighbourPredictor:
     """`graph_neighbours` on a degree-preserving random graph: the control."""
     return graph_neighbours(
@@ -59,6 +65,7 @@ def rewired_graph_neighbours(rewire_seed: int = 0, **settings: Any) -> Neighbour
     )
 
 
+@part(label="embedding neighbours", needs="knowledge", words="fallbacks", argument="kind")
 def embedding_neighbours(
     kind: str = "text",
     *,
@@ -75,6 +82,7 @@ def embedding_neighbours(
     return NeighbourPredictor(selector, k=k, name=name, **settings)
 
 
+@part(label="gp text", needs="knowledge", argument="kinds*")
 def gp_text(kinds: Sequence[str] = ("text",), name: str = "gp text") -> KernelPredictor:
     """GP on text embeddings ("gp text"), or text and a registered sequence embedding.
 
@@ -84,20 +92,70 @@ def gp_text(kinds: Sequence[str] = ("text",), name: str = "gp text") -> KernelPr
     return KernelPredictor([f"emb:{k}" for k in kinds], skip_missing=False, name=name)
 
 
+@part(label="kernel ridge", needs="knowledge", argument="kernels*")
 def kernel_ridge(
-    kernels: Sequence[str] = REFERENCE_KERNELS, name: str = "kernel ridge"
-) -> KernelPredictor:
-    """Kernel ridge on the plain sum of kernels, noise by leave-one-out."""
-    return KernelPredictor(kernels, weights="equal", name=name)
+    kernels: Sequence[str] | None = None, name: str = "kernel ridge", **settings: Any
+) -> ByContexts:
+    """Kernel ridge on the plain sum of kernels, noise by leave-one-out.
+
+    Over several contexts, or for compounds, `ContextKernelPredictor` (`settings` are its own) on
+    the chemistry of compounds or the same kernels of genes.
+    """
+    return ByContexts(
+        KernelPredictor(kernels or REFERENCE_KERNELS, weights="equal", name=name),
+        ContextKernelPredictor(kernels or "plain", name=name, **settings),
+    )
 
 
-def multi_kernel(
+def multi_kernel_of_genes(
     direction: float = 0.5, name: str = "multi-kernel", **settings: Any
 ) -> KernelPredictor:
     """All default kernels, learned weights, directions from half-scaled responses."""
     return KernelPredictor(direction=direction, name=name, **settings)
 
 
+@part(needs="knowledge")
+def multi_kernel(
+    *,
+    hold_out: HoldOut = "perturbation",
+    n_related: int = 5,
+    seed: int = 0,
+    name: str = "multi-kernel",
+    **settings: Any,
+) -> ByContexts:
+    """All kernels that fit, learned weights.
+
+    Genes in one context: `multi_kernel_of_genes` (`settings` are its own). Several contexts, or
+    compounds: `ContextKernelPredictor` with `hold_out`, `n_related`, `seed` and, where given,
+    ``kernels`` and ``prior`` of the weights.
+    """
+    return ByContexts(
+        multi_kernel_of_genes(name=name, **settings),
+        ContextKernelPredictor(
+            settings.get("kernels", "all"),
+            weight_prior=settings.get("prior", 0.01),
+            hold_out=hold_out,
+            n_related=n_related,
+            seed=seed,
+            name=name,
+        ),
+    )
+
+
+@part(label="chat kernel", reads="answers", argument="answers")
+def chat_kernel(
+    answers: str | os.PathLike[str], *, name: str = "chat kernel", **settings: Any
+) -> ByContexts:
+    """Kernel ridge on recorded neighbour lists and reasons alone (`ContextKernelPredictor`)."""
+    recorded = RecordedSelector.from_file(answers)
+    sources = (NamedNeighbours(recorded.answers, recorded.source),)
+    return ByContexts(
+        KernelPredictor((), sources=sources, name=name),
+        ContextKernelPredictor((), answers=recorded, name=name, **settings),
+    )
+
+
+@part(needs="knowledge")
 def stacked(
     *,
     tolerance: float | None = None,
@@ -110,7 +168,7 @@ def stacked(
     """Multi-kernel, radial and forest, weighted by inner folds; better directions than alone."""
     return StackedPredictor(
         {
-            "multi-kernel": lambda: multi_kernel(**settings),
+            "multi-kernel": lambda: multi_kernel_of_genes(**settings),
             "radial": lambda: RadialPredictor(**settings),
             "forest": lambda: ForestPredictor(
                 direction=0.5, n_trees=n_trees, seed=seed, **settings
@@ -124,17 +182,39 @@ def stacked(
     )
 
 
+@part(
+    label="langpert (recorded)",
+    reads="answers",
+    words="fallbacks",
+    argument="answers",
+    source="Märtens et al. 2025",
+)
 def recorded_langpert(
     answers: str | os.PathLike[str],
     *,
     k: int = 10,
+    n_related: int = 5,
+    context_text: str = "",
     name: str = "langpert (recorded)",
     **settings: Any,
-) -> NeighbourPredictor:
-    """LangPert from a file of recorded answers: the mean of the named neighbours."""
-    return NeighbourPredictor(RecordedSelector.from_file(answers), k=k, name=name, **settings)
+) -> ByContexts:
+    """LangPert (of compounds: LGR) from recorded answers: the mean of the named neighbours."""
+    # Read at once, so that a file that cannot be read is told before anything is fitted.
+    recorded = RecordedSelector.from_file(answers)
+
+    def selector(knowledge: Knowledge | None, screen: Screen) -> Selector:
+        return recorded.resolving(knowledge)
+
+    selector.needs_screen, selector.needs_knowledge = True, False  # type: ignore[attr-defined]
+
+    def build(text: str) -> NeighbourPredictor:
+        said = joined(context_text, text)
+        return NeighbourPredictor(selector, k=k, context_text=said, name=name, **settings)
+
+    return in_contexts(build, n_related)
 
 
+@part(needs="knowledge", reads="answers", argument="answers", gene_by_gene=True)
 def fused(
     answers: str | os.PathLike[str],
     *,
@@ -142,14 +222,17 @@ def fused(
     turn: float = 0.5,
     n_trees: int = N_TREES,
     seed: int = 0,
+    hold_out: HoldOut = "perturbation",
+    n_related: int = 5,
     name: str = "fused",
     **settings: Any,
-) -> StackedPredictor:
+) -> ByContexts:
     """Knowledge and named neighbours in one: reasoning and graph fused, not chosen between.
 
     Five members: the multi-kernel model, the radial one and a forest, which see the knowledge
     kernels and those of the named neighbours and reasons; a forest that sees the latter alone; and
-    the mean of the neighbours that the lists link (`select.recorded.LinkedSelector`).
+    the mean of the neighbours that the lists link (`select.recorded.LinkedSelector`). Over several
+    contexts, or for compounds: `ContextKernelPredictor` on all kernels and those of the lists.
 
     `answers` is a file of neighbour lists (`select.recorded`): those of a language model for the
     perturbations to predict and, where there are any, for the measured ones.
@@ -158,9 +241,9 @@ def fused(
     sources = (NamedNeighbours(recorded.answers, recorded.source),)
     linked = LinkedSelector(recorded.answers, source=recorded.source)
     trees: dict[str, Any] = {"direction": 0.5, "n_trees": n_trees, "seed": seed}
-    return StackedPredictor(
+    stack = StackedPredictor(
         {
-            "multi-kernel": lambda: multi_kernel(sources=sources, prior=0.003, **settings),
+            "multi-kernel": lambda: multi_kernel_of_genes(sources=sources, prior=0.003, **settings),
             "radial": lambda: RadialPredictor(sources=sources, **settings),
             "forest": lambda: ForestPredictor(sources=sources, **trees, **settings),
             "forest of named": lambda: ForestPredictor((), sources=sources, **trees),
@@ -174,8 +257,18 @@ def fused(
         seed=seed,
         name=name,
     )
+    several = ContextKernelPredictor(
+        settings.get("kernels", "all"),
+        answers=recorded,
+        hold_out=hold_out,
+        n_related=n_related,
+        seed=seed,
+        name=name,
+    )
+    return ByContexts(stack, several)
 
 
+@part(label="cross-line transfer", needs="knowledge", reads="other", argument="other")
 def transfer(
     other: Screen | str | os.PathLike[str],
     *,
@@ -189,4 +282,4 @@ def transfer(
     holds several.
     """
     screen = other if isinstance(other, Screen) else read_screen(other)
-    return multi_kernel(sources=(OtherScreen(screen, context),), name=name, **settings)
+    return multi_kernel_of_genes(sources=(OtherScreen(screen, context),), name=name, **settings)

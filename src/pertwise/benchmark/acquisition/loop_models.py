@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pertwise import parts
 from pertwise.models.base import Prediction, Predictor
-from pertwise.models.catalogue import factory, make_predictor
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
@@ -46,9 +46,9 @@ class PosteriorDraws:
         self.inner.fit(screen, knowledge)
         return self
 
-    def predict(self, perturbations: Sequence[str]) -> Prediction:
+    def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Predict, and draw members when the inner predictor has a spread but no members."""
-        made = self.inner.predict(perturbations)
+        made = self.inner.predict(perturbations, context)
         if made.members is not None or made.spread is None:
             return made
         rng = np.random.default_rng(self.seed)
@@ -70,16 +70,17 @@ def open_loop_model(
 ) -> Predictor:
     """A fresh predictor of one label for one round.
 
-    The settings key ``use`` names the predictor (a catalogue name, ``module:Class`` or
-    ``path/to/file.py:Class``) when the label is something else. A constructor that takes ``seed``
+    The settings key ``use`` names the predictor (any form of `pertwise.parts`) when the label is
+    something else. A constructor that takes ``seed``
     gets the round's, one that takes ``embedding`` the run's.
     """
     values = dict(settings)
     use = str(values.pop("use", label))
-    taken = inspect.signature(factory(use)).parameters
+    part = parts.describe("predictor", use)
+    taken = inspect.signature(part.found).parameters
     if "seed" in taken:
         values.setdefault("seed", seed)
     if "embedding" in taken:
         values.setdefault("embedding", embedding)
-    predictor = make_predictor(use, **values)
+    predictor: Predictor = part.load(**values)
     return predictor if rows is None else PosteriorDraws(predictor, rows, seed)

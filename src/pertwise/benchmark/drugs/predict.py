@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pertwise.benchmark.drugs.methods import DrugKnowledge, build_method, method_names
+from pertwise.benchmark.drugs.methods import build_method, method_names
 from pertwise.benchmark.drugs.run import Bench
 from pertwise.errors import unknown_name
-from pertwise.knowledge.drugs.table import DrugTable
 from pertwise.models.base import Prediction
 from pertwise.screen.core import canonical_perturbation
 
 #: Tried in this order when no method is asked for.
-PREFERRED = ("fused", "multi-kernel", "kernel ridge", "cell mean (shrunk)")
+PREFERRED = ("fused", "multi-kernel", "kernel ridge", "context mean (shrunk)")
 
 
 def predict_one(
@@ -28,25 +27,27 @@ def predict_one(
     pertwise.errors.UnknownNameError
         When the drug is no known name and no SMILES, or the line is neither measured nor described.
     """
-    known, screen = bench.known, bench.screen
-    card, how = known.table.identify(drug)
+    known, screen, table = bench.known, bench.screen, bench.table
+    card, how = table.identify(drug)
     notes = {"drug": f"{card.name} ({how})"}
-    if card.name not in known.table:
-        known = replace_table(known, known.table.with_card(card))
+    if card.name not in table:
+        known = replace(known, knowledge=known.knowledge.with_drug(card))
+        table = table.with_card(card)
         notes["known about it"] = "structure only"
     if context not in screen.contexts:
-        resolved = known.cells.resolve(context) if known.cells is not None else None
+        lines = known.knowledge.lines
+        resolved = lines.resolve(context) if lines is not None else None
         if resolved is None:
             raise unknown_name(
                 "cell line", context, screen.contexts, "(not measured, and no facts to borrow by)"
             )
         context = resolved
-    compound = known.table.compounds([card.name])[card.name]
-    names = known.table.compounds(screen.perturbations)
+    compound = table.compounds([card.name])[card.name]
+    names = table.compounds(screen.perturbations)
     same = [d for d, c in names.items() if c == compound]
     if same and card.name not in same:
         # The measured name is the one that lists and tables of this screen use.
-        card = known.table.cards.get(same[0], replace(card, name=same[0]))
+        card = table.cards.get(same[0], replace(card, name=same[0]))
         notes["drug"] += f"; here it is called {card.name!r}"
     own = screen.obs["perturbation"].isin(same) & (screen.obs["context"] == context)
     if own.any():
@@ -58,18 +59,13 @@ def predict_one(
         notes["measured elsewhere"] = f"in {n} other lines, which this prediction uses"
     train = screen.take((~own).to_numpy())
     name = method or next(m for m in PREFERRED if m in method_names(known))
-    regime = "open world" if elsewhere.any() else "unseen drug"
+    hold_out = "pair" if elsewhere.any() else "perturbation"
     if context not in train.contexts:
-        regime = "unseen line"
-    model = build_method(name, known, regime, train.perturbations).fit(train)
+        hold_out = "context"
+    model = build_method(name, known, hold_out).fit(train, known.knowledge)
     prediction = model.predict([canonical_perturbation(card.name)], context)
     notes["method"] = name
     fallback = str(prediction.support["fallback"].iloc[0])
     if fallback:
         notes["fallback"] = fallback
     return prediction, notes
-
-
-def replace_table(known: DrugKnowledge, table: DrugTable) -> DrugKnowledge:
-    """The same knowledge with another drug table; kernels are built anew."""
-    return replace(known, table=table, _kernels={})

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pertwise._io import atomic_path, sha256_text, write_csv_atomic, write_json_atomic
 from pertwise._progress import track
 from pertwise.benchmark.drugs.bridge import External, read_external
-from pertwise.benchmark.drugs.methods import DrugKnowledge, build_method, method_names
+from pertwise.benchmark.drugs.methods import MethodInputs, build_method, method_names, open_lists
 from pertwise.errors import InputError
 from pertwise.evaluate.drug_scores import (
     allowed_metrics,
@@ -27,21 +27,19 @@ from pertwise.evaluate.drug_scores import (
     top_variable,
 )
 from pertwise.evaluate.drug_splits import (
+    INNER,
     DrugSplit,
     duplicate_drugs,
     make_splits,
     read_effect_table,
 )
 from pertwise.knowledge.drugs.table import DrugTable
-from pertwise.knowledge.lines import CellTable
 from pertwise.knowledge.store import Knowledge
 from pertwise.models.base import Prediction
-from pertwise.models.drugs import CellMean
-from pertwise.models.drugs_dose import RULES, DosePredictor
+from pertwise.models.context_means import ContextMean
+from pertwise.models.dose import RULES, DosePredictor
 from pertwise.screen.core import Screen
 from pertwise.screen.signatures import read_signatures
-from pertwise.select.drugs import drug_resolver
-from pertwise.select.recorded import RecordedSelector
 
 #: Raised when a change makes old part files wrong; they are then computed anew.
 VERSION = 1
@@ -126,9 +124,21 @@ class Bench:
 
     config: BenchConfig
     screen: Screen
-    known: DrugKnowledge
+    known: MethodInputs
     folder: Path
     notes: dict[str, Any]
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """What is known about drugs, lines and genes."""
+        return self.known.knowledge
+
+    @property
+    def table(self) -> DrugTable:
+        """Names and structures of the drugs."""
+        if self.knowledge.drugs is None:
+            raise InputError("a drug benchmark needs a table of drugs: data.drugs")
+        return self.knowledge.drugs
 
     def path(self, name: str) -> Path:
         """A file of the data folder."""
@@ -149,7 +159,12 @@ def load_bench(config: BenchConfig, folder: Path) -> Bench:
         For missing files, a magnitude metric on ranks, unknown methods.
     """
     data = config.data
-    table = DrugTable.read(*[folder / p for p in data.drugs])
+    knowledge = Knowledge.open(
+        folder / data.knowledge if data.knowledge else None,
+        drugs=[folder / p for p in data.drugs],
+        lines=folder / data.cells if data.cells else None,
+    )
+    table = knowledge.drugs or DrugTable.from_cards(())
     screen = _read_screen(data, folder, filtered=True)
     notes: dict[str, Any] = {"dropped": dict(screen.meta.get("dropped", {}))}
     if data.plate_column:
@@ -167,22 +182,18 @@ def load_bench(config: BenchConfig, folder: Path) -> Bench:
     unknown = [d for d in screen.perturbations if d not in table]
     notes["not_in_drug_tables"] = unknown
     notes["no_structure"] = {n: p for n, p in table.problems.items() if n in screen.perturbations}
-    known = DrugKnowledge(
-        table,
-        CellTable.read(folder / data.cells) if data.cells else None,
-        Knowledge.open(folder / data.knowledge) if data.knowledge else None,
-        RecordedSelector.from_file(folder / data.lists, resolve=drug_resolver(table), name="LGR")
-        if data.lists
-        else None,
+    known = MethodInputs(
+        knowledge,
+        str(folder / data.lists) if data.lists else None,
         k=config.k,
         n_related=config.n_related,
     )
-    if isinstance(known.lists, RecordedSelector):
-        notes["lists_source"] = known.lists.source
+    if (lists := open_lists(known)) is not None:
+        notes["lists_source"] = lists.source
     allowed_metrics(screen, config.metrics)
     bench = Bench(config, screen, known, folder, notes)
     for name in bench.methods:
-        build_method(name, known, "unseen drug", screen.perturbations)
+        build_method(name, known)
     return bench
 
 
@@ -231,17 +242,17 @@ def bench_splits(bench: Bench, regime: str, seed: int) -> list[DrugSplit]:
     """The splits of one regime and seed."""
     if regime == "dose":
         if not bench.config.data.effects_by_dose:
-            return make_splits(bench.screen, regime, bench.known.table)
-        return make_splits(_dose_screen(bench), regime, bench.known.table)
+            return make_splits(bench.screen, regime, bench.table)
+        return make_splits(_dose_screen(bench), regime, bench.table)
     return make_splits(
         bench.screen,
         regime,
-        bench.known.table,
+        bench.table,
         n_folds=bench.config.n_folds,
         seed=seed,
         by_compound=bench.config.by_compound,
         toml=bench.path(bench.config.data.split) if bench.config.data.split else None,
-        cells=bench.known.cells,
+        cells=bench.knowledge.lines,
     )
 
 
@@ -269,7 +280,8 @@ def _run_split(
             continue
         if not reference.size:
             reference = _reference(bench, train, test)
-        model = build_method(name, bench.known, split.regime, train.perturbations).fit(train)
+        model = build_method(name, bench.known, INNER.get(split.regime, "perturbation"))
+        model.fit(train, bench.knowledge)
         parts = [(model.predict(d, c), c) for c, d in _questions(test)]
         table = _scored(bench, split, name, test, reference, parts, tops)
         if file is not None:
@@ -280,7 +292,7 @@ def _run_split(
         if entry.regime == split.regime:
             reference = reference if reference.size else _reference(bench, train, test)
             parts = [
-                (external.predict(d, c, train, bench.known.cells), c) for c, d in _questions(test)
+                (external.predict(d, c, train, bench.knowledge), c) for c, d in _questions(test)
             ]
             tables.append(_scored(bench, split, entry.name, test, reference, parts, tops))
     return tables
@@ -292,7 +304,7 @@ def _questions(test: Screen) -> list[tuple[str, list[str]]]:
 
 def _reference(bench: Bench, train: Screen, test: Screen) -> np.ndarray[Any, Any]:
     """(n_test, d) cell means of the training rows: what `pearson_reference` subtracts."""
-    model = CellMean(cells=bench.known.cells, n_related=bench.config.n_related).fit(train)
+    model = ContextMean(n_related=bench.config.n_related).fit(train, bench.knowledge)
     means = {c: model.predict(["x"], c).mean[0] for c in test.contexts}
     return np.array([means[c] for c in test.obs["context"]])
 
@@ -323,7 +335,7 @@ def _scored(
     means = np.array([found[k][0] for k in keys])
     names = allowed_metrics(bench.screen, bench.config.metrics)
     table = score_rows(test.responses, means, reference, names, tops)
-    compounds = bench.known.table.compounds([d for d, _ in keys])
+    compounds = bench.table.compounds([d for d, _ in keys])
     described = pd.DataFrame(
         {
             "data": bench.config.data.name,
@@ -362,7 +374,7 @@ def _run_dose(bench: Bench, split: DrugSplit) -> pd.DataFrame:
             fallback.append(str(p.support["fallback"].iloc[0]))
         table = score_rows(test.responses, np.array(rows), np.array(references), names)
         drugs = list(test.obs["perturbation"])
-        compounds = bench.known.table.compounds(drugs)
+        compounds = bench.table.compounds(drugs)
         head = pd.DataFrame(
             {
                 "data": bench.config.data.name, "regime": "dose", "seed": 0, "fold": 0,
@@ -391,7 +403,7 @@ def summarise(
     *,
     seed: int = 0,
     weight: str | None = None,
-    baseline: str = "cell mean",
+    baseline: str = "context mean",
     n_resamples: int = 2000,
 ) -> pd.DataFrame:
     """Mean over signatures per (data, regime, method, metric), with 95 % cluster intervals.
@@ -491,6 +503,6 @@ def write_results(bench: Bench, table: pd.DataFrame, summary: pd.DataFrame, out:
             "screen": repr(bench.screen),
             "meta": json.loads(json.dumps(dict(bench.screen.meta), default=str)),
             "notes": json.loads(json.dumps(bench.notes, default=str)),
-            "drug_tables": list(bench.known.table.sources),
+            "drug_tables": list(bench.table.sources),
         },
     )

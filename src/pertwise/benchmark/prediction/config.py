@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pertwise import parts
 from pertwise._io import config_path
 from pertwise.errors import InputError
 from pertwise.evaluate.specs import CellsSpec, MetricSpec
@@ -61,12 +62,12 @@ class MethodSpec(BaseModel):
     @property
     def name(self) -> str:
         """Label shown; the name or class when none was given."""
-        return self.label or self.use.rpartition(":")[2]
+        return self.label or parts.label("predictor", self.use)
 
 
 class PredictionConfig(BaseModel):
     """A whole benchmark. Paths in a file are relative to that file, also those in the settings of
-    the methods of the catalogue (answers, other, ledger, recorded:FILE); the settings of a class of
+    the built-in methods (answers, other, ledger, recorded:FILE); the settings of a class of
     one's own reach it as they are."""
 
     model_config = _STRICT
@@ -119,14 +120,20 @@ def load_config(path: str | os.PathLike[str]) -> PredictionConfig:
         for key in keys:
             if isinstance(data.get(table), dict) and isinstance(data[table].get(key), str):
                 data[table][key] = config_path(file, data[table][key])
+    metrics = data.get("metrics")
+    if isinstance(metrics, dict) and isinstance(metrics.get("more"), list):
+        metrics["more"] = [
+            config_path(file, m) if isinstance(m, str) and parts.is_file(m) else m
+            for m in metrics["more"]
+        ]
     methods = data.get("methods")
     if isinstance(methods, list):
         data["methods"] = [{"use": m} if isinstance(m, str) else m for m in methods]
         for method in data["methods"]:
             use = method.get("use") if isinstance(method, dict) else None
-            if isinstance(use, str) and ".py:" in use:
-                method["use"] = config_path(file, use)
-            elif isinstance(use, str) and isinstance(method.get("settings"), dict):
+            if isinstance(use, str) and parts.is_file(use):
+                use = method["use"] = config_path(file, use)
+            if isinstance(use, str) and isinstance(method.get("settings"), dict):
                 method["settings"] = placed_settings(
                     use, method["settings"], lambda value: config_path(file, value)
                 )
