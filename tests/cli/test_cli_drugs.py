@@ -52,10 +52,11 @@ def test_predict_drug_shows_and_writes(folder):
     assert len(out.read_text().splitlines()) == 61
 
 
-def test_lgr_asks_writes_resumes_and_feeds_the_bench(folder):
+def test_ask_writes_resumes_and_feeds_the_bench(folder):
     """The scripted endpoint names what comes first in the alphabet; it is not a language model."""
     out = folder / "lists.jsonl"
-    base = ["lgr", str(folder / "bench.toml"), "--out", str(out), "--k", "3", "--line", "A549"]
+    base = ["ask", str(folder / "screen.h5ad"), "--drugs", str(folder / "drugs.parquet")]
+    base += ["--out", str(out), "--k", "3", "--context", "A549"]
     with ScriptedServer() as server:
         ask = [*base, "--llm", server.openai()]
         dry = RUNNER.invoke(app, [*ask, "--dry-run"])

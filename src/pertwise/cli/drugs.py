@@ -8,14 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pertwise._process import only_writer
-from pertwise.cli.asking import (
-    BudgetTokens,
-    BudgetUsd,
-    Concurrency,
-    Timeout,
-    check_answers,
-    limits,
-)
 
 if TYPE_CHECKING:
     from pertwise.benchmark.drugs.run import BenchConfig
@@ -171,48 +163,3 @@ def show_drug(
             full["spread"] = prediction.spread[0]
         write_csv_atomic(out, full)
         typer.echo(f"written: {out}")
-
-
-def lgr(
-    config: Annotated[Path, typer.Argument(help="The config of `pertwise bench drugs`.")],
-    llm: Annotated[str, typer.Option(help="MODEL@URL, openai:MODEL, anthropic:MODEL ...")],
-    out: Annotated[Path, typer.Option(help="JSON lines {cell, drug, neighbours, ...}.")],
-    data: Annotated[Path | None, typer.Option(help="Folder of the files in the config.")] = None,
-    line: Annotated[list[str] | None, typer.Option(help="Only these lines.")] = None,
-    k: Annotated[int, typer.Option(help="Neighbours asked for.")] = 10,
-    ledger: Annotated[
-        Path | None, typer.Option(help="SQLite ledger (default: beside OUT).")
-    ] = None,
-    replay: Annotated[bool, typer.Option(help="Answer from the ledger only.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Say what it would cost; ask nothing.")] = False,
-    budget_tokens: BudgetTokens = None,
-    budget_usd: BudgetUsd = None,
-    timeout: Timeout = None,
-    concurrency: Concurrency = None,
-) -> None:
-    """Ask a chat model which measured drugs act like each drug, line by line (resumable)."""
-    from pertwise.benchmark.drugs.ask import bench_selector, lgr_questions
-    from pertwise.benchmark.drugs.run import load_bench, read_config
-    from pertwise.llm import open_chat
-    from pertwise.select.chat.similar import ask_lists, estimate_questions, total_repairs
-
-    bench = load_bench(read_config(config), data if data is not None else config.parent)
-    questions = lgr_questions(bench, line or ())
-    stored = None if dry_run else ledger or out.with_suffix(".ledger.sqlite")
-    given = limits(budget_tokens, budget_usd, timeout, concurrency)
-    chat = open_chat(llm, ledger=stored, replay=replay, run="lgr", **given)
-    try:
-        selector = bench_selector(bench, chat, k=k)
-        typer.echo(f"questions: {len(questions)}")
-        if dry_run:
-            typer.echo(str(estimate_questions(selector, questions, k)))
-            return
-        with only_writer(out):
-            answers = ask_lists(selector, questions, k, out)
-    finally:
-        chat.shutdown()
-    short = sum(len(a.picks) < k for a in answers)
-    repairs = total_repairs(answers)
-    typer.echo(f"fewer than {k} valid: {short}; repairs: {repairs or 'none'}")
-    typer.echo(f"written: {out}")
-    check_answers(llm, answers)

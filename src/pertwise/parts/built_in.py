@@ -91,6 +91,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "recorded": _SELECT + "recipes:recorded",
             "learned": _SELECT + "recipes:learned",
             "langpert": _SELECT + "chat.recipes:langpert",
+            "lgr": _SELECT + "chat.recipes:lgr",
             "edit": _SELECT + "chat.recipes:edit",
             "oracle": _SELECT + "oracle:OracleSelector",
         },

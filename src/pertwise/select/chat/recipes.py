@@ -12,7 +12,7 @@ from pertwise.parts import part
 from pertwise.select.base import Selector
 from pertwise.select.chat.edit import EditSelector
 from pertwise.select.chat.selector import ChatSelector, knowledge_resolver
-from pertwise.select.chat.similar import langpert_selector
+from pertwise.select.chat.similar import langpert_selector, lgr_selector
 from pertwise.select.graph import GraphSelector
 from pertwise.select.words import selector_from
 
@@ -51,6 +51,33 @@ def langpert(
         k=k,
         facts=None if knowledge is None else knowledge.facts,
         resolve=None if knowledge is None else knowledge_resolver(knowledge),
+        max_candidates=max_candidates,
+        prefilter=_prefilter(prefilter, max_candidates, knowledge, screen),
+        prompt=prompt,
+        seed=seed,
+    )
+
+
+@part(needs="chat", words="prefilter", argument="llm", source="Tahoe-100M retrieval (LGR)")
+def lgr(
+    screen: Screen,
+    knowledge: Knowledge | None = None,
+    *,
+    llm: str | Chat | None = None,
+    k: int = 10,
+    ledger: str | os.PathLike[str] | None = None,
+    chat_settings: dict[str, Any] | None = None,
+    max_candidates: int | None = None,
+    prefilter: str = PREFILTER,
+    prompt: str | os.PathLike[str] = "lgr",
+    seed: int = 0,
+) -> ChatSelector:
+    """A chat model names the measured compounds that act alike in one line, with facts shown."""
+    return lgr_selector(
+        _chat(llm, ledger, **(chat_settings or {})),
+        k=k,
+        facts=None if knowledge is None else knowledge.facts,
+        resolve=None if knowledge is None else knowledge.canonical,
         max_candidates=max_candidates,
         prefilter=_prefilter(prefilter, max_candidates, knowledge, screen),
         prompt=prompt,
