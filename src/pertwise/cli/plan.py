@@ -166,8 +166,8 @@ class Picker(OptionGroup):
     ] = "auto"
     seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0
 
-    def settings(self, name: str, chat: Chat | None) -> dict[str, Any]:
-        """The settings of strategy `name`.
+    def check(self, name: str, *, model: bool) -> None:
+        """Whether strategy `name` takes what was given.
 
         Raises
         ------
@@ -186,18 +186,24 @@ class Picker(OptionGroup):
             raise InputError(f"the strategy {name!r} has no shortlist: leave --shortlist out")
         if self.prompt is not None and "prompt" not in taken:
             raise InputError(f"the strategy {name!r} has no prompt: leave --prompt out")
-        if chat is not None and not asks:
+        if model and not asks:
             raise InputError(f"--llm was given, but the strategy {name!r} asks no model")
-        if chat is None and asks:
+        if asks and not model:
             raise InputError(
                 f"the strategy {name!r} needs a model: --llm MODEL@URL (for example "
                 "qwen3:8b@http://localhost:11434/v1, or anthropic:MODEL)"
             )
+
+    def settings(self, name: str, chat: Chat | None) -> dict[str, Any]:
+        """The settings of strategy `name`."""
+        from pertwise import parts
+
         given: dict[str, Any] = {"weights": _weights(self.weight)} if self.weight else {}
         if self.shortlist is not None:
             given |= {"k": self.shortlist, "shortlist": "uncertainty"}
-        if not asks:
+        if chat is None:
             return given
+        taken = inspect.signature(parts.describe("strategy", name).found).parameters
         asking = {"chat": chat, "prompt": self.prompt or "acquire", "seed": self.seed}
         return given | {key: value for key, value in asking.items() if key in taken}
 
@@ -236,6 +242,7 @@ def make(
     if llm.llm is None:
         cells.refuse("no model is asked (--llm MODEL@URL)", but=("context",))
     name = picker.strategy or ("llm" if llm.llm else "knowledge")
+    picker.check(name, model=bool(llm.llm))
     asked: dict[str, Any] = {
         "pathway": goal.pathway,
         "features": goal.features or (),

@@ -74,9 +74,9 @@ def list_questions(
     """
     from pertwise.screen import read_screen
 
-    if isinstance(screen, str | os.PathLike):
-        screen = read_screen(screen, **dict(reading or {}))
     if knowledge is not None and knowledge.drugs is not None:
+        if isinstance(screen, str | os.PathLike):
+            screen = read_screen(screen, **dict(reading or {}))
         kinds = list(knowledge.kinds(screen.perturbations).values())
         if 2 * kinds.count("compound") > len(kinds):
             return compound_questions(
@@ -85,7 +85,7 @@ def list_questions(
             )  # fmt: skip
     return langpert_questions(
         screen, names, knowledge=knowledge, context=context, context_text=context_text,
-        measured=measured, k=k,
+        measured=measured, k=k, reading=reading,
     )  # fmt: skip
 
 
@@ -162,6 +162,7 @@ def langpert_questions(
     context_text: str = "",
     measured: bool = True,
     k: int | None = None,
+    reading: Mapping[str, Any] | None = None,
 ) -> Questions:
     """Which of the measured knock-downs are most like this one? One question a gene.
 
@@ -190,7 +191,7 @@ def langpert_questions(
     where = "the screen"
     if isinstance(screen, str | os.PathLike):
         where = str(screen)
-        screen = screen_of(screen, context)
+        screen = screen_of(screen, context, **dict(reading or {}))
     whole = one_context_of(screen, context)
     if knowledge is not None and not isinstance(knowledge, Knowledge):
         knowledge = Knowledge.open(knowledge)

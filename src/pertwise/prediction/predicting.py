@@ -372,14 +372,14 @@ def _asked(genes: Sequence[str], more: Sequence[str]) -> list[str]:
     return asked
 
 
-def screen_of(path: str | os.PathLike[str], context: str | None) -> Screen:
+def screen_of(path: str | os.PathLike[str], context: str | None, **reading: Any) -> Screen:
     """The screen of a file; `context` names its cells where the file does not."""
     from pertwise.screen import read_screen
 
-    screen = read_screen(path)
+    screen = read_screen(path, **reading)
     if context is not None and screen.contexts == ("",):
         # The file does not name its one context; the caller does.
-        screen = read_screen(path, context=context)
+        screen = read_screen(path, **{**reading, "context": context})
     return screen
 
 
