@@ -72,8 +72,8 @@ def make(
         str | None,
         typer.Option(
             help="knowledge, llm, uncertainty, iterpert, bald, batchbald, coreset, typiclust, "
-            "badge, lcmd, variance_reduction, random, or module:Class. Default: llm when --llm is "
-            "given, else knowledge.",
+            "badge, lcmd, variance-reduction, random, or path/to/file.py:Class "
+            "(`pertwise parts strategy`). Default: llm when --llm is given, else knowledge.",
             rich_help_panel="Picker",
         ),
     ] = None,

@@ -65,6 +65,10 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "strategy": Kind("pertwise.strategies", "pertwise.acquire.base:Strategy"),
         "kernel": Kind("pertwise.kernels", "pertwise.kernels.genes:KernelSource"),
         "metric": Kind("pertwise.metrics", "pertwise.evaluate.metrics:MetricFunction", True),
+        "split": Kind("pertwise.splits", "pertwise.evaluate.splits:Splitter", True),
+        "source": Kind(
+            "pertwise.sources", "pertwise.knowledge.build.readers._text:SourceReader", True
+        ),
         "selector": Kind("pertwise.selectors", "pertwise.select.base:Selector"),
     }
 )

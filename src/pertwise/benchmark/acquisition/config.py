@@ -93,7 +93,8 @@ class AcquisitionConfig(BaseModel):
         if not isinstance(value, list | tuple):
             return value
         kind = {"strategies": "strategy", "predictors": "predictor"}[str(info.field_name)]
-        return {parts.label(kind, str(name)): {"use": str(name)} for name in value}
+        labels = {parts.label(kind, str(name)): str(name) for name in value}
+        return {label: {} if label == name else {"use": name} for label, name in labels.items()}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
