@@ -99,9 +99,9 @@ def split_folds(
     out = []
     for shuffle in range(n_shuffles):
         order = np.random.default_rng([seed, shuffle]).permutation(len(names))
-        for fold, part in enumerate(np.array_split(order, n_folds)):
-            rest = np.setdiff1d(order, part)
-            out.append(_split("folds", shuffle, fold, names[rest], names[part]))
+        for fold, held in enumerate(np.array_split(order, n_folds)):
+            rest = np.setdiff1d(order, held)
+            out.append(_split("folds", shuffle, fold, names[rest], names[held]))
     return out
 
 

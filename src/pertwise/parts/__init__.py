@@ -63,13 +63,15 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "predictor": Kind("pertwise.predictors", "pertwise.models.base:Predictor"),
         "strategy": Kind("pertwise.strategies", "pertwise.acquire.base:Strategy"),
+        "selector": Kind("pertwise.selectors", "pertwise.select.base:Selector"),
         "kernel": Kind("pertwise.kernels", "pertwise.kernels.genes:KernelSource"),
         "metric": Kind("pertwise.metrics", "pertwise.evaluate.metrics:MetricFunction", True),
         "split": Kind("pertwise.splits", "pertwise.evaluate.splits:Splitter", True),
+        "layout": Kind("pertwise.layouts", "pertwise.screen.layouts:LayoutPart", True),
         "source": Kind(
             "pertwise.sources", "pertwise.knowledge.build.readers._text:SourceReader", True
         ),
-        "selector": Kind("pertwise.selectors", "pertwise.select.base:Selector"),
+        "task": Kind("pertwise.tasks", "pertwise.benchmark:Task", True),
     }
 )
 
@@ -141,10 +143,12 @@ def facts(found: Any) -> Facts:
     own = found if isinstance(found, type) or inspect.isfunction(found) else type(found)
     told = getattr(own, DECLARED, None)
     if not isinstance(told, Facts):
-        needs, reads, words = (_several(getattr(own, k, ())) for k in ("needs", "reads", "words"))
         plain = {k: getattr(own, k) for k in dir(own) if k[:1] != "_"}
+        plain |= {} if own is found else getattr(found, "__dict__", {})
         more = {k: v for k, v in plain.items() if isinstance(v, str | int | float)}
-        return Facts(needs=needs, reads=reads, words=words, more=more)
+        needs, reads, words = (_several(plain.get(k)) for k in ("needs", "reads", "words"))
+        about = str(more.get("about", ""))
+        return Facts(about=about, needs=needs, reads=reads, words=words, more=more)
     return told if DECLARED in vars(own) else replace(told, label="", about="", source="")
 
 
@@ -223,6 +227,7 @@ class Part:
         """Make it; see `load`."""
         given = {**self.settings, **settings}
         if KINDS[self.kind].plain and not isinstance(self.found, type):
+            # The function is the part itself; settings are bound to it.
             return partial(self.found, **given) if given else self.found
         try:
             made = self.found(**given)
@@ -375,8 +380,11 @@ def _opened(kind: str, entry: EntryPoint) -> Any:
 
 
 def _attribute(path: str) -> Any:
+    """What "module:attribute" names, or "module:TABLE.key" an entry of a mapping."""
     module, _, attribute = path.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    name, _, key = attribute.partition(".")
+    found = getattr(importlib.import_module(module), name)
+    return found[key] if key else found
 
 
 def _importable(name: str) -> bool:
@@ -395,4 +403,5 @@ def _unknown(kind: str, name: str) -> InputError:
 
 def _first_sentence(found: Any) -> str:
     text = " ".join((inspect.getdoc(found) or "").split("\n\n")[0].split())
-    return text.partition(". ")[0].rstrip(".")
+    sentences = text.replace("al. ", "al.\0").partition(". ")[0]
+    return sentences.replace("\0", " ").rstrip(".")

@@ -13,6 +13,7 @@ _MODELS = "pertwise.models."
 _STRATEGIES = "pertwise.acquire.strategies."
 _EVALUATE = "pertwise.evaluate."
 _READERS = "pertwise.knowledge.build.readers."
+_LAYOUTS = "pertwise.screen.layouts:LAYOUTS."
 _SELECT = "pertwise.select."
 
 BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
@@ -108,6 +109,24 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "positions": _READERS + "terms:read_positions",
             "gtf": _READERS + "terms:read_gtf",
             "graph": _READERS + "networks:read_graph",
+        },
+        "layout": {
+            "pertwise": _LAYOUTS + "pertwise",
+            "gears": _LAYOUTS + "gears",
+            "scperturb": _LAYOUTS + "scperturb",
+            "replogle": _LAYOUTS + "replogle",
+            "replogle-bulk": _LAYOUTS + "replogle_bulk",
+            "tahoe": _LAYOUTS + "tahoe",
+            "drug": _LAYOUTS + "drug",
+            "target-gene": _LAYOUTS + "target_gene",
+            "named": _LAYOUTS + "named",
+        },
+        "task": {
+            "prediction": "pertwise.benchmark.prediction.run:run_prediction",
+            "acquisition": "pertwise.benchmark.acquisition.run:Run",
+            "drugs": "pertwise.benchmark.drugs.run:run_bench",
+            "perturbqa": "pertwise.benchmark.perturbqa:run_perturbqa",
+            "prefilter": _EVALUATE + "prefilter:prefilter_recall",
         },
         "selector": {
             "graph": _SELECT + "recipes:graph",

@@ -218,8 +218,8 @@ def _do(job: _Job, config: PredictionConfig, inputs: Inputs) -> None:
 
 def _store(result: UnitResult, target: Path) -> None:
     """Scores last: their file is the sign that the whole unit is there."""
-    parts = {"neighbours": result.neighbours, "answers": result.answers, "means": result.means}
-    for name, table in parts.items():
+    tables = {"neighbours": result.neighbours, "answers": result.answers, "means": result.means}
+    for name, table in tables.items():
         if table is not None:
             with atomic_path(target.with_suffix(f".{name}.parquet")) as temporary:
                 table.to_parquet(temporary, index=False)
@@ -305,12 +305,12 @@ def _collect(folder: Path, targets: Sequence[Path]) -> None:
         "answers": _optional(targets, "answers"),
         "means": _optional(targets, "means"),
     }
-    for name, parts in tables.items():
+    for name, pieces in tables.items():
         path = folder / f"{name}.parquet"
-        if not parts:
+        if not pieces:
             path.unlink(missing_ok=True)
             continue
-        table = pd.concat(parts, ignore_index=True)
+        table = pd.concat(pieces, ignore_index=True)
         for column in ("method", "split", "perturbation", "stratum", "metric", "error"):
             if column in table:
                 table[column] = table[column].astype("category")
