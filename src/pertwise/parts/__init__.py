@@ -139,17 +139,24 @@ def part(
 
 
 def facts(found: Any) -> Facts:
-    """What a class, factory or object says about itself; a subclass inherits all but its title."""
+    """What a class, factory or object says about itself.
+
+    A subclass inherits all but the title, and its own plain class attributes count before that.
+    """
     own = found if isinstance(found, type) or inspect.isfunction(found) else type(found)
     told = getattr(own, DECLARED, None)
-    if not isinstance(told, Facts):
-        plain = {k: getattr(own, k) for k in dir(own) if k[:1] != "_"}
-        plain |= {} if own is found else getattr(found, "__dict__", {})
-        more = {k: v for k, v in plain.items() if isinstance(v, str | int | float)}
-        needs, reads, words = (_several(plain.get(k)) for k in ("needs", "reads", "words"))
-        about = str(more.get("about", ""))
-        return Facts(about=about, needs=needs, reads=reads, words=words, more=more)
-    return told if DECLARED in vars(own) else replace(told, label="", about="", source="")
+    if isinstance(told, Facts) and DECLARED in vars(own):
+        return told
+    inherited = isinstance(told, Facts)
+    plain = dict(vars(own)) if inherited else {k: getattr(own, k) for k in dir(own)}
+    plain |= {} if own is found else getattr(found, "__dict__", {})
+    said: dict[str, Any] = {
+        k: _several(plain[k]) for k in ("needs", "reads", "words") if k in plain
+    }
+    said["about"] = plain["about"] if isinstance(plain.get("about"), str) else ""
+    more = {k: v for k, v in plain.items() if k[:1] != "_" and isinstance(v, str | int | float)}
+    base = replace(told, label="", source="") if isinstance(told, Facts) else Facts()
+    return replace(base, **said, more={**base.more, **more})
 
 
 def _several(value: Any) -> tuple[str, ...]:
@@ -256,7 +263,13 @@ def slugify(name: str) -> str:
 
 def is_file(name: str) -> bool:
     """Whether a name is of the form ``path/to/file.py:Class``."""
-    return ".py:" in name
+    return _is_path(name.partition(":")[0]) and name.rpartition(":")[0].endswith(".py")
+
+
+def _is_path(head: str) -> bool:
+    """Whether what stands before the first colon is part of a path or module, not a slug; a
+    single letter is a drive."""
+    return len(head) == 1 or any(sign in head for sign in "./\\")
 
 
 def names(kind: str, *, offered: bool = True) -> tuple[str, ...]:
@@ -278,7 +291,7 @@ def describe(kind: str, name: str) -> Part:
     head, colon, argument = str(name).partition(":")
     given = argument or None
     slug = slugify(head)
-    if "." not in head and "/" not in head:
+    if not _is_path(head):
         if slug in built_in:
             found = _attribute(built_in[slug])
             return Part(kind, slug, found, facts(found), "pertwise", given)
