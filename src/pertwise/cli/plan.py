@@ -363,12 +363,10 @@ def _strategy_settings(
     budget_usd: float | None,
     replay: bool,
 ) -> dict[str, Any]:
-    import inspect
-
     from pertwise import parts
 
     part = parts.describe("strategy", name)
-    taken = inspect.signature(part.found).parameters
+    taken = part.parameters
     if weight and "weights" not in taken:
         raise InputError(f"--weight belongs to the strategy 'knowledge', not to {name!r}")
     if shortlist is not None and not part.facts.more.get("shortlists"):

@@ -150,9 +150,8 @@ def facts(found: Any) -> Facts:
     inherited = isinstance(told, Facts)
     plain = dict(vars(own)) if inherited else {k: getattr(own, k) for k in dir(own)}
     plain |= {} if own is found else getattr(found, "__dict__", {})
-    said: dict[str, Any] = {
-        k: _several(plain[k]) for k in ("needs", "reads", "words") if k in plain
-    }
+    lists = [k for k in ("needs", "reads", "words") if k in plain]
+    said: dict[str, Any] = {k: _several(plain[k]) for k in lists}
     said["about"] = plain["about"] if isinstance(plain.get("about"), str) else ""
     more = {k: v for k, v in plain.items() if k[:1] != "_" and isinstance(v, str | int | float)}
     base = replace(told, label="", source="") if isinstance(told, Facts) else Facts()
@@ -249,10 +248,14 @@ class Part:
                 raise InputError(f"{self.use} has no attribute {name!r}, so it is no {self.kind}")
         return made
 
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """What its constructor or function takes."""
+        return inspect.signature(self.found).parameters
+
     def serve(self, **at_hand: Any) -> Any:
         """Make it with what its signature names of `at_hand`."""
-        taken = inspect.signature(self.found).parameters
-        given = {**at_hand, **self.settings}
+        given, taken = {**at_hand, **self.settings}, self.parameters
         return self.load(**{key: value for key, value in given.items() if key in taken})
 
 
