@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from drug_example import cell_table, drug_frame, drug_screen
-from pertwise.knowledge.fetch import REMOTES
 from scripted_llm import ScriptedServer
 
 from pertwise.knowledge import build_knowledge
+from pertwise.knowledge.build.fetch import REMOTES
 from pertwise.llm import open_chat
 from pertwise.llm.base import ChatRequest
 from pertwise.screen import Screen, simulate_screen

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pertwise._io import atomic_path, sha256_text, write_json_atomic
+from pertwise._io import atomic_path, sha256_text, write_csv_atomic, write_json_atomic
 from pertwise._progress import track
 from pertwise.benchmark.drugs.bridge import External, read_external
 from pertwise.benchmark.drugs.methods import DrugKnowledge, build_method, method_names
@@ -479,8 +479,7 @@ def write_results(bench: Bench, table: pd.DataFrame, summary: pd.DataFrame, out:
 
     with atomic_path(out / "scores.parquet") as temporary:
         table.to_parquet(temporary, index=False)
-    with atomic_path(out / "summary.csv") as temporary:
-        summary.to_csv(temporary, index=False)
+    write_csv_atomic(out / "summary.csv", summary)
     wanted = [*metric_columns(table)]
     with atomic_path(out / "report.md") as temporary:
         temporary.write_text(markdown_table(summary, wanted), encoding="utf-8")
