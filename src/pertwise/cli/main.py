@@ -22,6 +22,7 @@ from pertwise.cli import (
     predict,
     screen,
 )
+from pertwise.cli.door import close_door
 from pertwise.errors import PertwiseError
 
 app = typer.Typer(
@@ -62,6 +63,7 @@ def _common(
     ] = False,
 ) -> None:
     set_quiet(quiet or not sys.stderr.isatty())
+    close_door()
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
