@@ -140,6 +140,8 @@ def prediction(
         open_inputs,
         run_prediction,
     )
+    from pertwise.benchmark.prediction.run import without_answers
+    from pertwise.cli.asking import nothing_usable
     from pertwise.errors import InputError
     from pertwise.report.prediction_bench import write_report
 
@@ -175,6 +177,8 @@ def prediction(
     _tell_failures(folder)
     written = ("report.html", "report.md", "results.parquet")
     typer.echo("written: " + ", ".join(str(folder / name) for name in written))
+    for label, repairs in without_answers(folder, settings).items():
+        nothing_usable(f"method {label!r}", repairs, "every prediction of it is a fallback")
 
 
 def _tell_failures(folder: Path) -> None:

@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 
 from pertwise import __version__
 from pertwise.arrays.means import masked_mean
-from pertwise.errors import BudgetError, InputError, PertwiseError, ReplayMissError
+from pertwise.errors import (
+    BudgetError,
+    InputError,
+    LedgerError,
+    PertwiseError,
+    ReplayMissError,
+)
 from pertwise.evaluate.calibration import LEVELS, interval_coverage, spread_and_error
 from pertwise.evaluate.cells import CellBank, energy_distances
 from pertwise.evaluate.score import Scores, score_predictions
@@ -129,7 +135,7 @@ def run_unit(
     else:
         try:
             prediction = method.build().fit(train, knowledge).predict(names)
-        except (BudgetError, FatalChatError, ReplayMissError):
+        except (BudgetError, FatalChatError, LedgerError, ReplayMissError):
             # The run must stop and can go on later; a stored fallback would never be asked again.
             raise
         except PertwiseError as problem:

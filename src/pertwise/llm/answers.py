@@ -29,6 +29,11 @@ _CHOSEN = (
 _ITEMS = ("genes", "drugs", "items")
 
 
+def tokens_for(n_named: int) -> int:
+    """Tokens that an answer of `n_named` items, each with a sentence, amply needs."""
+    return 300 + 100 * n_named
+
+
 class NamedReason(BaseModel):
     """One named item with its own reason (empty when the model gave none)."""
 

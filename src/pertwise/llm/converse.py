@@ -78,10 +78,12 @@ async def converse(
     max_reasks: int = 2,
     json_schema: dict[str, Any] | None = None,
     replicate: int = 0,
+    answer_tokens: int | None = None,
     **settings: Any,
 ) -> Conversation[A]:
     """Ask, at most 1 + `max_reasks` times, until an answer parses and `check` returns "".
 
+    `answer_tokens` is what an answer amply needs; no more is asked for unless the model thinks.
     A call that failed for good ends the conversation (turn kind "call_failed"); it is not raised,
     so that the caller can keep what was said before and use its declared fallback.
 
@@ -90,6 +92,8 @@ async def converse(
     pertwise.llm.FatalChatError, pertwise.errors.BudgetError, pertwise.errors.ReplayMissError
         These must stop the run instead of being papered over by a fallback.
     """
+    if answer_tokens is not None:
+        settings["answer_tokens"] = answer_tokens
     turns: list[Turn[A]] = []
     said = list(messages)
     for _ in range(1 + max_reasks):

@@ -191,10 +191,13 @@ def _usage(usage: Any, request: ChatRequest, said: str) -> tuple[tuple[int, int]
         cached = ("cache_creation_input_tokens", "cache_read_input_tokens")
         prompt += sum(_count(given.get(name)) or 0 for name in cached)
     known = bool(prompt) and completion is not None and (completion > 0 or not said)
+    # A server that says less than it can have used may say anything: budgets then count the most.
+    stated = any(isinstance(value, int | float) for value in given.values())
+    note = () if known else ("usage_estimated", *(("usage_not_believed",) if stated else ()))
     return (
         prompt or prompt_tokens_expected(request),
         completion or (len(said.encode()) // 3 + 1 if said or completion is None else 0),
-    ), (() if known else ("usage_estimated",))
+    ), note
 
 
 def _count(value: Any) -> int | None:

@@ -88,6 +88,11 @@ class Selection:
         return counts
 
 
+def usable(fallback: bool, provenance: Mapping[str, Any]) -> bool:
+    """Whether any of a selection is the picker's own, from its `fallback` and `provenance`."""
+    return not fallback or bool(provenance.get("k_used"))
+
+
 @dataclass(frozen=True)
 class Query:
     """What is asked of a selector.

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pertwise._io import write_csv_atomic, write_json_atomic
+from pertwise._process import only_writer
 from pertwise.benchmark.acquisition.run import Run
 from pertwise.benchmark.acquisition.world import make_world
 from pertwise.benchmark.judging import (
@@ -32,6 +33,7 @@ class Judged:
     folder: Path
     estimates: dict[str, Any]
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    answers: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def judge_run(
@@ -43,12 +45,14 @@ def judge_run(
     max_pairs: int | None = None,
     seed: int = 0,
     dry_run: bool = False,
-    budget_usd: float | None = None,
     replay: bool = False,
     context_text: str = "",
+    **limits: Any,
 ) -> Judged:
     """Judge the batches of a run; answers and tables go to ``judge/`` in its folder.
 
+    `limits` are settings of each judge's chat (budget_usd, ...); a budget holds for all reruns of
+    a judge together.
     The ledger there makes an interrupted panel go on where it stopped, with nothing paid twice.
 
     Raises
@@ -83,26 +87,29 @@ def judge_run(
     out = run.folder / "judge"
     out.mkdir(exist_ok=True)
     chats = {
-        j: open_chat(opened[j], ledger=out / "ledger.sqlite", replay=replay, budget_usd=budget_usd)
+        j: open_chat(
+            opened[j], ledger=out / "ledger.sqlite", replay=replay, run=f"judge {j}", **limits
+        )
         for j in judges
     }
     estimates = estimate_cost(showings, chats)
     if dry_run:
         return Judged(out, estimates)
-    answers = ask_judges(showings, chats)
-    tables = judge_tables(answers)
-    for name, table in {"answers": answers, **tables}.items():
-        write_csv_atomic(out / f"{name}.csv", table)
-    write_json_atomic(
-        out / "settings.json",
-        {
-            "judges": list(judges),
-            "reference": reference,
-            "rounds": None if rounds is None else list(rounds),
-            "max_pairs": max_pairs,
-            "n_pairs": len(pairs),
-            "seed": seed,
-            "context_text": context_text,
-        },
-    )
-    return Judged(out, estimates, tables)
+    with only_writer(out):
+        answers = ask_judges(showings, chats)
+        tables = judge_tables(answers)
+        for name, table in {"answers": answers, **tables}.items():
+            write_csv_atomic(out / f"{name}.csv", table)
+        write_json_atomic(
+            out / "settings.json",
+            {
+                "judges": list(judges),
+                "reference": reference,
+                "rounds": None if rounds is None else list(rounds),
+                "max_pairs": max_pairs,
+                "n_pairs": len(pairs),
+                "seed": seed,
+                "context_text": context_text,
+            },
+        )
+    return Judged(out, estimates, tables, answers)

@@ -8,7 +8,6 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,6 +26,7 @@ from pertwise._io import (
     write_csv_atomic,
     write_json_atomic,
 )
+from pertwise._process import in_processes, only_writer
 from pertwise._progress import track
 from pertwise.acquire.base import Strategy
 from pertwise.benchmark.acquisition.biology import (
@@ -242,12 +242,13 @@ class Run:
         if executor == "serial":
             done: Iterator[Any] = (run_unit(*p) for p in payloads)
         elif executor == "processes":
-            done = _in_processes(payloads, workers)
+            done = in_processes(run_unit, payloads, workers, _limit_threads)
         else:
             done = _on_dask(payloads, address, workers)
-        for _ in track(done, "replaying", total=len(todo)):
-            pass
-        self.write_tables()
+        with only_writer(self.folder):
+            for _ in track(done, "replaying", total=len(todo)):
+                pass
+            self.write_tables()
 
     def results(self) -> list[tuple[Unit, Records]]:
         """Every unit with the rounds it has on disk, complete or not."""
@@ -258,6 +259,19 @@ class Run:
             records = [json.loads(f.read_text(encoding="utf-8")) for f in files]
             found.append((unit, records))
         return found
+
+    def without_answers(self) -> dict[str, list[dict[str, Any]]]:
+        """Chat strategies of which every pick is a fallback's -> kinds of what was wrong."""
+        records: dict[str, Records] = {}
+        for unit, found in self.results():
+            if str(self.config.strategies[unit.strategy].get("use", unit.strategy)) == "llm":
+                records.setdefault(unit.strategy, []).extend(found)
+        found_none = {}
+        for label, rounds in records.items():
+            if rounds and all(e.get("fallback") for r in rounds for e in r["extra"].values()):
+                kinds = [k for r in rounds for k, n in r["repairs"].items() for _ in range(n)]
+                found_none[label] = [{"kind": kind, "action": ""} for kind in kinds]
+        return found_none
 
     def write_tables(self) -> None:
         """Tables from whatever rounds are on disk; readable without pertwise."""
@@ -318,24 +332,6 @@ class Run:
                 spent = json.loads(file.read_text(encoding="utf-8"))
                 rows.append((unit.predictor, unit.strategy, spent["wall"], spent["processor"]))
         return pd.DataFrame(rows, columns=["predictor", "strategy", "wall", "processor"])
-
-
-def _in_processes(payloads: Sequence[Payload], workers: int) -> Iterator[Any]:
-    """Units over local processes, in the order they finish; the first error stops the rest."""
-    import multiprocessing
-
-    # spawn: a forked child of a process that has used BLAS or torch threads can hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_limit_threads) as pool:
-        pending: set[Future[Records]] = {pool.submit(run_unit, *p) for p in payloads}
-        try:
-            while pending:
-                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _on_dask(payloads: Sequence[Payload], address: str | None, workers: int) -> Iterator[Any]:

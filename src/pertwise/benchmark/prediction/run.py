@@ -6,10 +6,8 @@ import os
 import platform
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +15,7 @@ import pandas as pd
 
 from pertwise import __version__
 from pertwise._io import atomic_path, sha256_file, write_json_atomic
+from pertwise._process import in_processes, only_writer
 from pertwise._progress import track
 from pertwise.benchmark.prediction.config import MethodSpec, PredictionConfig, SplitSpec
 from pertwise.errors import InputError
@@ -268,18 +267,31 @@ def run_prediction(
     for spec, method in zip(config.methods, methods, strict=True):
         for split in splits:
             key = unit_key(method, split, f"{opened.fingerprint}|{spec.knowledge}", config.metrics)
-            wanted.append(_Job(method, split, spec.knowledge, units / f"{key}.parquet"))
+            asking = _with_account(method, folder)
+            wanted.append(_Job(asking, split, spec.knowledge, units / f"{key}.parquet"))
     missing = [job for job in wanted if not _complete(job, config)]
     if inputs is not None and jobs > 1:
         raise InputError("inputs that are already open run in one process; leave jobs at 1")
-    for _ in track(_execute(missing, config, opened, jobs), "Predicting", total=len(missing)):
-        pass
-    _collect(folder, [job.target for job in wanted])
-    items = _items(folder, config, opened)
-    with atomic_path(folder / "items.parquet") as temporary:
-        items.to_parquet(temporary)
-    write_json_atomic(folder / "provenance.json", _provenance(config, opened, splits, methods))
+    with only_writer(folder):
+        for _ in track(_execute(missing, config, opened, jobs), "Predicting", total=len(missing)):
+            pass
+        _collect(folder, [job.target for job in wanted])
+        items = _items(folder, config, opened)
+        with atomic_path(folder / "items.parquet") as temporary:
+            items.to_parquet(temporary)
+        write_json_atomic(folder / "provenance.json", _provenance(config, opened, splits, methods))
     return folder
+
+
+def _with_account(method: Method, folder: Path) -> Method:
+    """A method that asks a chat model, with one ledger and one account for all of its units."""
+    from pertwise.prediction.predicting import asks_chat
+
+    if not asks_chat(method.use, method.settings):
+        return method
+    settings = {"ledger": str(folder / "ledger.sqlite"), **method.settings}
+    settings["chat_settings"] = {"run": method.label, **settings.get("chat_settings", {})}
+    return replace(method, settings=settings)
 
 
 def _complete(job: _Job, config: PredictionConfig) -> bool:
@@ -296,11 +308,28 @@ def _execute(
             _do(job, config, inputs)
             yield
         return
-    # spawn: forking a process that holds BLAS or torch threads can hang.
-    with ProcessPoolExecutor(
-        min(jobs, len(missing)), get_context("spawn"), _start_worker, (config,)
-    ) as pool:
-        yield from pool.map(_do_in_worker, missing)
+    todo = [(job,) for job in missing]
+    yield from in_processes(_do_in_worker, todo, min(jobs, len(todo)), _start_worker, (config,))
+
+
+def without_answers(folder: Path, config: PredictionConfig) -> dict[str, list[dict[str, Any]]]:
+    """Methods of which no answer of a chat model could be used -> what was wrong."""
+    from pertwise.prediction.predicting import asks_chat
+
+    found: dict[str, list[dict[str, Any]]] = {}
+    path = folder / "answers.parquet"
+    answers = pd.read_parquet(path).astype({"method": str}) if path.exists() else pd.DataFrame()
+    results = pd.read_parquet(folder / "results.parquet", columns=["method", "error"]).astype(str)
+    for spec in config.methods:
+        if not asks_chat(spec.use, spec.settings):
+            continue
+        said = answers[answers["method"] == spec.name] if len(answers) else answers
+        errors = results.loc[results["method"] == spec.name, "error"]
+        if len(said) and bool(said["fallback"].all()):
+            found[spec.name] = said[["kind", "action"]].to_dict("records")
+        elif not len(said) and bool((errors != "").all()):
+            found[spec.name] = [{"kind": "failed", "action": e} for e in errors.unique()]
+    return found
 
 
 def _collect(folder: Path, targets: Sequence[Path]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pertwise.llm.answers import EditAnswer, edit_schema
+from pertwise.llm.answers import EditAnswer, edit_schema, tokens_for
 from pertwise.llm.base import Chat, ChatRequest
 from pertwise.llm.converse import Conversation, converse
 from pertwise.llm.loop import run_many, run_sync
@@ -93,6 +93,7 @@ class EditSelector:
             max_reasks=self.max_reasks,
             json_schema=schema,
             replicate=self.replicate,
+            answer_tokens=tokens_for(2 * self.max_edits),
         )
         provenance.update(talk.provenance())
         repairs = [
