@@ -23,6 +23,7 @@ from pertwise.cli import (
     predict,
     screen,
 )
+from pertwise.cli.door import close_door
 from pertwise.errors import PertwiseError
 
 app = typer.Typer(
@@ -64,6 +65,7 @@ def _common(
     ] = False,
 ) -> None:
     set_quiet(quiet)
+    close_door()
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",

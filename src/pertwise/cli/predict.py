@@ -172,6 +172,8 @@ def parse_settings(given: list[str]) -> dict[str, Any]:
     """
     import tomllib
 
+    from pertwise.llm.address import refuse_secrets
+
     found: dict[str, Any] = {}
     for pair in given:
         name, equals, value = pair.partition("=")
@@ -184,6 +186,7 @@ def parse_settings(given: list[str]) -> dict[str, Any]:
             found[name] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
             found[name] = value.strip()
+    refuse_secrets(found, "--set")
     return found
 
 

@@ -23,6 +23,7 @@ from pydantic import (
 from pertwise import parts
 from pertwise._io import config_path
 from pertwise.errors import InputError
+from pertwise.llm.address import refuse_secrets
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
@@ -136,6 +137,7 @@ class AcquisitionConfig(BaseModel):
     @classmethod
     def parse(cls, values: dict[str, Any], where: str = "settings") -> AcquisitionConfig:
         """Validate; every problem is named with its place."""
+        refuse_secrets(values, where)
         try:
             return cls.model_validate(values)
         except ValidationError as error:

@@ -13,6 +13,7 @@ from pertwise import parts
 from pertwise._io import config_path
 from pertwise.errors import InputError
 from pertwise.evaluate.specs import CellsSpec, MetricSpec
+from pertwise.llm.address import refuse_secrets
 from pertwise.models.methods import placed_settings
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -126,6 +127,7 @@ def load_config(path: str | os.PathLike[str]) -> PredictionConfig:
         raise InputError(f"no such file: {file}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{file} is not valid TOML: {error}") from error
+    refuse_secrets(data, str(file))
     for key in ("screen", "knowledge"):
         if isinstance(data.get(key), str):
             data[key] = config_path(file, data[key])
