@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -178,7 +177,7 @@ class Picker(OptionGroup):
         from pertwise import parts
 
         part = parts.describe("strategy", name)
-        taken = inspect.signature(part.found).parameters
+        taken = part.parameters
         asks = "chat" in part.facts.needs
         if self.weight and "weights" not in taken:
             raise InputError(f"--weight belongs to the strategy 'knowledge', not to {name!r}")
@@ -203,7 +202,7 @@ class Picker(OptionGroup):
             given |= {"k": self.shortlist, "shortlist": "uncertainty"}
         if chat is None:
             return given
-        taken = inspect.signature(parts.describe("strategy", name).found).parameters
+        taken = parts.describe("strategy", name).parameters
         asking = {"chat": chat, "prompt": self.prompt or "acquire", "seed": self.seed}
         return given | {key: value for key, value in asking.items() if key in taken}
 
