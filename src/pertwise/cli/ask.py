@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,6 @@ from pertwise.cli.options import grouped
 from pertwise.errors import InputError
 
 if TYPE_CHECKING:
-    from pertwise.llm.base import Chat
     from pertwise.prediction.asking import Questions
     from pertwise.select.base import Selection
     from pertwise.select.chat.selector import ChatSelector
@@ -77,7 +76,7 @@ def ask(
     answers=OUT` reads.
     """
     from pertwise.cli.predict import read_names
-    from pertwise.prediction.asking import list_questions
+    from pertwise.prediction.asking import list_questions, selector_of
     from pertwise.select.chat.similar import estimate_questions
 
     if prefilter is not None and max_candidates is None:
@@ -99,30 +98,21 @@ def ask(
     stored = None if dry_run else ledger or out.with_suffix(".ledger.sqlite")
     if dry_run and ledger is not None and ledger.is_file():
         stored = ledger
-    settings = {"max_candidates": max_candidates, "prefilter": prefilter, "prompt": prompt}
+    given = {"max_candidates": max_candidates, "prefilter": prefilter, "prompt": prompt}
+    settings = {name: value for name, value in given.items() if value is not None}
     with llm.opened("ask", stored) as chat:
         if chat is None:
             raise InputError("a model is needed: --llm MODEL@URL")
-        selector = _selector(asked, chat, k, {**settings, "seed": seed})
+        selector = selector_of(asked, chat, k, seed=seed, **settings)
         if dry_run:
-            typer.echo(str(estimate_questions(selector, asked.questions, k or 10)))
+            typer.echo(str(estimate_questions(selector, asked.questions, k or asked.most)))
             return
         then = "" if llm.replay else f". The same command goes on from {stored}"
-        answers = _asked(selector, asked, k or 10, out, then)
+        answers = _asked(selector, asked, k or asked.most, out, then)
     _tell_answers(asked, answers, k or asked.least)
     typer.echo(f"written: {out}")
     check_answers(who, answers)
     typer.echo(f"next: pertwise predict {screen} --names ... --method fused --set answers={out}")
-
-
-def _selector(asked: Questions, chat: Chat, k: int | None, given: dict[str, Any]) -> ChatSelector:
-    from pertwise.select.chat.recipes import langpert, lgr
-
-    settings = {name: value for name, value in given.items() if value is not None}
-    make = lgr if asked.compounds else langpert
-    if k is not None:
-        settings["k"] = k
-    return make(asked.screen, asked.knowledge, llm=chat, **settings)
 
 
 def _asked(

@@ -57,6 +57,24 @@ class Method:
         return model
 
 
+def model(name: str, **settings: Any) -> Predictor:
+    """A fresh, unfitted predictor by name: ``model("multi-kernel").fit(screen, knowledge)``.
+
+    Parameters
+    ----------
+    name
+        A slug of `pertwise.parts` ("neighbours:graph:string"), ``path/to/file.py:Class`` or
+        ``package.module:Class``.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        If the name is unknown, the class is no predictor, or the settings are not taken.
+    """
+    made: Predictor = parts.load("predictor", name, **settings)
+    return made
+
+
 def make_method(use: str, label: str | None = None, **settings: Any) -> Method:
     """A `Method`, checked: the class exists and takes the settings.
 

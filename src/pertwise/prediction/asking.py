@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+import pandas as pd
 
 from pertwise.errors import InputError, unknown_name
 from pertwise.prediction.predicting import one_context_of, screen_of, unknown_genes
@@ -15,7 +17,9 @@ from pertwise.select.chat.similar import Question, cell_line_text
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
+    from pertwise.llm.base import Chat
     from pertwise.screen import Screen
+    from pertwise.select.chat.selector import ChatSelector
 
 #: Neighbours that LangPert asks for at least, where their number is left to the model.
 LEAST = 5
@@ -51,6 +55,11 @@ class Questions:
     def context(self) -> str:
         """The cells that are asked about; "" where nothing names them."""
         return ", ".join(self.screen.contexts)
+
+    @property
+    def most(self) -> int:
+        """Neighbours that are kept, where their number is left open."""
+        return 10
 
     @property
     def least(self) -> int:
@@ -235,3 +244,88 @@ def unusable(
         for (query, _), answer in zip(questions, answers, strict=True)
         if not answer.picks
     ]
+
+
+def selector_of(asked: Questions, chat: Chat, k: int | None, **settings: Any) -> ChatSelector:
+    """The chat selector that puts these questions: LangPert's for genes, LGR's for compounds."""
+    from pertwise.select.chat.recipes import langpert, lgr
+
+    make = lgr if asked.compounds else langpert
+    if k is not None:
+        settings["k"] = k
+    return make(asked.screen, asked.knowledge, llm=chat, **settings)
+
+
+def ask(
+    screen: Screen | str | os.PathLike[str],
+    names: Sequence[str] = (),
+    *,
+    llm: str | Chat,
+    knowledge: Knowledge | None = None,
+    context: str | None = None,
+    context_text: str = "",
+    measured: bool = False,
+    k: int | None = None,
+    ledger: str | os.PathLike[str] | None = None,
+    replay: bool = False,
+    out: str | os.PathLike[str] | None = None,
+    **settings: Any,
+) -> pd.DataFrame:
+    """Ask a chat model which measured perturbations act like each of `names`.
+
+    Parameters
+    ----------
+    llm
+        "MODEL@URL" or an opened chat.
+    ledger, replay
+        SQLite file that keeps every exchange, and whether to answer from it alone.
+    out
+        Also write the answers as JSON lines, which `fused` reads as its ``answers``.
+    settings
+        Of the selector: max_candidates, prefilter, prompt, seed.
+
+    Returns
+    -------
+    One row a neighbour, best first: subject, context, neighbour, rank, reason. A subject without a
+    usable answer has one row with an empty neighbour and the problem as its reason.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        As `list_questions`.
+    pertwise.llm.FatalChatError, pertwise.errors.BudgetError, pertwise.errors.ReplayMissError
+        When the endpoint refuses for good, the budget is spent, or the ledger lacks an answer.
+    """
+    from pertwise.llm import open_chat
+    from pertwise.select.chat.similar import (
+        neighbour_record,
+        subject_record,
+        write_neighbours,
+    )
+
+    asked = list_questions(
+        screen, names, knowledge=knowledge, context=context, context_text=context_text,
+        measured=measured, k=k,
+    )  # fmt: skip
+    own = open_chat(llm, ledger=ledger, replay=replay, run="ask") if isinstance(llm, str) else None
+    try:
+        selector = selector_of(asked, own or cast("Chat", llm), k, **settings)
+        answers = selector.select_many(list(asked.questions), k or asked.most)
+    finally:
+        if own is not None:
+            own.shutdown()
+    pairs = [(query, a) for (query, _), a in zip(asked.questions, answers, strict=True)]
+    if out is not None:
+        write_neighbours(out, pairs, neighbour_record if asked.compounds else subject_record)
+    return _answer_table(pairs)
+
+
+def _answer_table(pairs: Sequence[tuple[Query, Selection]]) -> pd.DataFrame:
+    rows = []
+    for query, answer in pairs:
+        where = (query.subject, query.context or "")
+        rows += [(*where, p.item, rank, p.reason) for rank, p in enumerate(answer.picks, start=1)]
+        if not answer.picks:
+            problem = "; ".join(f"{r.kind}: {r.action}" for r in answer.repairs)
+            rows.append((*where, "", 0, problem or "no usable answer"))
+    return pd.DataFrame(rows, columns=["subject", "context", "neighbour", "rank", "reason"])
