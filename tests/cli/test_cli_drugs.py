@@ -2,11 +2,11 @@ import json
 
 import pytest
 from drug_example import drug_frame, drug_screen
-from scripted_llm import ScriptedServer
 from typer.testing import CliRunner
 
 from pertwise.cli.main import app
 from pertwise.errors import InputError
+from pertwise.testing.server import ScriptedServer
 
 RUNNER = CliRunner()
 

@@ -5,7 +5,6 @@ import json
 import pandas as pd
 import pytest
 from drug_example import drug_frame, drug_screen
-from models.conformance import example_screen
 from typer.testing import CliRunner
 
 from pertwise._io import sha256_file
@@ -14,6 +13,7 @@ from pertwise.cli.predict import parse_settings
 from pertwise.errors import InputError, UnknownNameError
 from pertwise.knowledge import build_knowledge
 from pertwise.screen import simulate_screen
+from pertwise.testing.predictors import example_screen
 
 RUNNER = CliRunner()
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from drug_example import cell_table, drug_frame, drug_screen
-from scripted_llm import ScriptedServer
 
 from pertwise.knowledge import build_knowledge
 from pertwise.knowledge.build.fetch import REMOTES
@@ -22,6 +21,7 @@ from pertwise.llm import Message, open_chat
 from pertwise.llm.loop import run_sync
 from pertwise.screen import Screen, simulate_screen
 from pertwise.screen.core import make_obs
+from pertwise.testing.server import ScriptedServer
 
 #: Names of real genes that the pages ask for; a simulated gene stands behind each.
 MEASURED = ("MYC", "SMG5", "MED1", "AARS", "MYB", "ISCU")

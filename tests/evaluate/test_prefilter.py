@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from scripted_llm import ScriptedServer
 from typer.testing import CliRunner
 
 from pertwise.cli.main import app
@@ -22,6 +21,7 @@ from pertwise.evaluate.prefilter import (
 from pertwise.evaluate.splits import split_folds
 from pertwise.llm import open_chat
 from pertwise.prediction.predicting import predict_genes
+from pertwise.testing.server import ScriptedServer
 
 
 def test_expected_recall_counts_the_random_fill():

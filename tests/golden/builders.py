@@ -21,7 +21,6 @@ from golden.digest import normalised
 from pertwise.models.drugs_dose import RULES, DosePredictor
 from pertwise.models.drugs_ridge import group_folds
 from pertwise.select.drugs import DrugSelector, HybridSelector
-from scripted_llm import ScriptedServer, first_alphabetical
 
 from pertwise import parts
 from pertwise.acquire import (
@@ -88,6 +87,7 @@ from pertwise.select.graph import GraphSelector
 from pertwise.select.oracle import OracleSelector
 from pertwise.select.recorded import LinkedSelector, RecordedSelector
 from pertwise.select.words import selector_from
+from pertwise.testing.server import ScriptedServer, first_alphabetical
 
 Value = Mapping[str, Any]
 Case = Callable[["World"], Value]

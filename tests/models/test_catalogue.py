@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from models.conformance import CHECKS, check_predictor, example_screen
 
 from pertwise import parts
 from pertwise.errors import InputError, UnknownNameError
+from pertwise.testing.predictors import CHECKS, check_predictor, example_screen
 
 CONSTANT = {"control", "training-mean"}
 NEEDS_ANSWERS = {"langpert-recorded", "fused"}

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from scripted_llm import Answer, ScriptedServer, first_alphabetical, listed
 
 from pertwise import parts
 from pertwise.errors import InputError
 from pertwise.screen import make_screen
+from pertwise.testing.server import Answer, ScriptedServer, first_alphabetical, listed
 
 
 def screen(names):

@@ -7,8 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_knowledge import FakeKnowledge
-from models.conformance import example_screen
-from scripted_llm import Answer, ScriptedServer
 
 from pertwise import parts
 from pertwise.errors import InputError, UnknownNameError
@@ -19,6 +17,8 @@ from pertwise.prediction.explaining import NAMED, POST_HOC, explain, mean_pairwi
 from pertwise.prediction.predicting import open_method, predict_genes, write_prediction
 from pertwise.prediction.standing import cross_validate
 from pertwise.screen import make_screen
+from pertwise.testing.predictors import example_screen
+from pertwise.testing.server import Answer, ScriptedServer
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ import re
 
 import pytest
 from fake_knowledge import FakeKnowledge
-from models.conformance import example_screen
 from report.test_plan_page import Reader
 
 from pertwise.prediction.predicting import predict_genes
 from pertwise.report.prediction_page import render_prediction, write_page
+from pertwise.testing.predictors import example_screen
 
 EVIL = "<script>alert(1)</script>"
 

@@ -3,8 +3,6 @@ import json
 import numpy as np
 import pytest
 from drug_example import DRUGS, drug_knowledge, drug_table
-from scripted_llm import ScriptedServer, listed, picks_json
-from select_conformance import CHECKS
 
 from pertwise.errors import InputError
 from pertwise.kernels.drugs import (
@@ -18,6 +16,8 @@ from pertwise.select import Query
 from pertwise.select.chat.similar import lgr_selector, write_neighbours
 from pertwise.select.kernel import HybridSelector, KernelSelector
 from pertwise.select.recorded import RecordedSelector
+from pertwise.testing.selectors import CHECKS
+from pertwise.testing.server import ScriptedServer, listed, picks_json
 
 NAMES = [row[0] for row in DRUGS]
 TABLE = drug_table()

@@ -117,5 +117,5 @@ def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
     run.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in flat}
     # functools.wraps leaves a road back to the command, whose annotations typer would read.
-    del run.__wrapped__  # type: ignore[attr-defined]
+    del run.__wrapped__
     return run

@@ -4,15 +4,6 @@ import json
 
 import pandas as pd
 import pytest
-from scripted_llm import (
-    Answer,
-    Fault,
-    ScriptedServer,
-    first_alphabetical,
-    listed,
-    picks_json,
-    wanted,
-)
 
 from pertwise.errors import InputError
 from pertwise.knowledge.types import GeneCard, GoTerm, Pathway, Relation, Resolution
@@ -28,6 +19,15 @@ from pertwise.select.chat.similar import (
     lgr_selector,
     neighbour_record,
     write_neighbours,
+)
+from pertwise.testing.server import (
+    Answer,
+    Fault,
+    ScriptedServer,
+    first_alphabetical,
+    listed,
+    picks_json,
+    wanted,
 )
 
 GENES = [f"GENE{i:02d}" for i in range(20)]
