@@ -15,6 +15,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 import pytest
+import tenacity
 import typer
 from drug_example import drug_frame, drug_screen
 from scripted_llm import Answer as Said
@@ -104,6 +105,8 @@ def walk(world, monkeypatch, capsys, caplog, tmp_path):
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("COLUMNS", "200")
+    # Retries without their waiting time.
+    monkeypatch.setattr(tenacity.wait, "wait_random_exponential", lambda **_: lambda state: 0.0)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["pertwise", "--verbose", *map(str, arguments)])
