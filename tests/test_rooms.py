@@ -14,8 +14,10 @@ SRC = Path(__file__).parents[1] / "src" / "pertwise"
 ROOMS = (
     "errors",
     "_text",
+    "_external",
     "_io",
     "_progress",
+    "_process",
     "parts",
     "config",
     "provenance",

@@ -18,8 +18,8 @@ from scripted_llm import ScriptedServer
 
 from pertwise.knowledge import build_knowledge
 from pertwise.knowledge.build.fetch import REMOTES
-from pertwise.llm import open_chat
-from pertwise.llm.base import ChatRequest
+from pertwise.llm import Message, open_chat
+from pertwise.llm.loop import run_sync
 from pertwise.screen import Screen, simulate_screen
 from pertwise.screen.core import make_obs
 
@@ -75,7 +75,7 @@ def make_scratch(folder: Path) -> Path:
     (folder / "mine.gmt").write_text("\t".join(["SET", "mine", *map(rename, names[:9])]) + "\n")
     known = [rename(n) for n in names]
     vectors = np.random.default_rng(0).normal(size=(len(known), 8)).astype(np.float32)
-    np.savez(folder / "genept.npz", genes=np.array(known), vectors=vectors)
+    np.savez(folder / "genept.npz", genes=np.array(known), matrix=vectors)
     _drugs(folder)
     return folder
 
@@ -145,8 +145,7 @@ def fill_ledger(server: ScriptedServer, file: Path) -> None:
     """A ledger with one exchange, for the pages that look into one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     chat = open_chat(server.openai(), ledger=file)
-    question: ChatRequest = chat.request([{"role": "user", "content": "ping"}])
-    chat.ask(question) if hasattr(chat, "ask") else None
+    run_sync(chat.complete(chat.request((Message(role="user", content="ping"),))))
     chat.shutdown()
 
 

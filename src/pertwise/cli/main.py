@@ -18,6 +18,7 @@ from pertwise.cli import (
     knowledge,
     langpert,
     llm,
+    parts,
     plan,
     predict,
     screen,
@@ -41,6 +42,7 @@ app.add_typer(bench.app, name="bench")
 bench_acquisition.register(bench.app, app)
 app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(llm.app, name="llm")
+app.command("parts")(parts.parts)
 app.add_typer(plan.app, name="plan")
 app.command("demo")(demo.demo)
 app.add_typer(screen.app, name="screen")

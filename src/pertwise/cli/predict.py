@@ -46,8 +46,8 @@ def predict(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Name of a method, langpert, graph+edit (with --llm), or path/to/file.py:Class. "
-            "Default: multi-kernel; langpert when --llm is given."
+            help="Name of a method (`pertwise parts predictor`; langpert and graph-edit go with "
+            "--llm), or path/to/file.py:Class. Default: multi-kernel; langpert when --llm is given."
         ),
     ] = None,
     setting: Annotated[
