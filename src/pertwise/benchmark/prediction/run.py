@@ -282,7 +282,7 @@ def _with_account(method: Method, folder: Path) -> Method:
     """A method that asks a chat model, with one ledger and one account for all of its units."""
     from pertwise.models.methods import asks_chat
 
-    if not asks_chat(method.use, method.settings):
+    if method.use == ORACLE or not asks_chat(method.use, method.settings):
         return method
     settings = {"ledger": str(folder / "ledger.sqlite"), **method.settings}
     settings["chat_settings"] = {"run": method.label, **settings.get("chat_settings", {})}
@@ -316,7 +316,7 @@ def without_answers(folder: Path, config: PredictionConfig) -> dict[str, list[di
     answers = pd.read_parquet(path).astype({"method": str}) if path.exists() else pd.DataFrame()
     results = pd.read_parquet(folder / "results.parquet", columns=["method", "error"]).astype(str)
     for spec in config.methods:
-        if not asks_chat(spec.use, spec.settings):
+        if spec.use == ORACLE or not asks_chat(spec.use, spec.settings):
             continue
         said = answers[answers["method"] == spec.name] if len(answers) else answers
         errors = results.loc[results["method"] == spec.name, "error"]
