@@ -92,6 +92,8 @@ def _sources(made: object, rename: Renaming, folder: Path) -> None:
         file.write_bytes(gzip.compress(text.encode()) if file.suffix == ".gz" else text.encode())
     for remote in REMOTES:
         target, text = public / remote.file, texts[PUBLIC[remote.name]]
+        if remote.name == "gtf":
+            text = as_gtf(text)
         if target.suffix == ".gz":
             target.write_bytes(gzip.compress(text.encode()))
         elif target.suffix == ".zip":
@@ -101,6 +103,17 @@ def _sources(made: object, rename: Renaming, folder: Path) -> None:
             target.write_text(text)
     build_knowledge(raw, folder / "knowledge", label="simulated")
     shutil.rmtree(raw)
+
+
+def as_gtf(table: str) -> str:
+    """A table of positions as gene rows of a gtf, the one format that is told by its name."""
+    rows = []
+    for line in table.splitlines()[1:]:
+        symbol, gene, place, start, end, strand, biotype = line.split("\t")
+        said = f'gene_id "{gene}"; gene_type "{biotype}"; gene_name "{symbol}";'
+        sign = "+" if strand == "1" else "-"
+        rows.append("\t".join([f"chr{place}", "x", "gene", start, end, ".", sign, ".", said]))
+    return "\n".join(rows) + "\n"
 
 
 def _screens(made: object, rename: Renaming, hidden: list[str], folder: Path) -> None:

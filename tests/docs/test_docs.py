@@ -2,7 +2,8 @@
 
 Blocks of a page run in order in one folder of SIMULATED files (`scratch.py`): Python in one
 namespace, commands in this process, chat addresses at a scripted server, downloads at a loopback
-one. What cannot run says why in a comment right above it: <!-- not run: needs the public screens -->
+one. What cannot run says why in a comment right above it, such as
+<!-- not run: needs the public screens -->
 """
 
 import os
@@ -123,7 +124,7 @@ def run(command: str, block: Block, mirror: str, monkeypatch) -> None:
             out.write(done.stdout)
 
 
-# -- commands and options, run or not ---------------------------------------------------------------
+# -- commands and options, run or not --------------------------------------------------------------
 
 
 def parsed(words: list[str]) -> None:
