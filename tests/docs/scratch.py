@@ -13,13 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from drug_example import cell_table, drug_frame, drug_screen
 from scripted_llm import ScriptedServer
 
+from pertwise.acquire import planning
 from pertwise.knowledge import build_knowledge
 from pertwise.knowledge.build.fetch import REMOTES
 from pertwise.llm import Message, open_chat
 from pertwise.llm.loop import run_sync
+from pertwise.models import LLMPertEnsemble
 from pertwise.screen import Screen, simulate_screen
 from pertwise.screen.core import make_obs
 
@@ -152,6 +155,15 @@ def _drugs(folder: Path) -> None:
         for c in cell_table().lines.values()
     ]  # fmt: skip
     pd.DataFrame(lines).to_parquet(folder / "cell_line_metadata.parquet")
+
+
+def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans with small networks: what is tested is the page, not how good the panel is."""
+
+    def small(seed: int, embedding: str) -> LLMPertEnsemble:
+        return LLMPertEnsemble(embedding, seed=seed, hidden=(32, 16), epochs=20, members=3)
+
+    monkeypatch.setattr(planning, "default_predictor", small)
 
 
 def fill_ledger(server: ScriptedServer, file: Path) -> None:

@@ -26,7 +26,7 @@ from docs.markdown import (
     name,
     prose,
 )
-from docs.scratch import Mirror, fill_ledger, make_scratch
+from docs.scratch import Mirror, fill_ledger, make_scratch, small_networks
 from scripted_llm import ScriptedServer, picks_json
 from scripted_llm import first_alphabetical as by_alphabet
 from typer.main import get_command
@@ -73,6 +73,7 @@ def desk(template, tmp_path, monkeypatch):
     mirror = Mirror(folder / "public")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "200")
+    small_networks(monkeypatch)
     with ScriptedServer(answer) as server:
         fill_ledger(server, folder / "run" / "ledger.sqlite")
         yield server, mirror, monkeypatch
