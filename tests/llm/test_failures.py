@@ -265,6 +265,14 @@ def test_redirects_are_not_followed(status, protocol):
         assert (server.count, elsewhere.count) == (1, 0)
 
 
+@pytest.mark.parametrize("where", ["http://[x", "http://h:port/", "::", ""])
+def test_a_redirect_to_nowhere_is_a_redirect(where):
+    error, server = asked(lambda a: raw(307, b"", location=where))
+    assert isinstance(error, FatalChatError)
+    assert "not followed" in str(error)
+    assert server.count == 1
+
+
 BOMB = zlib.compress(b" " * 64 * 2**20)
 
 

@@ -217,7 +217,7 @@ class Redactor:
             re.escape(s) if len(s) >= 8 else rf"(?<![A-Za-z0-9]){re.escape(s)}(?![A-Za-z0-9])"
             for s in longest
         ]
-        self._known = re.compile("|".join(parts) or r"(?!)")
+        self._known = re.compile("|".join(parts) or r"(?!)", re.IGNORECASE)
 
     def __call__(self, text: str) -> str:
         return _KEY_SHAPES.sub("[redacted]", self.literal(text))

@@ -280,9 +280,9 @@ def run_prediction(
 
 def _with_account(method: Method, folder: Path) -> Method:
     """A method that asks a chat model, with one ledger and one account for all of its units."""
-    from pertwise.prediction.predicting import asks_chat
+    from pertwise.models.methods import asks_chat
 
-    if not asks_chat(method.use, method.settings):
+    if method.use == ORACLE or not asks_chat(method.use, method.settings):
         return method
     settings = {"ledger": str(folder / "ledger.sqlite"), **method.settings}
     settings["chat_settings"] = {"run": method.label, **settings.get("chat_settings", {})}
@@ -309,14 +309,14 @@ def _execute(
 
 def without_answers(folder: Path, config: PredictionConfig) -> dict[str, list[dict[str, Any]]]:
     """Methods of which no answer of a chat model could be used -> what was wrong."""
-    from pertwise.prediction.predicting import asks_chat
+    from pertwise.models.methods import asks_chat
 
     found: dict[str, list[dict[str, Any]]] = {}
     path = folder / "answers.parquet"
     answers = pd.read_parquet(path).astype({"method": str}) if path.exists() else pd.DataFrame()
     results = pd.read_parquet(folder / "results.parquet", columns=["method", "error"]).astype(str)
     for spec in config.methods:
-        if not asks_chat(spec.use, spec.settings):
+        if spec.use == ORACLE or not asks_chat(spec.use, spec.settings):
             continue
         said = answers[answers["method"] == spec.name] if len(answers) else answers
         errors = results.loc[results["method"] == spec.name, "error"]
