@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from drug_example import cell_table, drug_frame, drug_screen
-from pertwise.knowledge.fetch import REMOTES
 from scripted_llm import ScriptedServer
 
 from pertwise.knowledge import build_knowledge

@@ -15,7 +15,7 @@ import numpy as np
 
 from pertwise.arrays.means import masked_mean
 from pertwise.errors import InputError
-from pertwise.models.base import MEAN_FALLBACK, Prediction, Predictor
+from pertwise.models.base import MEAN_FALLBACK, Prediction, Predictor, predict_in
 from pertwise.models.contexts import (
     ContextData,
     ContextPredictor,
@@ -133,7 +133,7 @@ class ByContexts:
 
     def predict(self, names: Sequence[str], context: str | None = None) -> Prediction:
         """What the chosen predictor says."""
-        return self.chosen.predict(names, context)
+        return predict_in(self.chosen, names, context)
 
 
 def has_contexts(screen: Screen, knowledge: Knowledge | None = None) -> bool:
