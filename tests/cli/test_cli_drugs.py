@@ -16,7 +16,7 @@ def folder(tmp_path):
     drug_screen().save(tmp_path / "screen.h5ad")
     drug_frame().to_parquet(tmp_path / "drugs.parquet")
     (tmp_path / "bench.toml").write_text(
-        'n_folds = 3\nk = 3\nregimes = ["unseen drug"]\nmethods = ["cell mean", "chemistry kNN"]\n'
+        'n_folds = 3\nk = 3\nregimes = ["compound"]\nmethods = ["context mean", "chemistry kNN"]\n'
         '[data]\nname = "simulated"\nsignatures = "screen.h5ad"\ndrugs = ["drugs.parquet"]\n'
     )
     return tmp_path

@@ -384,8 +384,8 @@ def screen_of(path: str | os.PathLike[str], context: str | None) -> Screen:
 
 
 def one_context_of(screen: Screen, context: str | None) -> Screen:
-    """The measured rows of the chosen context; see `prediction.run.one_context`."""
-    from pertwise.benchmark.prediction.run import one_context
+    """The measured rows of the chosen context; see `screen.training.one_context`."""
+    from pertwise.screen.training import one_context
 
     if context is None and len(screen.contexts) > 1:
         shown = ", ".join(map(repr, screen.contexts[:8]))
