@@ -44,9 +44,9 @@ class BuiltMethod(Method):
 
     make: Callable[[], Predictor] | None = field(default=None, compare=False)
 
-    def build(self) -> Predictor:
+    def build(self, hold_out: str = "") -> Predictor:
         """A fresh, unfitted predictor."""
-        return super().build() if self.make is None else self.make()
+        return super().build(hold_out) if self.make is None else self.make()
 
 
 @dataclass(frozen=True)
