@@ -16,9 +16,10 @@ _LAZY = {
     "read_screen": "pertwise.screen",
     "Knowledge": "pertwise.knowledge",
     "plan": "pertwise.acquire",
+    "predict": "pertwise.prediction.predicting",
 }
 
-__all__ = ["Knowledge", "Screen", "__version__", "plan", "read_screen"]
+__all__ = ["Knowledge", "Screen", "__version__", "plan", "predict", "read_screen"]
 
 
 def __getattr__(name: str) -> Any:

@@ -39,19 +39,6 @@ def test_bench_drugs_errors_are_told(folder):
     assert "unknown drug method 'LGR'" in str(done.exception)
 
 
-def test_predict_drug_shows_and_writes(folder):
-    out = folder / "genes.csv"
-    done = RUNNER.invoke(
-        app,
-        ["predict-drug", "--drug", "erlotinib", "--context", "A549", "--config",
-         str(folder / "bench.toml"), "--out", str(out)],
-    )  # fmt: skip
-    assert done.exit_code == 0, done.output
-    assert "hidden for this prediction" in done.output
-    assert "Gefitinib" in done.output
-    assert len(out.read_text().splitlines()) == 61
-
-
 def test_lgr_asks_writes_resumes_and_feeds_the_bench(folder):
     """The scripted endpoint names what comes first in the alphabet; it is not a language model."""
     out = folder / "lists.jsonl"

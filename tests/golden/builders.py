@@ -35,7 +35,6 @@ from pertwise.benchmark.acquisition.replay import make_split
 from pertwise.benchmark.acquisition.run import Run
 from pertwise.benchmark.drugs.ask import bench_selector, lgr_questions
 from pertwise.benchmark.drugs.methods import build_method, method_names, open_lists
-from pertwise.benchmark.drugs.predict import predict_one
 from pertwise.benchmark.drugs.run import (
     BenchConfig,
     bench_splits,
@@ -74,7 +73,7 @@ from pertwise.kernels.known import drug_kernels, kernel, list_kernels
 from pertwise.knowledge import Knowledge, build_knowledge
 from pertwise.llm import open_chat
 from pertwise.models.dose import RULES, DosePredictor
-from pertwise.prediction.predicting import predict_genes
+from pertwise.prediction.predicting import predict
 from pertwise.report.acquisition_markdown import write_markdown
 from pertwise.report.acquisition_page import write_page as write_acquisition_page
 from pertwise.report.plan_page import render_plan
@@ -863,8 +862,16 @@ def _one_drug(w: World) -> Value:
         ("[K+].[O-]C(=O)c1ccccc1O", "A549"),
         ("Aspirin", "CVCL_0546"),
     ):
-        found, notes = predict_one(w.drugs, drug, line)
-        out[drug] = {**told(found), "notes": [f"{k}: {v}" for k, v in notes.items()]}
+        found = predict(
+            w.drugs.screen,
+            [drug],
+            knowledge=w.drugs.knowledge,
+            method="fused",
+            settings={"answers": w.drugs.known.answers},
+            context=line,
+            folds=0,
+        )
+        out[drug] = {**told(found.prediction), "notes": list(found.notes)}
     return out
 
 
@@ -1158,7 +1165,7 @@ def _drug_scores(w: World) -> Value:
 @case("page/prediction")
 def _prediction_page(w: World) -> Value:
     asked = [*w.screen.perturbations[3:5], w.asked[0], UNKNOWN]
-    found = predict_genes(
+    found = predict(
         w.screen.hide(w.asked),
         asked,
         knowledge=w.knowledge,
@@ -1179,7 +1186,7 @@ def _prediction_page(w: World) -> Value:
 
 @case("page/prediction by chat")
 def _chat_page(w: World) -> Value:
-    found = predict_genes(
+    found = predict(
         w.train, w.asked, knowledge=w.knowledge, method=PREDICTORS["langpert"][0], chat=w.chat()
     )
     return {"page": normalised(render_prediction(found), str(w.folder))}

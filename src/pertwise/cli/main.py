@@ -33,7 +33,6 @@ app = typer.Typer(
 )
 bench.app.command("drugs")(drugs.bench_drugs)
 app.command("predict")(predict.predict)
-app.command("predict-drug")(drugs.predict_drug_command)
 app.command("lgr")(drugs.lgr)
 app.command("langpert")(langpert.langpert)
 app.add_typer(bench.app, name="bench")

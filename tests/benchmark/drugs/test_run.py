@@ -7,7 +7,6 @@ from drug_example import LINES, cell_table, drug_frame, drug_knowledge, drug_scr
 
 from pertwise.benchmark.drugs.bridge import read_external
 from pertwise.benchmark.drugs.methods import MethodInputs, build_method, method_names
-from pertwise.benchmark.drugs.predict import predict_one
 from pertwise.benchmark.drugs.run import (
     BenchConfig,
     bench_splits,
@@ -306,35 +305,6 @@ def test_predictions_of_another_tool(folder):
     frame[["drug", "cell_line"]].assign(z=1.0).to_parquet(folder / "none.parquet")
     with pytest.raises(InputError, match="none of its 1 features"):
         read_external(folder / "none.parquet", SCREEN)
-
-
-# -- one drug -------------------------------------------------------------------------------------
-
-
-def test_predict_by_spelling_smiles_and_salt(folder):
-    bench = load_bench(config(), folder)
-    found, notes = predict_one(bench, "erlotinib", "A549")
-    assert found.perturbations == ("Erlotinib (hydrochloride)",)
-    assert "hidden for this prediction" in notes["measured"]
-    assert notes["method"] == "fused"
-    found, notes = predict_one(bench, "ONC(=O)CCCCCC(=O)Nc1ccccc1", "A549", "kernel ridge")
-    assert "new SMILES" in notes["drug"]
-    assert "Vorinostat" in set(found.neighbours["neighbour"][:2])
-    found, notes = predict_one(bench, "[K+].[O-]C(=O)c1ccccc1O", "A549")
-    assert "salt or stereoisomer" in notes["drug"]
-    assert "Salicylic acid, Sodium salicylate was measured" in notes["measured"]
-
-
-def test_predict_says_what_it_cannot_know(folder):
-    bench = load_bench(config(), folder)
-    with pytest.raises(InputError, match="unknown drug 'Gefitinip'; did you mean 'Gefitinib'"):
-        predict_one(bench, "Gefitinip", "A549")
-    with pytest.raises(InputError, match="unknown cell line 'A54'; did you mean 'A549'"):
-        predict_one(bench, "Aspirin", "A54")
-    _, notes = predict_one(bench, "Aspirin", "CVCL_0546")
-    assert "context not measured: borrowed from" in notes["fallback"]
-    _, notes = predict_one(bench, "Ethanol", "A549", "mechanism kNN")
-    assert notes["fallback"] == "context mean"
 
 
 @pytest.mark.shared

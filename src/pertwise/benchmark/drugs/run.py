@@ -273,7 +273,7 @@ def _run_split(
             reference = _reference(bench, train, test)
         model = build_method(name, bench.known, split.hold_out)
         model.fit(train, bench.knowledge)
-        parts = [(model.predict(d, c), c) for c, d in _questions(test)]
+        parts = [(model.predict(d, context=c), c) for c, d in _questions(test)]
         table = _scored(bench, split, name, test, reference, parts, tops)
         if file is not None:
             with atomic_path(file) as temporary:

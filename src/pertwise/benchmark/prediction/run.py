@@ -254,7 +254,7 @@ def run_prediction(
 
 def _with_account(method: Method, folder: Path) -> Method:
     """A method that asks a chat model, with one ledger and one account for all of its units."""
-    from pertwise.prediction.predicting import asks_chat
+    from pertwise.models.methods import asks_chat
 
     if not asks_chat(method.use, method.settings):
         return method
@@ -283,7 +283,7 @@ def _execute(
 
 def without_answers(folder: Path, config: PredictionConfig) -> dict[str, list[dict[str, Any]]]:
     """Methods of which no answer of a chat model could be used -> what was wrong."""
-    from pertwise.prediction.predicting import asks_chat
+    from pertwise.models.methods import asks_chat
 
     found: dict[str, list[dict[str, Any]]] = {}
     path = folder / "answers.parquet"
