@@ -16,7 +16,7 @@ def folder(tmp_path):
     drug_screen().save(tmp_path / "screen.h5ad")
     drug_frame().to_parquet(tmp_path / "drugs.parquet")
     (tmp_path / "bench.toml").write_text(
-        'n_folds = 3\nk = 3\nregimes = ["unseen drug"]\nmethods = ["cell mean", "chemistry kNN"]\n'
+        'n_folds = 3\nk = 3\nregimes = ["compound"]\nmethods = ["context mean", "chemistry kNN"]\n'
         '[data]\nname = "simulated"\nsignatures = "screen.h5ad"\ndrugs = ["drugs.parquet"]\n'
     )
     return tmp_path
@@ -37,19 +37,6 @@ def test_bench_drugs_errors_are_told(folder):
     )  # fmt: skip
     assert isinstance(done.exception, InputError)
     assert "unknown drug method 'LGR'" in str(done.exception)
-
-
-def test_predict_drug_shows_and_writes(folder):
-    out = folder / "genes.csv"
-    done = RUNNER.invoke(
-        app,
-        ["predict-drug", "--drug", "erlotinib", "--context", "A549", "--config",
-         str(folder / "bench.toml"), "--out", str(out)],
-    )  # fmt: skip
-    assert done.exit_code == 0, done.output
-    assert "hidden for this prediction" in done.output
-    assert "Gefitinib" in done.output
-    assert len(out.read_text().splitlines()) == 61
 
 
 def test_ask_writes_resumes_and_feeds_the_bench(folder):

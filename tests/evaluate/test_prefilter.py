@@ -20,7 +20,7 @@ from pertwise.evaluate.prefilter import (
 )
 from pertwise.evaluate.splits import split_folds
 from pertwise.llm import open_chat
-from pertwise.prediction.predicting import predict_genes
+from pertwise.prediction.predicting import predict
 from pertwise.testing.server import ScriptedServer
 
 
@@ -87,7 +87,7 @@ def test_check_on_the_side_and_the_note_of_predict(simulated):
         chat = open_chat(server.openai())
         words = "langpert or graph:string"
         for method, extra in (("langpert", {}), ("neighbours", {"selector": words})):
-            told = predict_genes(
+            told = predict(
                 data, ["NEW1"], knowledge=knowledge, method=method, chat=chat,
                 settings={"max_candidates": 30, "prefilter": "embedding:text", **extra},
             )  # fmt: skip

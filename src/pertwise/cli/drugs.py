@@ -11,7 +11,6 @@ from pertwise._process import only_writer
 
 if TYPE_CHECKING:
     from pertwise.benchmark.drugs.run import BenchConfig
-    from pertwise.models import Prediction
 
 
 def bench_drugs(
@@ -72,94 +71,3 @@ def _with(config: BenchConfig, **changes: object) -> BenchConfig:
     """The config with the changes that are given, checked again."""
     given = {k: v for k, v in changes.items() if v is not None}
     return type(config).model_validate({**config.model_dump(), **given})
-
-
-def drug_config(screen: Path, drugs: list[Path], knowledge: Path | None = None) -> BenchConfig:
-    """The config of a screen file and tables of drug facts, all else by default."""
-    from pertwise.benchmark.drugs.run import BenchConfig, DataConfig
-    from pertwise.errors import InputError
-
-    if not drugs:
-        raise InputError(
-            "--drug needs facts about the drugs: --drugs TABLE, or a TOML config in place of SCREEN"
-        )
-    data = DataConfig(
-        name=screen.stem,
-        signatures=str(screen.absolute()),
-        drugs=[str(d.absolute()) for d in drugs],
-        knowledge=None if knowledge is None else str(knowledge.absolute()),
-    )
-    return BenchConfig(data=data)
-
-
-def predict_drug(
-    config: Path | BenchConfig, data: Path | None, drug: str, context: str, method: str = ""
-) -> tuple[Prediction, dict[str, str]]:
-    """Predict one drug (name or SMILES) in one line from everything measured.
-
-    Returns
-    -------
-    The prediction, and notes: how the drug was identified, what was measured of it, warnings.
-
-    Raises
-    ------
-    pertwise.errors.UnknownNameError
-        For a drug that is neither a known name nor a SMILES, or a line without facts or data.
-    """
-    from pertwise.benchmark.drugs.predict import predict_one
-    from pertwise.benchmark.drugs.run import load_bench, read_config
-
-    if isinstance(config, Path):
-        settings, folder = read_config(config), data or config.parent
-    else:
-        settings, folder = config, data or Path()
-    return predict_one(load_bench(settings, folder), drug, context, method)
-
-
-def predict_drug_command(
-    drug: Annotated[str, typer.Option(help="Name (any spelling, salt or synonym) or SMILES.")],
-    context: Annotated[str, typer.Option(help="Cell line or type.")],
-    config: Annotated[Path, typer.Option(help="The config of `pertwise bench drugs`.")],
-    data: Annotated[Path | None, typer.Option(help="Folder of the files in the config.")] = None,
-    method: Annotated[str, typer.Option(help="Method; by default the best that applies.")] = "",
-    top: Annotated[int, typer.Option(help="Genes shown at either end.")] = 10,
-    out: Annotated[Path | None, typer.Option(help="Write all genes as csv.")] = None,
-) -> None:
-    """Predicted response of one drug in one cell line, with what it rests on."""
-    prediction, notes = predict_drug(config, data, drug, context, method)
-    show_drug(prediction, notes, context, top, out)
-
-
-def show_drug(
-    prediction: Prediction, notes: dict[str, str], context: str, top: int, out: Path | None
-) -> None:
-    """Print a predicted drug response and what it rests on; write all features to `out`."""
-    import numpy as np
-    import pandas as pd
-
-    from pertwise._io import write_csv_atomic
-    from pertwise.cli.bench import show_table
-
-    for key, text in notes.items():
-        typer.echo(f"{key}: {text}")
-    values = prediction.mean[0]
-    order = np.argsort(-values, kind="stable")
-    shown = pd.DataFrame(
-        {
-            "most up": [prediction.features[i] for i in order[:top]],
-            "score": values[order[:top]].astype(float),
-            "most down": [prediction.features[i] for i in order[::-1][:top]],
-            "score ": values[order[::-1][:top]].astype(float),
-        }
-    )
-    show_table(shown, f"{prediction.perturbations[0]} in {context}", digits=2)
-    if prediction.neighbours is not None and len(prediction.neighbours):
-        show_table(
-            prediction.neighbours[["rank", "neighbour", "weight", "reason"]], "rests on", digits=2
-        )
-    if out is not None:
-        full = pd.DataFrame({"feature": prediction.features, "predicted": values})
-        if prediction.spread is not None:
-            full["spread"] = prediction.spread[0]
-        write_csv_atomic(out, full)
-        typer.echo(f"written: {out}")

@@ -35,7 +35,6 @@ app = typer.Typer(
 )
 bench.app.command("drugs")(drugs.bench_drugs)
 app.command("predict")(predict.predict)
-app.command("predict-drug")(drugs.predict_drug_command)
 app.command("ask")(ask.ask)
 # The names of the two questions, as the papers call them.
 app.command("langpert", hidden=True)(ask.ask)

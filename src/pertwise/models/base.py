@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
@@ -82,11 +83,11 @@ class Predictor(Protocol):
         """Fit on all measured perturbations of `screen`."""
         ...
 
-    def predict(self, names: Sequence[str], /, context: str | None = None) -> Prediction:
+    def predict(self, names: Sequence[str], /, *, context: str | None = None) -> Prediction:
         """Predict responses of perturbations in one context.
 
         Unknown names get the declared fallback, never an omission. `context` None is the only one
-        the screen held.
+        the screen held; a class that knows one context only may leave this argument out.
 
         Raises
         ------
@@ -95,6 +96,24 @@ class Predictor(Protocol):
             several.
         """
         ...
+
+
+def predict_in(model: Predictor, names: Sequence[str], context: str | None) -> Prediction:
+    """Ask a predictor in a context, also one of a user's own that does without the argument.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        If a context is asked for that the predictor does not take.
+    """
+    if context is None:
+        return model.predict(names)
+    if "context" not in inspect.signature(model.predict).parameters:
+        raise InputError(
+            f"{model.name!r} has no argument 'context' in predict, so it cannot be asked about "
+            f"{context!r}; fit it on one context at a time"
+        )
+    return model.predict(names, context=context)
 
 
 def only_context(method: str, learned: str, context: str | None) -> None:

@@ -75,29 +75,33 @@ class DosePredictor:
         self._step = self._mean_slope()
         return self
 
+    def _fitted(self) -> Screen:
+        if self._screen is None:
+            raise InputError(f"{self.name!r} has not been fitted; call fit first")
+        return self._screen
+
     def _rows(self, name: str, context: str) -> tuple[Floats, Floats]:
-        obs = self._screen.obs
+        obs = self._fitted().obs
         own = ((obs["perturbation"] == name) & (obs["context"] == context)).to_numpy()
         order = np.argsort(self._log[own], kind="stable")
-        return self._log[own][order], np.asarray(self._screen.responses[own][order], np.float64)
+        return self._log[own][order], np.asarray(self._fitted().responses[own][order], np.float64)
 
     def _mean_slope(self) -> Floats:
         """(d,) mean change per unit of log10 dose between the top two doses of each."""
         slopes = []
-        keys = self._screen.obs[["perturbation", "context"]].drop_duplicates()
+        keys = self._fitted().obs[["perturbation", "context"]].drop_duplicates()
         for name, context in keys.itertuples(index=False, name=None):
             x, y = self._rows(name, context)
             if len(x) > 1:
                 slopes.append((y[-1] - y[-2]) / (x[-1] - x[-2]))
-        return masked_mean(np.array(slopes)) if slopes else np.zeros(self._screen.n_features)
+        return masked_mean(np.array(slopes)) if slopes else np.zeros(self._fitted().n_features)
 
     def predict(
         self, names: Sequence[str], context: str | None = None, dose: float | None = None
     ) -> Prediction:
         """Responses at `dose`; the dose mean, stated, for what was not measured in the context."""
-        if self._screen is None:
-            raise InputError(f"{self.name!r} has not been fitted; call fit first")
-        obs, known = self._screen.obs, self._screen.contexts
+        screen = self._fitted()
+        obs, known = screen.obs, screen.contexts
         if context is None:
             if len(known) > 1:
                 raise InputError(f"{self.name!r} learned {len(known)} contexts; say which")
@@ -106,7 +110,7 @@ class DosePredictor:
         target = float(np.log10(wanted)) if wanted else float(self._log.max())
         here = (obs["context"] == context).to_numpy()
         top = self._log == self._log[here if here.any() else slice(None)].max()
-        mean = masked_mean(self._screen.responses[top & here if here.any() else top])
+        mean = masked_mean(self._fitted().responses[top & here if here.any() else top])
         rows, support, fallback = [], [], []
         for name in map(canonical_perturbation, names):
             x, y = self._rows(name, context)
@@ -126,6 +130,6 @@ class DosePredictor:
                 "" if len(x) or self.rule == "dose mean" else "no lower dose: dose mean"
             )
         return make_prediction(
-            self.name, names, context, self._screen.features, np.array(rows), support, fallback,
+            self.name, names, context, self._fitted().features, np.array(rows), support, fallback,
             provenance={"dose": 10.0**target},
         )  # fmt: skip

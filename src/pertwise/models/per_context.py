@@ -12,17 +12,21 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pertwise.arrays.means import masked_mean
 from pertwise.errors import InputError
-from pertwise.models.base import MEAN_FALLBACK, Prediction, Predictor
+from pertwise.models.base import MEAN_FALLBACK, Prediction, Predictor, predict_in
+from pertwise.models.context_means import ContextMean
 from pertwise.models.contexts import (
     ContextData,
     ContextPredictor,
     Contexts,
+    Floats,
     joined,
     make_prediction,
 )
+from pertwise.parts import facts
 from pertwise.screen.core import Screen, make_obs
 
 if TYPE_CHECKING:
@@ -85,18 +89,9 @@ def borrowed_context(data: ContextData, contexts: Contexts, context: str) -> Scr
     found: dict[str, list[int]] = {}
     for row in rows:
         found.setdefault(data.names[data.who[row]], []).append(int(row))
-    values = []
-    for own in found.values():
-        rest = data.responses[own] - contexts.means[data.where[own]]
-        seen = np.isfinite(rest).any(axis=0)
-        values.append(np.where(seen, base + masked_mean(rest), np.nan))
-    return Screen(
-        responses=np.array(values, dtype=np.float32),
-        obs=make_obs(list(found), context=context),
-        features=data.features,
-        control_mean=np.full((1, len(data.features)), np.nan, dtype=np.float32),
-        meta={"borrowed": sorted(weights)} if context not in contexts.names else {},
-    )
+    values = [_carried(data, contexts, np.array(own), base) for own in found.values()]
+    borrowed = {"borrowed": sorted(weights)} if context not in contexts.names else {}
+    return _one(data, list(found), values, context, borrowed)
 
 
 class ByContexts:
@@ -133,7 +128,7 @@ class ByContexts:
 
     def predict(self, names: Sequence[str], context: str | None = None) -> Prediction:
         """What the chosen predictor says."""
-        return self.chosen.predict(names, context)
+        return predict_in(self.chosen, names, context)
 
 
 def has_contexts(screen: Screen, knowledge: Knowledge | None = None) -> bool:
@@ -145,6 +140,54 @@ def has_contexts(screen: Screen, knowledge: Knowledge | None = None) -> bool:
         return False
     drugs = knowledge.drugs
     return any(name in drugs for name in set(measured["perturbation"]))
+
+
+def learns_contexts(model: object) -> bool:
+    """Whether a predictor learns from all contexts of a screen and is asked for one at a time."""
+    if isinstance(model, ContextPredictor | ByContexts):
+        return True
+    return "contexts" in facts(model).needs
+
+
+def local_screen(screen: Screen, context: str, knowledge: Knowledge | None = None) -> Screen:
+    """What is known of every perturbation in one context: its own rows, else what is borrowed.
+
+    A perturbation measured elsewhere only has the mean of the context plus its mean deviation
+    elsewhere (``meta["borrowed"]`` names the contexts).
+    """
+    model = ContextMean().fit(screen, knowledge)
+    data, contexts = model.training, model.contexts
+    if context not in data.contexts:
+        return borrowed_context(data, contexts, context)
+    at, values = data.contexts.index(context), []
+    for i in range(len(data.names)):
+        own = data.who == i
+        here = own & (data.where == at)
+        values.append(
+            data.responses[here][0]
+            if here.any()
+            else _carried(data, contexts, own, contexts.means[at])
+        )
+    return _one(data, list(data.names), values, context, {})
+
+
+def _carried(data: ContextData, contexts: Contexts, own: NDArray[Any], base: Floats) -> Floats:
+    """(d,) a context's mean plus the mean deviation of the rows `own` from that of their contexts;
+    NaN where none of them was measured."""
+    rest = data.responses[own] - contexts.means[data.where[own]]
+    return np.where(np.isfinite(rest).any(axis=0), base + masked_mean(rest), np.nan)
+
+
+def _one(
+    data: ContextData, names: list[str], values: list[Floats], context: str, meta: dict[str, Any]
+) -> Screen:
+    return Screen(
+        responses=np.array(values, dtype=np.float32),
+        obs=make_obs(names, context=context),
+        features=data.features,
+        control_mean=np.full((1, len(data.features)), np.nan, dtype=np.float32),
+        meta=meta,
+    )
 
 
 def in_contexts(build: Callable[[str], Any], n_related: int = 5) -> ByContexts:

@@ -94,7 +94,11 @@ def gp_text(kinds: Sequence[str] = ("text",), name: str = "gp text") -> KernelPr
 
 @part(label="kernel ridge", needs="knowledge", argument="kernels*")
 def kernel_ridge(
-    kernels: Sequence[str] | None = None, name: str = "kernel ridge", **settings: Any
+    kernels: Sequence[str] | None = None,
+    *,
+    hold_out: HoldOut = "perturbation",
+    name: str = "kernel ridge",
+    **settings: Any,
 ) -> ByContexts:
     """Kernel ridge on the plain sum of kernels, noise by leave-one-out.
 
@@ -103,7 +107,7 @@ def kernel_ridge(
     """
     return ByContexts(
         KernelPredictor(kernels or REFERENCE_KERNELS, weights="equal", name=name),
-        ContextKernelPredictor(kernels or "plain", name=name, **settings),
+        ContextKernelPredictor(kernels or "plain", hold_out=hold_out, name=name, **settings),
     )
 
 
@@ -144,14 +148,18 @@ def multi_kernel(
 
 @part(label="chat kernel", reads="answers", argument="answers")
 def chat_kernel(
-    answers: str | os.PathLike[str], *, name: str = "chat kernel", **settings: Any
+    answers: str | os.PathLike[str],
+    *,
+    hold_out: HoldOut = "perturbation",
+    name: str = "chat kernel",
+    **settings: Any,
 ) -> ByContexts:
     """Kernel ridge on recorded neighbour lists and reasons alone (`ContextKernelPredictor`)."""
     recorded = RecordedSelector.from_file(answers)
     sources = (NamedNeighbours(recorded.answers, recorded.source),)
     return ByContexts(
         KernelPredictor((), sources=sources, name=name),
-        ContextKernelPredictor((), answers=recorded, name=name, **settings),
+        ContextKernelPredictor((), answers=recorded, hold_out=hold_out, name=name, **settings),
     )
 
 

@@ -91,7 +91,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "growing": _EVALUATE + "splits:split_growing",
             "doubles": _EVALUATE + "splits:split_doubles",
             "transfer": _EVALUATE + "splits:split_transfer",
-            "given": _EVALUATE + "splits:split_given",
+            "given": _EVALUATE + "given:split_given",
         },
         "source": {
             "hgnc": _READERS + "genes:read_hgnc",

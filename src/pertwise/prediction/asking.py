@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pandas as pd
 
 from pertwise.errors import InputError, unknown_name
-from pertwise.prediction.predicting import one_context_of, screen_of, unknown_genes
+from pertwise.prediction.asked import unknown_genes
+from pertwise.prediction.predicting import one_context_of, screen_of
 from pertwise.screen.core import COMBINATION, canonical_perturbation, genes_of
 from pertwise.select.base import Query, Selection
 from pertwise.select.chat.similar import Question, cell_line_text

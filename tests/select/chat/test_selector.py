@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from pertwise.errors import InputError
-from pertwise.knowledge.types import GeneCard, GoTerm, Pathway, Relation, Resolution
+from pertwise.knowledge.types import GeneCard, GoTerm, Pathway, Relation
 from pertwise.llm import open_chat
 from pertwise.select import Pick, Query, RandomSelector, Selection
 from pertwise.select.chat.acquire import Show, acquisition_selector, candidate_facts
@@ -396,9 +396,9 @@ def test_knowledge_resolver_looks_each_name_up_once():
         def __init__(self):
             self.asked = []
 
-        def resolve(self, names):
+        def canonical(self, names):
             self.asked += names
-            return Resolution({n: "AARS1" for n in names if n.startswith("AARS")}, ("NOPE",))
+            return {n: "AARS1" for n in names if n.startswith("AARS")}
 
     known = Known()
     resolve = knowledge_resolver(known)

@@ -64,28 +64,28 @@ def build_method(name: str, given: MethodInputs, hold_out: str = "perturbation")
     named = {**near, "k": given.k, "name": name}
 
     def by(words: str) -> Predictor:
-        return parts.load("predictor", "neighbours", selector=words, **named)
+        return _load("neighbours", selector=words, **named)
 
     makers: Mapping[str, Callable[[], Predictor]] = {
-        "PCA + ridge": lambda: parts.load("predictor", name, **near, seed=given.seed),
+        "PCA + ridge": lambda: _load(name, **near, seed=given.seed),
         "chemistry kNN": lambda: by("kernel:chemistry"),
         # Same label, or nearly the same wording: letters shared by chance do not make a mechanism.
         "mechanism kNN": lambda: by("kernel:mechanism>0.3"),
         "target kNN": lambda: by("kernel:target"),
         "combined kNN": lambda: by("kernel:all"),
-        "kernel ridge": lambda: parts.load("predictor", name, **tuned),
-        "multi-kernel": lambda: parts.load("predictor", name, **tuned),
+        "kernel ridge": lambda: _load(name, **tuned),
+        "multi-kernel": lambda: _load(name, **tuned),
         "LGR": lambda: _listed(given, **named),
         "LGR (shrunk)": lambda: _listed(given, shrinkage="cv", **named),
         "hybrid": lambda: by(f"recorded:{given.answers} else kernel:chemistry"),
-        "chat kernel": lambda: parts.load("predictor", name, answers=given.answers, **tuned),
-        "fused": lambda: parts.load("predictor", name, answers=given.answers, **tuned),
+        "chat kernel": lambda: _load(name, answers=given.answers, **tuned),
+        "fused": lambda: _load(name, answers=given.answers, **tuned),
     }
-    return makers[name]() if name in makers else parts.load("predictor", name, **near)
+    return makers[name]() if name in makers else _load(name, **near)
 
 
 def _listed(given: MethodInputs, **settings: Any) -> Predictor:
-    return parts.load("predictor", "langpert (recorded)", answers=given.answers, **settings)
+    return _load("langpert (recorded)", answers=given.answers, **settings)
 
 
 def open_lists(given: MethodInputs) -> RecordedSelector | None:
@@ -93,3 +93,8 @@ def open_lists(given: MethodInputs) -> RecordedSelector | None:
     if given.answers is None:
         return None
     return RecordedSelector.from_file(given.answers).resolving(given.knowledge)
+
+
+def _load(use: str, /, **settings: Any) -> Predictor:
+    model: Predictor = parts.load("predictor", use, **settings)
+    return model
