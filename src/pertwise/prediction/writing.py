@@ -14,6 +14,8 @@ from pertwise._io import atomic_path, write_csv_atomic, write_json_atomic
 from pertwise.prediction.explaining import Z90
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
     from pertwise.models import Prediction
     from pertwise.prediction.predicting import Predicted
 
@@ -32,7 +34,7 @@ def write_prediction(found: Predicted, out: str | os.PathLike[str]) -> dict[str,
     paths = {name: folder / name for name in kinds}
     record = json.loads(json.dumps(found.record, default=_plain))
     with atomic_path(paths["prediction.h5ad"]) as temporary:
-        _anndata(found, record).write_h5ad(temporary, compression="gzip")
+        to_anndata(found).write_h5ad(temporary, compression="gzip")
     write_csv_atomic(paths["prediction.csv"], long_table(found.prediction))
     columns = ["perturbation", "neighbour", "rank", "weight", "reason"]
     table = found.prediction.neighbours
@@ -71,9 +73,11 @@ def long_table(prediction: Prediction) -> pd.DataFrame:
     )
 
 
-def _anndata(found: Predicted, record: dict[str, Any]) -> Any:
+def to_anndata(found: Predicted) -> AnnData:
+    """Means as X, ``layers["spread"]``, support and ``measured`` in obs, the record in uns."""
     from anndata import AnnData
 
+    record = json.loads(json.dumps(found.record, default=_plain))
     prediction = found.prediction
     obs = prediction.support.copy()
     obs.index = pd.Index(prediction.perturbations)
