@@ -51,6 +51,16 @@ def make(
     knowledge: Annotated[
         Path | None, typer.Option(help="Knowledge folder (pertwise knowledge build).")
     ] = None,
+    drugs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Table of drug facts (parquet, csv), for a screen of drugs; repeat. Candidates "
+            "are its drugs."
+        ),
+    ] = None,
+    lines: Annotated[
+        Path | None, typer.Option(help="Table of cell-line facts (parquet, csv).")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for plan.csv, .html, .json.")] = None,
     pathway: Annotated[
         str,
@@ -230,8 +240,15 @@ def make(
     ] = False,
 ) -> None:
     """Which perturbations to measure next, why each, and what stays uncovered."""
-    if knowledge is None:
-        raise InputError("--knowledge DIR is needed (make one with `pertwise knowledge build`)")
+    if knowledge is None and not drugs:
+        raise InputError(
+            "--knowledge DIR is needed (make one with `pertwise knowledge build`), or --drugs TABLE"
+        )
+    from pertwise.knowledge import Knowledge
+
+    known: Any = knowledge
+    if drugs or lines is not None:
+        known = Knowledge.open(knowledge, drugs=drugs or [], lines=lines)
     if screen is None and not cold_start:
         raise InputError("no SCREEN given; to plan before anything is measured, say --cold-start")
     if screen is not None and cold_start:
@@ -281,7 +298,7 @@ def make(
         from pertwise.acquire.planning import make_state, prepare
 
         chosen = parts.load("strategy", name, **settings)
-        setup = prepare(screen, knowledge, **asked)
+        setup = prepare(screen, known, **asked)
         state, _ = make_state(
             setup,
             chosen,
@@ -301,7 +318,7 @@ def make(
     with only_writer(out):
         made = make_plan(
             screen,
-            knowledge,
+            known,
             **asked,
             strategy=name,
             strategy_settings=settings,
