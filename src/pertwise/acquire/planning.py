@@ -282,7 +282,7 @@ def make_state(
             uncertainty = stored.load()
         if uncertainty is None and train:
             uncertainty, members, used = ensemble_uncertainty(
-                predictor or default_predictor(seed, embedding, setup.knowledge),
+                predictor or default_predictor(seed, _inputs(embedding, setup.knowledge)),
                 setup.screen,
                 setup.knowledge,
                 pool.candidates,
@@ -336,13 +336,17 @@ def _grouped(used: Mapping[str, str]) -> list[RepairNote]:
     ]
 
 
-def default_predictor(seed: int, embedding: str, knowledge: Knowledge) -> Predictor:
+def default_predictor(seed: int, embedding: str | Mapping[str, Any]) -> Predictor:
     """The LLMPert ensemble with its published settings, on the same features."""
     from pertwise.models.llmpert.predictor import LLMPert
 
-    given: Any = embedding
-    if embedding == COMPOUNDS and knowledge.drugs is not None:
-        names = list(knowledge.drugs.cards)
-        given = dict(zip(names, compound_features(knowledge, names), strict=True))
-    predictor: Predictor = LLMPert(given, seed=seed)
+    predictor: Predictor = LLMPert(embedding, seed=seed)
     return predictor
+
+
+def _inputs(embedding: str, knowledge: Knowledge) -> str | Mapping[str, Any]:
+    """What the default predictor sees: a kind of embedding, or the features of compounds."""
+    if embedding != COMPOUNDS or knowledge.drugs is None:
+        return embedding
+    names = list(knowledge.drugs.cards)
+    return dict(zip(names, compound_features(knowledge, names), strict=True))

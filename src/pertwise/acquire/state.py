@@ -74,12 +74,12 @@ def neighbour_weights(knowledge: Knowledge, names: Sequence[str]) -> csr_matrix 
     neighbours by the cosine of their features, where it is at least `ALIKE`.
     """
     if knowledge.drugs is not None:
-        rows = compound_features(knowledge, names)
-        alike = np.clip(rows @ rows.T, 0.0, 1.0)
+        known = compound_features(knowledge, names)
+        alike = np.clip(known @ known.T, 0.0, 1.0)
         np.fill_diagonal(alike, 0.0)
         return csr_matrix(np.where(alike >= ALIKE, alike, 0.0))
-    known = knowledge.graph_names()
-    found = [g for g in NEIGHBOUR_GRAPHS if g in known]
+    graphs = knowledge.graph_names()
+    found = [g for g in NEIGHBOUR_GRAPHS if g in graphs]
     if not found:
         return None
     graph = knowledge.graph("+".join(found))

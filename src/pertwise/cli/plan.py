@@ -91,8 +91,8 @@ def make(
         str | None,
         typer.Option(
             help="knowledge, llm, uncertainty, iterpert, bald, batchbald, coreset, typiclust, "
-            "badge, lcmd, variance_reduction, random, or module:Class. Default: llm when --llm is "
-            "given, else knowledge.",
+            "badge, lcmd, variance-reduction, random, or path/to/file.py:Class "
+            "(`pertwise parts strategy`). Default: llm when --llm is given, else knowledge.",
             rich_help_panel="Picker",
         ),
     ] = None,
@@ -392,12 +392,10 @@ def _strategy_settings(
     limits: dict[str, Any],
     replay: bool,
 ) -> dict[str, Any]:
-    import inspect
-
     from pertwise import parts
 
     part = parts.describe("strategy", name)
-    taken = inspect.signature(part.found).parameters
+    taken = part.parameters
     if weight and "weights" not in taken:
         raise InputError(f"--weight belongs to the strategy 'knowledge', not to {name!r}")
     if shortlist is not None and not part.facts.more.get("shortlists"):

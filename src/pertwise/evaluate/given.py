@@ -15,6 +15,7 @@ import numpy as np
 from pertwise.errors import InputError
 from pertwise.evaluate.splits import Split
 from pertwise.knowledge.lines import CellTable
+from pertwise.parts import part
 from pertwise.screen.conditions import parse_condition
 from pertwise.screen.core import Screen, canonical_perturbation
 
@@ -73,11 +74,14 @@ def read_recorded_folds(path: str | os.PathLike[str]) -> list[RecordedFold]:
         ) from error
 
 
-def split_given(perturbations: Sequence[str], path: str | os.PathLike[str]) -> list[Split]:
+@part(label="given", reads="path")
+def split_given(
+    perturbations: Sequence[str], path: str | os.PathLike[str], seed: int = 0
+) -> list[Split]:
     """The folds of a recorded-answers file: train on `available_genes`, hold out the rest.
 
     Every measured perturbation that a fold does not list as available is held out, whether or not
-    an answer was recorded for it.
+    an answer was recorded for it. The seed decides nothing.
 
     Raises
     ------
@@ -128,19 +132,19 @@ def read_toml_split(
     obs = screen.obs
     held = np.zeros(len(obs), dtype=bool)
     unknown = []
-    for key, part in zero.items():
+    for key, side in zero.items():
         line = _line_name(key, screen, lines)
         if line is None:
             unknown.append(key)
-        elif str(part) in ("test", "val"):
+        elif str(side) in ("test", "val"):
             held |= (obs["context"] == line).to_numpy()
     for key, parts in few.items():
         line = _line_name(key, screen, lines)
         if line is None:
             unknown.append(key)
             continue
-        for part in ("test", "val"):
-            wanted = [parse_condition(p) for p in parts.get(part, [])]
+        for side in ("test", "val"):
+            wanted = [parse_condition(p) for p in parts.get(side, [])]
             for drug, dose in wanted:
                 rows = (obs["context"] == line) & (obs["perturbation"] == drug)
                 held |= (rows if np.isnan(dose) else rows & (obs["dose"] == dose)).to_numpy()

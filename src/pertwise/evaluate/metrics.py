@@ -32,6 +32,7 @@ FLAT = 1e-6
 
 #: Rows worked on at once: 256 x 5,000 float64 are 10 MB, small enough for the processor's cache.
 ROWS = 256
+Declared = TypeVar("Declared")
 Kernel = TypeVar("Kernel", bound=Callable[..., Floats])
 
 
@@ -56,7 +57,7 @@ def metric(
     magnitude: bool = False,
     rows: bool = True,
     needs: str | tuple[str, ...] = (),
-) -> Callable[[Kernel], Kernel]:
+) -> Callable[[Declared], Declared]:
     """Declare a metric: what its column means (`pertwise.evaluate.score.Metric`).
 
     Parameters

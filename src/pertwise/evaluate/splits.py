@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pertwise.arrays.folds import group_folds
 from pertwise.errors import InputError
 from pertwise.models.context_kernel import HoldOut
+from pertwise.parts import part
 from pertwise.screen.core import COMBINATION, Screen, canonical_perturbation
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class Split:
     Attributes
     ----------
     kind
-        "folds", "growing", "doubles", "transfer", "given", or a regime of `split_rows`.
+        "folds", "growing", "doubles", "transfer", "given", a regime of `split_rows`, or that of a
+        split of one's own.
     seed
         Number of the shuffle or repeat.
     fold
@@ -107,6 +109,15 @@ def _rows(screen: Screen, names: Sequence[str]) -> Screen:
     return screen.take(np.array([position[n] for n in names], dtype=int))
 
 
+class Splitter(Protocol):
+    """What a split must be: a function of names and a seed, or a class of one's own that is made
+    with the ``settings`` of the configuration and called with both."""
+
+    def __call__(self, perturbations: Sequence[str], seed: int) -> list[Split]:
+        """The splits of these measured perturbations; the same for any order of the names."""
+        ...
+
+
 def _names(perturbations: Sequence[str], least: int) -> NDArray[np.object_]:
     names = sorted({canonical_perturbation(p) for p in perturbations})
     if len(names) < least:
@@ -118,6 +129,7 @@ def _split(kind: str, seed: int, fold: int, train: Iterable[str], test: Iterable
     return Split(kind, seed, fold, tuple(sorted(train)), tuple(sorted(test)))
 
 
+@part(label="folds")
 def split_folds(
     perturbations: Sequence[str], n_folds: int, n_shuffles: int, seed: int
 ) -> list[Split]:
@@ -136,12 +148,13 @@ def split_folds(
     out = []
     for shuffle in range(n_shuffles):
         order = np.random.default_rng([seed, shuffle]).permutation(len(names))
-        for fold, part in enumerate(np.array_split(order, n_folds)):
-            rest = np.setdiff1d(order, part)
-            out.append(_split("folds", shuffle, fold, names[rest], names[part]))
+        for fold, held in enumerate(np.array_split(order, n_folds)):
+            rest = np.setdiff1d(order, held)
+            out.append(_split("folds", shuffle, fold, names[rest], names[held]))
     return out
 
 
+@part(label="growing")
 def split_growing(
     perturbations: Sequence[str],
     sizes: Sequence[int],
@@ -171,6 +184,7 @@ def split_growing(
     return out
 
 
+@part(label="doubles", source="Roohani et al. 2024 (GEARS)")
 def split_doubles(
     perturbations: Sequence[str],
     n_shuffles: int,
@@ -218,6 +232,19 @@ def split_doubles(
         split = _split("doubles", shuffle, 0, train, list(strata))
         out.append(Split(split.kind, shuffle, 0, split.train, split.test, strata))
     return out
+
+
+@part(label="transfer", needs="source")
+def split_transfer(
+    perturbations: Sequence[str], source: Sequence[str], seed: int = 0
+) -> list[Split]:
+    """Train on everything that another screen or context (`source`) measured, predict all here.
+
+    The seed decides nothing.
+    """
+    known = set(source)
+    strata = {n: "measured in source" if n in known else "new" for n in perturbations}
+    return [Split("transfer", 0, 0, tuple(sorted(source)), tuple(sorted(perturbations)), strata)]
 
 
 # -- rows ------------------------------------------------------------------------------------------

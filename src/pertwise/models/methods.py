@@ -79,7 +79,8 @@ def make_method(use: str, label: str | None = None, **settings: Any) -> Method:
     part = parts.describe("predictor", use)
     given = {**part.settings, **settings}
     for key in part.facts.reads:
-        if key not in given:
+        taken = part.parameters.get(key)
+        if key not in given and taken is not None and taken.default is taken.empty:
             made = ", a file that `pertwise langpert` writes" if key == "answers" else ""
             raise InputError(f"the method {use!r} needs the setting {key}=FILE{made}")
     digest = sha256_file(part.file) if part.file else ""

@@ -23,21 +23,22 @@ import importlib
 import importlib.util
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from pertwise._external import DECLARED, check_class, load_class, methods_of
+from pertwise._external import check_class, load_class, methods_of
 from pertwise.errors import InputError, suggest, unknown_name
 from pertwise.parts.built_in import BUILT_IN
+from pertwise.parts.facts import Facts as Facts
+from pertwise.parts.facts import facts as facts
+from pertwise.parts.facts import part as part
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -63,91 +64,17 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "predictor": Kind("pertwise.predictors", "pertwise.models.base:Predictor"),
         "strategy": Kind("pertwise.strategies", "pertwise.acquire.base:Strategy"),
+        "selector": Kind("pertwise.selectors", "pertwise.select.base:Selector"),
         "kernel": Kind("pertwise.kernels", "pertwise.kernels.genes:KernelSource"),
         "metric": Kind("pertwise.metrics", "pertwise.evaluate.metrics:MetricFunction", True),
-        "selector": Kind("pertwise.selectors", "pertwise.select.base:Selector"),
+        "split": Kind("pertwise.splits", "pertwise.evaluate.splits:Splitter", True),
+        "layout": Kind("pertwise.layouts", "pertwise.screen.layouts:LayoutPart", True),
+        "source": Kind(
+            "pertwise.sources", "pertwise.knowledge.build.readers._text:SourceReader", True
+        ),
+        "task": Kind("pertwise.tasks", "pertwise.benchmark:Task", True),
     }
 )
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a part says about itself.
-
-    Attributes
-    ----------
-    label
-        Name in tables and on pages; "" = the slug (the class name, for one's own).
-    about
-        One line; "" = the first sentence of the docstring.
-    needs
-        What must be at hand: "knowledge", "chat", "truth", "contexts", "torch", "rdkit"; of a
-        strategy also "nothing", "uncertainty" or "members".
-    reads
-        Settings that name a file (or folder) that is read.
-    words
-        Settings that hold selectors in words, which may read files and ask a chat model.
-    argument
-        Setting that ``slug:argument`` fills; with "*" at its end a list, split at commas.
-    source
-        Paper or origin of the idea.
-    more
-        What only parts of this kind have to say (a metric: which direction is better); of a class
-        that is not declared, its plain class attributes.
-    """
-
-    label: str = ""
-    about: str = ""
-    needs: tuple[str, ...] = ()
-    reads: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
-    argument: str = ""
-    source: str = ""
-    more: Mapping[str, Any] = field(default_factory=dict)
-
-
-def part(
-    *,
-    label: str = "",
-    about: str = "",
-    needs: str | Iterable[str] = (),
-    reads: str | Iterable[str] = (),
-    words: str | Iterable[str] = (),
-    argument: str = "",
-    source: str = "",
-    **more: Any,
-) -> Callable[[Made], Made]:
-    """Decorator: what a class or factory says about itself; see `Facts`.
-
-    A function can be named as ``file.py:function`` only when it is declared by this.
-    """
-    told = Facts(
-        label, about, _several(needs), _several(reads), _several(words), argument, source, more
-    )
-
-    def declare(found: Made) -> Made:
-        setattr(found, DECLARED, told)
-        return found
-
-    return declare
-
-
-def facts(found: Any) -> Facts:
-    """What a class, factory or object says about itself; a subclass inherits all but its title."""
-    own = found if isinstance(found, type) or inspect.isfunction(found) else type(found)
-    told = getattr(own, DECLARED, None)
-    if not isinstance(told, Facts):
-        needs, reads, words = (_several(getattr(own, k, ())) for k in ("needs", "reads", "words"))
-        plain = {k: getattr(own, k) for k in dir(own) if k[:1] != "_"}
-        more = {k: v for k, v in plain.items() if isinstance(v, str | int | float)}
-        return Facts(needs=needs, reads=reads, words=words, more=more)
-    return told if DECLARED in vars(own) else replace(told, label="", about="", source="")
-
-
-def _several(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return (value,)
-    return tuple(map(str, value)) if isinstance(value, tuple | list | set | frozenset) else ()
 
 
 @dataclass(frozen=True)
@@ -219,6 +146,7 @@ class Part:
         """Make it; see `load`."""
         given = {**self.settings, **settings}
         if KINDS[self.kind].plain and not isinstance(self.found, type):
+            # The function is the part itself; settings are bound to it.
             return partial(self.found, **given) if given else self.found
         try:
             made = self.found(**given)
@@ -233,10 +161,14 @@ class Part:
                 raise InputError(f"{self.use} has no attribute {name!r}, so it is no {self.kind}")
         return made
 
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """What its constructor or function takes."""
+        return inspect.signature(self.found).parameters
+
     def serve(self, **at_hand: Any) -> Any:
         """Make it with what its signature names of `at_hand`."""
-        taken = inspect.signature(self.found).parameters
-        given = {**at_hand, **self.settings}
+        given, taken = {**at_hand, **self.settings}, self.parameters
         return self.load(**{key: value for key, value in given.items() if key in taken})
 
 
@@ -247,7 +179,13 @@ def slugify(name: str) -> str:
 
 def is_file(name: str) -> bool:
     """Whether a name is of the form ``path/to/file.py:Class``."""
-    return ".py:" in name
+    return _is_path(name.partition(":")[0]) and name.rpartition(":")[0].endswith(".py")
+
+
+def _is_path(head: str) -> bool:
+    """Whether what stands before the first colon is part of a path or module, not a slug; a
+    single letter is a drive."""
+    return len(head) == 1 or any(sign in head for sign in "./\\")
 
 
 def names(kind: str, *, offered: bool = True) -> tuple[str, ...]:
@@ -269,7 +207,7 @@ def describe(kind: str, name: str) -> Part:
     head, colon, argument = str(name).partition(":")
     given = argument or None
     slug = slugify(head)
-    if "." not in head and "/" not in head:
+    if not _is_path(head):
         if slug in built_in:
             found = _attribute(built_in[slug])
             return Part(kind, slug, found, facts(found), "pertwise", given)
@@ -371,8 +309,11 @@ def _opened(kind: str, entry: EntryPoint) -> Any:
 
 
 def _attribute(path: str) -> Any:
+    """What "module:attribute" names, or "module:TABLE.key" an entry of a mapping."""
     module, _, attribute = path.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    name, _, key = attribute.partition(".")
+    found = getattr(importlib.import_module(module), name)
+    return found[key] if key else found
 
 
 def _importable(name: str) -> bool:
@@ -391,4 +332,5 @@ def _unknown(kind: str, name: str) -> InputError:
 
 def _first_sentence(found: Any) -> str:
     text = " ".join((inspect.getdoc(found) or "").split("\n\n")[0].split())
-    return text.partition(". ")[0].rstrip(".")
+    sentences = text.replace("al. ", "al.\0").partition(". ")[0]
+    return sentences.replace("\0", " ").rstrip(".")

@@ -12,6 +12,8 @@ from types import MappingProxyType
 _MODELS = "pertwise.models."
 _STRATEGIES = "pertwise.acquire.strategies."
 _EVALUATE = "pertwise.evaluate."
+_READERS = "pertwise.knowledge.build.readers."
+_LAYOUTS = "pertwise.screen.layouts:LAYOUTS."
 _SELECT = "pertwise.select."
 
 BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
@@ -84,6 +86,55 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "retrieval-reverse": _EVALUATE + "retrieval:retrieval_reverse",
             "de-overlap": _EVALUATE + "genes:de_overlap",
             "energy-distance": _EVALUATE + "distribution:energy_distance",
+        },
+        "split": {
+            "folds": _EVALUATE + "splits:split_folds",
+            "growing": _EVALUATE + "splits:split_growing",
+            "doubles": _EVALUATE + "splits:split_doubles",
+            "transfer": _EVALUATE + "splits:split_transfer",
+            "given": _EVALUATE + "given:split_given",
+        },
+        "source": {
+            "hgnc": _READERS + "genes:read_hgnc",
+            "alias": _READERS + "genes:read_alias",
+            "gene-info": _READERS + "genes:read_gene_info",
+            "gene-summary": _READERS + "genes:read_gene_summary",
+            "gene-text": _READERS + "genes:read_gene_text",
+            "gaf": _READERS + "terms:read_gaf",
+            "gene-go": _READERS + "terms:read_gene_go",
+            "obo": _READERS + "terms:read_obo",
+            "go-table": _READERS + "terms:read_go_table",
+            "gmt": _READERS + "terms:read_gmt",
+            "string-info": _READERS + "genes:read_string_info",
+            "string-aliases": _READERS + "genes:read_string_aliases",
+            "string-links": _READERS + "networks:read_string_links",
+            "string": _READERS + "networks:read_string",
+            "string-ge800": _READERS + "networks:read_string_ge800",
+            "omnipath": _READERS + "networks:omnipath",
+            "regulation": _READERS + "networks:regulation",
+            "collectri": _READERS + "networks:collectri",
+            "dorothea": _READERS + "networks:dorothea",
+            "positions": _READERS + "terms:read_positions",
+            "gtf": _READERS + "terms:read_gtf",
+            "graph": _READERS + "networks:read_graph",
+        },
+        "layout": {
+            "pertwise": _LAYOUTS + "pertwise",
+            "gears": _LAYOUTS + "gears",
+            "scperturb": _LAYOUTS + "scperturb",
+            "replogle": _LAYOUTS + "replogle",
+            "replogle-bulk": _LAYOUTS + "replogle_bulk",
+            "tahoe": _LAYOUTS + "tahoe",
+            "drug": _LAYOUTS + "drug",
+            "target-gene": _LAYOUTS + "target_gene",
+            "named": _LAYOUTS + "named",
+        },
+        "task": {
+            "prediction": "pertwise.benchmark.prediction.run:run_prediction",
+            "acquisition": "pertwise.benchmark.acquisition.run:Run",
+            "drugs": "pertwise.benchmark.drugs.run:run_bench",
+            "perturbqa": "pertwise.benchmark.perturbqa:run_perturbqa",
+            "prefilter": _EVALUATE + "prefilter:prefilter_recall",
         },
         "selector": {
             "graph": _SELECT + "recipes:graph",

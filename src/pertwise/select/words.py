@@ -21,7 +21,6 @@ names of ``knowledge``, ``screen`` and the settings below.
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -141,10 +140,6 @@ def _described(text: str) -> Part:
     return part
 
 
-def _signature(part: Part) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(part.found).parameters)
-
-
 def _check_settings(settings: dict[str, Any], named: list[Part]) -> None:
     """A setting must be one that some selector knows: the built-in ones, or one of the words."""
     if not settings:
@@ -153,7 +148,7 @@ def _check_settings(settings: dict[str, Any], named: list[Part]) -> None:
     known = {
         key
         for part in (*built_in, *named)
-        for key, parameter in _signature(part).items()
+        for key, parameter in part.parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY or part.own
     } - set(_GIVEN)
     for key in settings:
@@ -162,7 +157,7 @@ def _check_settings(settings: dict[str, Any], named: list[Part]) -> None:
 
 
 def _needs_knowledge(part: Part) -> bool:
-    given = _signature(part).get("knowledge")
+    given = part.parameters.get("knowledge")
     required = given is not None and given.default is given.empty
     return required or "knowledge" in part.facts.needs
 

@@ -23,6 +23,7 @@ from pydantic import (
 from pertwise import parts
 from pertwise._io import config_path
 from pertwise.errors import InputError
+from pertwise.llm.address import refuse_secrets
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
@@ -93,7 +94,8 @@ class AcquisitionConfig(BaseModel):
         if not isinstance(value, list | tuple):
             return value
         kind = {"strategies": "strategy", "predictors": "predictor"}[str(info.field_name)]
-        return {parts.label(kind, str(name)): {"use": str(name)} for name in value}
+        labels = {parts.label(kind, str(name)): str(name) for name in value}
+        return {label: {} if label == name else {"use": name} for label, name in labels.items()}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -135,6 +137,7 @@ class AcquisitionConfig(BaseModel):
     @classmethod
     def parse(cls, values: dict[str, Any], where: str = "settings") -> AcquisitionConfig:
         """Validate; every problem is named with its place."""
+        refuse_secrets(values, where)
         try:
             return cls.model_validate(values)
         except ValidationError as error:

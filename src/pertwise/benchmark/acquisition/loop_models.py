@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
@@ -77,7 +76,7 @@ def open_loop_model(
     values = dict(settings)
     use = str(values.pop("use", label))
     part = parts.describe("predictor", use)
-    taken = inspect.signature(part.found).parameters
+    taken = part.parameters
     if "seed" in taken:
         values.setdefault("seed", seed)
     if "embedding" in taken:

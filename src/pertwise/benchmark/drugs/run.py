@@ -25,6 +25,7 @@ from pertwise.evaluate.splits import REGIME_WORDS, Split, check_leaks, split_row
 from pertwise.evaluate.statistics import cluster_interval
 from pertwise.knowledge.drugs.table import DrugTable
 from pertwise.knowledge.store import Knowledge
+from pertwise.llm.address import refuse_secrets
 from pertwise.models.base import Prediction
 from pertwise.models.context_means import ContextMean
 from pertwise.models.dose import RULES, DosePredictor
@@ -104,6 +105,7 @@ def read_config(path: Path) -> BenchConfig:
         raise InputError(f"{path}: no such file") from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not TOML: {error}") from error
+    refuse_secrets(data, str(path))
     try:
         return BenchConfig.model_validate(data)
     except ValidationError as error:
@@ -151,12 +153,11 @@ def load_bench(config: BenchConfig, folder: Path) -> Bench:
         For missing files, a magnitude metric on ranks, unknown methods.
     """
     data = config.data
-    given = {
-        "drugs": [folder / p for p in data.drugs],
-        "lines": folder / data.cells if data.cells else None,
-    }
+    drugs = [folder / p for p in data.drugs]
+    lines = folder / data.cells if data.cells else None
     genes = folder / os.path.expandvars(data.knowledge) if data.knowledge else None
-    knowledge = Knowledge.open(genes, **given) if genes or any(given.values()) else Knowledge()
+    known_at_all = genes or drugs or lines
+    knowledge = Knowledge.open(genes, drugs=drugs, lines=lines) if known_at_all else Knowledge()
     table = knowledge.drugs or DrugTable.from_cards(())
     screen = _read_screen(data, folder, filtered=True)
     notes: dict[str, Any] = {"dropped": dict(screen.meta.get("dropped", {}))}
