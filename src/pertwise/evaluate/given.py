@@ -81,7 +81,7 @@ def split_given(
     """The folds of a recorded-answers file: train on `available_genes`, hold out the rest.
 
     Every measured perturbation that a fold does not list as available is held out, whether or not
-    an answer was recorded for it.
+    an answer was recorded for it. The seed decides nothing.
 
     Raises
     ------
@@ -132,19 +132,19 @@ def read_toml_split(
     obs = screen.obs
     held = np.zeros(len(obs), dtype=bool)
     unknown = []
-    for key, piece in zero.items():
+    for key, side in zero.items():
         line = _line_name(key, screen, lines)
         if line is None:
             unknown.append(key)
-        elif str(piece) in ("test", "val"):
+        elif str(side) in ("test", "val"):
             held |= (obs["context"] == line).to_numpy()
     for key, parts in few.items():
         line = _line_name(key, screen, lines)
         if line is None:
             unknown.append(key)
             continue
-        for piece in ("test", "val"):
-            wanted = [parse_condition(p) for p in parts.get(piece, [])]
+        for side in ("test", "val"):
+            wanted = [parse_condition(p) for p in parts.get(side, [])]
             for drug, dose in wanted:
                 rows = (obs["context"] == line) & (obs["perturbation"] == drug)
                 held |= (rows if np.isnan(dose) else rows & (obs["dose"] == dose)).to_numpy()

@@ -104,6 +104,11 @@ class Split:
         }
 
 
+def _rows(screen: Screen, names: Sequence[str]) -> Screen:
+    position = {name: i for i, name in enumerate(screen.obs.index)}
+    return screen.take(np.array([position[n] for n in names], dtype=int))
+
+
 class Splitter(Protocol):
     """What a split must be: a function of names and a seed, or a class of one's own that is made
     with the ``settings`` of the configuration and called with both."""
@@ -111,11 +116,6 @@ class Splitter(Protocol):
     def __call__(self, perturbations: Sequence[str], seed: int) -> list[Split]:
         """The splits of these measured perturbations; the same for any order of the names."""
         ...
-
-
-def _rows(screen: Screen, names: Sequence[str]) -> Screen:
-    position = {name: i for i, name in enumerate(screen.obs.index)}
-    return screen.take(np.array([position[n] for n in names], dtype=int))
 
 
 def _names(perturbations: Sequence[str], least: int) -> NDArray[np.object_]:
@@ -232,6 +232,19 @@ def split_doubles(
         split = _split("doubles", shuffle, 0, train, list(strata))
         out.append(Split(split.kind, shuffle, 0, split.train, split.test, strata))
     return out
+
+
+@part(label="transfer", needs="source")
+def split_transfer(
+    perturbations: Sequence[str], source: Sequence[str], seed: int = 0
+) -> list[Split]:
+    """Train on everything that another screen or context (`source`) measured, predict all here.
+
+    The seed decides nothing.
+    """
+    known = set(source)
+    strata = {n: "measured in source" if n in known else "new" for n in perturbations}
+    return [Split("transfer", 0, 0, tuple(sorted(source)), tuple(sorted(perturbations)), strata)]
 
 
 # -- rows ------------------------------------------------------------------------------------------
@@ -389,16 +402,3 @@ def check_leaks(split: Split, screen: Screen, knowledge: Knowledge | None = None
                 f"{split.kind}: one compound or gene is on both sides: {left} in training, {right} "
                 "held out; group by what is one thing (Knowledge.identity)"
             )
-
-
-@part(label="transfer", needs="source")
-def split_transfer(
-    perturbations: Sequence[str], source: Sequence[str], seed: int = 0
-) -> list[Split]:
-    """Train on everything that another screen or context (`source`) measured, predict all here.
-
-    The seed decides nothing.
-    """
-    known = set(source)
-    strata = {n: "measured in source" if n in known else "new" for n in perturbations}
-    return [Split("transfer", 0, 0, tuple(sorted(source)), tuple(sorted(perturbations)), strata)]

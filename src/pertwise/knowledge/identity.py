@@ -8,9 +8,12 @@ name and summary, or mechanism and targets, are what a prompt says about it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, get_args
 
 from scipy.sparse.csgraph import connected_components
+
+from pertwise.knowledge.types import Pathway, Relation, RelationKind
 
 if TYPE_CHECKING:
     from pertwise.knowledge.drugs.table import DrugCard
@@ -21,6 +24,8 @@ Kind = Literal["gene", "compound", "both", ""]
 JOIN = "+"
 #: Genes that share a promoter are silenced together: what one guide does, the other does too.
 PARTNERS = "shared_promoter"
+#: Kinds of relations to a pathway, the closest first.
+CLOSEST: tuple[str, ...] = get_args(RelationKind)
 
 
 def kinds(knowledge: Knowledge, names: Sequence[str]) -> dict[str, Kind]:
@@ -118,3 +123,25 @@ def _drug_facts(card: DrugCard, smiles: bool) -> str:
     if smiles and card.structure is not None:
         parts.append(f"SMILES {card.structure.parent}")
     return "; ".join(parts)
+
+
+def drug_relations(
+    knowledge: Knowledge, names: Sequence[str], pathway: Pathway, exclude_from_screen: bool
+) -> dict[str, Relation]:
+    """How drugs (and genes) stand to a pathway: a drug as the closest of its targets, named."""
+    drugs = knowledge.drugs
+    cards = {} if drugs is None else {n: drugs.cards[n] for n in names if n in drugs}
+    targets = {n: cards[n].targets if n in cards else (n,) for n in names}
+    genes = sorted({g for group in targets.values() for g in group})
+    found = knowledge._relations(genes, pathway, exclude_from_screen)
+    out = {}
+    for name, group in targets.items():
+        known = [found[g] for g in group if found[g].kind != "unknown"]
+        if not known:
+            out[name] = Relation(name, "unknown")
+            continue
+        # In the order of the kinds, members first, then by weight; ties by name.
+        best = min(known, key=lambda r: (CLOSEST.index(r.kind), -r.weight, r.gene))
+        said = f"target {best.gene}" + (f": {best.evidence}" if best.evidence else "")
+        out[name] = best if name not in cards else replace(best, gene=name, evidence=said)
+    return out

@@ -1,8 +1,9 @@
-"""`pertwise bench drugs`: regimes x methods on a drug screen, resumable, with intervals."""
+"""`pertwise bench drugs`: regimes x methods on a screen of several contexts, with intervals."""
 
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pertwise._io import atomic_path, sha256_text, write_csv_atomic, write_json_atomic
 from pertwise._progress import track
-from pertwise.benchmark.drugs.bridge import External, read_external
 from pertwise.benchmark.drugs.methods import MethodInputs, build_method, method_names, open_lists
 from pertwise.errors import InputError
 from pertwise.evaluate.given import read_toml_split
@@ -29,8 +29,10 @@ from pertwise.llm.address import refuse_secrets
 from pertwise.models.base import Prediction
 from pertwise.models.context_means import ContextMean
 from pertwise.models.dose import RULES, DosePredictor
+from pertwise.models.external import ExternalPredictor
 from pertwise.screen.core import Screen
 from pertwise.screen.effects import read_effect_table
+from pertwise.screen.join import join_screens
 from pertwise.screen.signatures import read_signatures
 
 #: Raised when a change makes old part files wrong; they are then computed anew.
@@ -42,14 +44,15 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
-    signatures: str
+    #: A file, or one a context: {K562 = "a.tsv.gz", RPE1 = "b.tsv.gz"}.
+    signatures: str | dict[str, str]
     obs: str | None = None
     where: dict[str, str] = Field(default_factory=dict)
     drop: str | None = None
     effect: str | None = None
     min_effect: float | None = None
     dose: float = float("nan")
-    drugs: list[str]
+    drugs: list[str] = []
     cells: str | None = None
     lists: str | None = None
     knowledge: str | None = None
@@ -128,10 +131,8 @@ class Bench:
 
     @property
     def table(self) -> DrugTable:
-        """Names and structures of the drugs."""
-        if self.knowledge.drugs is None:
-            raise InputError("a drug benchmark needs a table of drugs: data.drugs")
-        return self.knowledge.drugs
+        """Names and structures of the drugs; empty for genes."""
+        return self.knowledge.drugs or DrugTable.from_cards(())
 
     def path(self, name: str) -> Path:
         """A file of the data folder."""
@@ -152,11 +153,11 @@ def load_bench(config: BenchConfig, folder: Path) -> Bench:
         For missing files, a magnitude metric on ranks, unknown methods.
     """
     data = config.data
-    knowledge = Knowledge.open(
-        folder / data.knowledge if data.knowledge else None,
-        drugs=[folder / p for p in data.drugs],
-        lines=folder / data.cells if data.cells else None,
-    )
+    drugs = [folder / p for p in data.drugs]
+    lines = folder / data.cells if data.cells else None
+    genes = folder / os.path.expandvars(data.knowledge) if data.knowledge else None
+    known_at_all = genes or drugs or lines
+    knowledge = Knowledge.open(genes, drugs=drugs, lines=lines) if known_at_all else Knowledge()
     table = knowledge.drugs or DrugTable.from_cards(())
     screen = _read_screen(data, folder, filtered=True)
     notes: dict[str, Any] = {"dropped": dict(screen.meta.get("dropped", {}))}
@@ -171,8 +172,8 @@ def load_bench(config: BenchConfig, folder: Path) -> Bench:
     notes["duplicates"] = [list(g) for g in table.duplicates(screen.perturbations)]
     if config.drop_duplicates and notes["duplicates"]:
         screen = screen.hide([name for group in notes["duplicates"] for name in group])
-    unknown = [d for d in screen.perturbations if d not in table]
-    notes["not_in_drug_tables"] = unknown
+    if data.drugs:
+        notes["not_in_drug_tables"] = [d for d in screen.perturbations if d not in table]
     notes["no_structure"] = {n: p for n, p in table.problems.items() if n in screen.perturbations}
     known = MethodInputs(
         knowledge,
@@ -190,6 +191,10 @@ def load_bench(config: BenchConfig, folder: Path) -> Bench:
 
 
 def _read_screen(data: DataConfig, folder: Path, *, filtered: bool) -> Screen:
+    if isinstance(data.signatures, dict):
+        from pertwise.screen import read_screen
+
+        return join_screens({c: read_screen(folder / p) for c, p in data.signatures.items()})
     path = folder / data.signatures
     if path.suffix == ".h5ad":
         from anndata import read_h5ad
@@ -219,7 +224,7 @@ def run_bench(bench: Bench, out: Path | None = None) -> pd.DataFrame:
         for seed in bench.config.seeds if regime not in ("given", "dose") else [0]:
             jobs += [(regime, s) for s in bench_splits(bench, regime, seed)]
     externals = [
-        (e, read_external(bench.path(e.file), bench.screen, rank=e.rank))
+        (e, ExternalPredictor(bench.path(e.file), rank=e.rank, name=e.name))
         for e in bench.config.external
     ]
     tables = []
@@ -257,7 +262,7 @@ def _dose_screen(bench: Bench) -> Screen:
 def _run_split(
     bench: Bench,
     split: Split,
-    externals: Sequence[tuple[ExternalConfig, External]],
+    externals: Sequence[tuple[ExternalConfig, ExternalPredictor]],
     out: Path | None,
 ) -> list[pd.DataFrame]:
     if split.kind == "dose":
@@ -282,11 +287,10 @@ def _run_split(
                 table.to_parquet(temporary, index=False)
         tables.append(table)
     for entry, external in externals:
-        if entry.regime == split.kind:
+        if REGIME_WORDS.get(entry.regime, entry.regime) == split.kind:
             reference = reference if reference.size else _reference(bench, train, test)
-            parts = [
-                (external.predict(d, c, train, bench.knowledge), c) for c, d in _questions(test)
-            ]
+            external.fit(train, bench.knowledge)
+            parts = [(external.predict(d, c), c) for c, d in _questions(test)]
             tables.append(_scored(bench, split, entry.name, test, reference, parts, tops))
     return tables
 
@@ -328,7 +332,7 @@ def _scored(
     means = np.array([found[k][0] for k in keys])
     names = allowed_metrics(bench.screen, bench.config.metrics)
     table = score_rows(test.responses, means, reference, names, tops)
-    compounds = bench.table.compounds([d for d, _ in keys])
+    compounds = bench.knowledge.identity(sorted({d for d, _ in keys}))
     described = pd.DataFrame(
         {
             "data": bench.config.data.name,
@@ -367,7 +371,7 @@ def _run_dose(bench: Bench, split: Split) -> pd.DataFrame:
             fallback.append(str(p.support["fallback"].iloc[0]))
         table = score_rows(test.responses, np.array(rows), np.array(references), names)
         drugs = list(test.obs["perturbation"])
-        compounds = bench.table.compounds(drugs)
+        compounds = bench.knowledge.identity(sorted(set(drugs)))
         head = pd.DataFrame(
             {
                 "data": bench.config.data.name, "regime": "dose", "seed": 0, "fold": 0,
