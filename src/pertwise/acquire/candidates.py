@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pertwise._names import COMBINATION, canonical_perturbation, split_combination
 from pertwise.acquire.panel import LeftOut, RepairNote
-from pertwise.acquire.state import split_combination
 from pertwise.errors import InputError, suggest
 from pertwise.knowledge import Knowledge, read_gene_list
-from pertwise.screen import COMBINATION, Screen, canonical_perturbation
+from pertwise.screen import Screen
 
 #: Words that stand for a list instead of naming a file.
 WORDS = ("all", "screen", "knowledge")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pertwise._names import canonical_perturbation, genes_of, is_combination
 from pertwise.errors import InputError
 from pertwise.evaluate.predicting import one_context_of, screen_of, unknown_genes
-from pertwise.screen.core import COMBINATION, canonical_perturbation, genes_of
 from pertwise.select.base import Query, Selection
 from pertwise.select.similar_chat import Question, cell_line_text
 
@@ -103,7 +103,7 @@ def langpert_questions(
     notes = [
         f"{name} is a combination: its genes are asked one by one"
         for name in asked
-        if COMBINATION in name
+        if is_combination(name)
     ]
     notes += [f"{g} is measured: it is asked as if it were not" for g in named if g in set(rows)]
     notes += unknown_genes(named, knowledge)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from pertwise._io import atomic_path, sha256_file, write_json_atomic
+from pertwise._names import COMBINATION, canonical_perturbation, genes_of, split_combination
 from pertwise.errors import InputError, suggest, unknown_name
 from pertwise.evaluate.explaining import Z90, Explanation, explain
 from pertwise.evaluate.methods import FILE_SETTINGS, Method, file_checksums, make_method
@@ -27,7 +28,6 @@ from pertwise.predict.chat_recipes import PREFILTER
 from pertwise.predict.neighbours import list_cuts
 from pertwise.predict.selector_words import asks_a_model
 from pertwise.predict.training import MEAN_FALLBACK
-from pertwise.screen.core import COMBINATION, canonical_perturbation
 from pertwise.select.base import Repair
 
 if TYPE_CHECKING:
@@ -412,11 +412,11 @@ def _already_measured(
 ) -> tuple[list[str], list[str]]:
     """Notes, and the measured rows that are an asked perturbation, whatever its name there."""
     rows = list(screen.perturbations)
-    genes = sorted({g for p in (*asked, *rows) for g in p.split(COMBINATION)})
+    genes = sorted(genes_of((*asked, *rows)))
     approved = {} if knowledge is None else dict(knowledge.resolve(genes).approved)
 
     def key(name: str) -> str:
-        return COMBINATION.join(sorted(approved.get(g, g) for g in name.split(COMBINATION)))
+        return COMBINATION.join(sorted(approved.get(g, g) for g in split_combination(name)))
 
     by_key: dict[str, list[str]] = {}
     for row in rows:
@@ -438,7 +438,7 @@ def unknown_genes(asked: Sequence[str], knowledge: Knowledge | None) -> list[str
     """A note for each asked gene that the knowledge folder has not, with the nearest names."""
     if knowledge is None:
         return []
-    genes = list(dict.fromkeys(g for p in asked for g in p.split(COMBINATION)))
+    genes = genes_of(asked)
     approved = knowledge.resolve(genes).approved
     known = knowledge.genes() if len(approved) < len(genes) else ()
     notes = []

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pertwise._names import canonical_perturbation, split_combination
 from pertwise.errors import InputError
-from pertwise.screen.core import COMBINATION, canonical_perturbation
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def split_doubles(
         If the screen has no combination.
     """
     names = _names(perturbations, 4)
-    parts = {n: tuple(str(n).split(COMBINATION)) for n in names}
+    parts = {n: tuple(split_combination(n)) for n in names}
     combos = [n for n in names if len(parts[n]) > 1]
     if not combos:
         raise InputError("the screen has no combination such as 'A+B'; use folds instead")

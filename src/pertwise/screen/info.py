@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pertwise._names import is_combination
 from pertwise.errors import InputError
 from pertwise.screen.cells import check_exists, open_cells
-from pertwise.screen.core import COMBINATION, Screen
+from pertwise.screen.core import Screen
 from pertwise.screen.layouts import (
     Grouping,
     Keys,
@@ -25,7 +26,7 @@ from pertwise.screen.layouts import (
 )
 from pertwise.screen.read import holds_cells, is_table, own_screen, read_screen
 from pertwise.screen.scale import decide_scale
-from pertwise.screen.scan import context_of, scale_tag
+from pertwise.screen.scan import context_of, other_matrices, scale_tag
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,9 @@ def describe_screen(
     with open_cells(source, layer=layer, feature_key=feature_key) as file:
         context = options.get("context")
         name = context_of(file.uns) if context is None else str(context)
-        layout = recognise(file.obs, keys, context_name=name, where=str(source))
+        layout = recognise(
+            file.obs, keys, context_name=name, where=str(source), features=file.features
+        )
         problems: list[str] = []
         try:
             grouping = group_rows(file.obs, layout, drop_empty=drop_empty, where=str(source))
@@ -137,7 +140,12 @@ def describe_screen(
             if not layout.control:
                 problems.append(str(no_control(label_counts(file.obs, layout), str(source))))
             try:
-                verdict = decide_scale(file.sample(), tag=scale_tag(file), where=str(source))
+                verdict = decide_scale(
+                    file.sample(),
+                    tag=scale_tag(file),
+                    where=str(source),
+                    others=other_matrices(file),
+                )
                 scale = f"{verdict.scale} in {file.layer} ({verdict.evidence})"
             except InputError as error:
                 scale = "cannot be told"
@@ -232,7 +240,7 @@ def _of_groups(groups: pd.DataFrame) -> dict[str, Any]:
     contexts = groups.groupby("context", sort=False)["perturbation"].nunique()
     return {
         "n_perturbations": len(names),
-        "n_combinations": sum(COMBINATION in n for n in names),
+        "n_combinations": sum(is_combination(n) for n in names),
         "contexts": {str(k): int(v) for k, v in contexts.items()},
         "doses": int(groups["dose"].nunique()),
     }

@@ -142,9 +142,9 @@ def read_screen(
     own = own_screen(source)
     if own is not None:
         return own
-    with open_cells(source, layer=layer or "X", feature_key=feature_key) as file:
+    with open_cells(source, layer=layer, feature_key=feature_key, prefer_counts=False) as file:
         name = context if context is not None else context_of(file.uns)
-        layout = recognise(file.obs, keys, context_name=name, where=where)
+        layout = recognise(file.obs, keys, context_name=name, where=where, features=file.features)
         grouping = group_rows(file.obs, layout, drop_empty=drop_empty, where=where)
         if kind == "cells" or (kind == "auto" and holds_cells(grouping)):
             return _of_cells(
@@ -245,7 +245,7 @@ def _means(
     where: str,
 ) -> Screen:
     name = context if context is not None else context_of(table.facts)
-    layout = recognise(table.obs, keys, context_name=name, where=where)
+    layout = recognise(table.obs, keys, context_name=name, where=where, features=table.features)
     table = _finite(table, infinite, where)
     if kind == "cells":
         raise InputError(
