@@ -111,7 +111,7 @@ def _dialect(file: Path) -> tuple[str, str]:
     with open(file, "rb") as raw:
         first = raw.read(512).lstrip()
     if not first:
-        raise InputError(f"{file} is an empty file")
+        raise InputError(f"{file} is empty: it cannot be read as a table")
     for magic, meaning in _MAGIC:
         if first[: len(magic)].lower() == magic.lower():
             raise InputError(f"{file} cannot be read as a table: it is {meaning}")
@@ -125,7 +125,7 @@ def _dialect(file: Path) -> tuple[str, str]:
         while not line.strip():
             line = str(opened.handle.readline(1 << 20))
             if not line:
-                raise InputError(f"{file} is an empty file")
+                raise InputError(f"{file} is empty: it cannot be read as a table")
     usual = "," if ".csv" in file.name.lower() else "\t"
     counts = {s: line.count(s) for s in _SEPARATORS}
     if counts[usual]:

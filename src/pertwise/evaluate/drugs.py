@@ -151,6 +151,7 @@ def load_bench(config: BenchConfig, folder: Path) -> Bench:
     data = config.data
     table = DrugTable.read(*[folder / p for p in data.drugs])
     screen = _read_screen(data, folder, filtered=True)
+    table = table.spelt(screen.perturbations)
     notes: dict[str, Any] = {"dropped": dict(screen.meta.get("dropped", {}))}
     if data.plate_column:
         everything = _read_screen(data, folder, filtered=False)

@@ -46,7 +46,7 @@ def predict_one(
     same = [d for d, c in names.items() if c == compound]
     if same and card.name not in same:
         # The measured name is the one that lists and tables of this screen use.
-        card = known.table.cards.get(same[0], replace(card, name=same[0]))
+        card = known.table.find(same[0]) or card
         notes["drug"] += f"; here it is called {card.name!r}"
     own = screen.obs["perturbation"].isin(same) & (screen.obs["context"] == context)
     if own.any():

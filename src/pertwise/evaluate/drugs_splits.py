@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pertwise.errors import InputError
-from pertwise.knowledge.drugs import DrugTable
+from pertwise.knowledge.drugs import DrugCard, DrugTable
 from pertwise.knowledge.drugs_cells import CellTable
 from pertwise.predict.drugs_ridge import HoldOut, group_folds
 from pertwise.screen.core import Screen
@@ -116,8 +116,8 @@ def _groups(screen: Screen, regime: str, table: DrugTable, by_compound: bool) ->
     if regime == "unseen line":
         return lines
     if regime == "scaffold":
-        cards = {d: table.cards.get(d) for d in set(drugs)}
-        return [c.scaffold if (c := cards[d]) is not None else f"name:{d}" for d in drugs]
+        cards = {d: table.find(d) for d in set(drugs)}
+        return [(cards[d] or DrugCard(d)).scaffold for d in drugs]
     compounds = table.compounds(drugs) if by_compound else {d: d for d in drugs}
     if regime == "unseen drug":
         return [compounds[d] for d in drugs]

@@ -28,6 +28,9 @@ from pertwise.screen.read import holds_cells, is_table, own_screen, read_screen
 from pertwise.screen.scale import decide_scale
 from pertwise.screen.scan import context_of, other_matrices, scale_tag
 
+#: So many names of features are shown.
+FIRST = 5
+
 
 @dataclass(frozen=True)
 class ScreenInfo:
@@ -39,6 +42,8 @@ class ScreenInfo:
         The file; "cells" or "means"; one line that says by which columns.
     n_rows, n_features, n_perturbations, n_combinations
         Rows are cells or means; perturbations without the control.
+    first_features
+        Names of the first few features.
     contexts
         Context -> number of perturbations there.
     doses
@@ -64,6 +69,7 @@ class ScreenInfo:
     layout: str
     n_rows: int
     n_features: int
+    first_features: tuple[str, ...] = ()
     n_perturbations: int = 0
     n_combinations: int = 0
     contexts: Mapping[str, int] = field(default_factory=dict)
@@ -117,6 +123,7 @@ def describe_screen(
         "dose_key": keys.dose,
         "batch_key": keys.batch,
         "n_cells_key": keys.n_cells,
+        "labels": keys.labels,
         **options,
     }
     if is_table(source):
@@ -155,13 +162,13 @@ def describe_screen(
                 file.obs,
                 layout,
                 grouping,
-                len(file.features),
+                file.features,
                 scale,
-                (*file.notes, *layout.notes),
+                (*file.notes, *layout.notes, *_left_out(grouping)),
                 problems,
                 bool(file.uns.get("simulated")),
             )
-        n_rows, n_features = len(file), len(file.features)
+        n_rows, features = len(file), file.features
     if not problems:
         try:
             screen = read_screen(
@@ -175,7 +182,8 @@ def describe_screen(
         holds="means",
         layout=layout.describe(),
         n_rows=n_rows,
-        n_features=n_features,
+        n_features=len(features),
+        first_features=features[:FIRST],
         problems=tuple(problems),
     )
 
@@ -185,7 +193,7 @@ def _of_cells(
     obs: pd.DataFrame,
     layout: Layout,
     grouping: Grouping,
-    n_features: int,
+    features: tuple[str, ...],
     scale: str,
     notes: tuple[str, ...],
     problems: list[str],
@@ -201,7 +209,8 @@ def _of_cells(
         holds="cells",
         layout=layout.describe(),
         n_rows=len(obs),
-        n_features=n_features,
+        n_features=len(features),
+        first_features=features[:FIRST],
         scale=scale,
         **_of_groups(perturbed),
         control=layout.control,
@@ -225,6 +234,7 @@ def _of_screen(source: Path, screen: Screen, own: bool = False) -> ScreenInfo:
         layout="pertwise screen" if own else str(screen.meta.get("layout", "")),
         n_rows=len(screen),
         n_features=screen.n_features,
+        first_features=screen.features[:FIRST],
         scale=unit + (f"; read as {taken}" if taken else ""),
         **_of_groups(screen.obs),
         control=(control,) if isinstance(control, str) else tuple(control),
@@ -244,6 +254,11 @@ def _of_groups(groups: pd.DataFrame) -> dict[str, Any]:
         "contexts": {str(k): int(v) for k, v in contexts.items()},
         "doses": int(groups["dose"].nunique()),
     }
+
+
+def _left_out(grouping: Grouping) -> tuple[str, ...]:
+    n = grouping.n_left_out
+    return (f"{n} cells of labels that are no perturbation left out",) if n else ()
 
 
 def _spread(counts: Any) -> dict[str, float]:

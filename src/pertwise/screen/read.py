@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pertwise._tables import reading
 from pertwise.errors import InputError
+from pertwise.screen.anndata_file import open_hdf5
 from pertwise.screen.cells import check_exists, open_cells
 from pertwise.screen.core import OBS_COLUMNS, Screen, make_obs
 from pertwise.screen.layouts import (
@@ -22,6 +24,7 @@ from pertwise.screen.layouts import (
     group_rows,
     label_counts,
     no_control,
+    perturbation_labels,
     recognise,
 )
 from pertwise.screen.scale import MAX_LOG
@@ -80,6 +83,7 @@ def read_screen(
     duplicates: Literal["refuse", "average"] = "refuse",
     infinite: Literal["refuse", "nan"] = "refuse",
     drop_empty: bool = False,
+    labels: str = "auto",
     pseudobulk: bool | PseudobulkSettings = False,
 ) -> Screen:
     """Read a screen from h5ad, csv, tsv or parquet, recognising who wrote it.
@@ -112,6 +116,10 @@ def read_screen(
         "nan" treats infinite values as not measured (counted) instead of refusing them.
     drop_empty
         Leave out rows without a perturbation name (counted) instead of refusing them.
+    labels
+        "auto" leaves out cells without a call and controls that are not used, and folds guides to
+        their genes when most labels are guides; "genes" folds whatever is a guide; "as-is" takes
+        every label as it stands.
     pseudobulk
         Single cells are refused unless this is True or a `PseudobulkSettings`.
 
@@ -122,7 +130,7 @@ def read_screen(
         or empty perturbations or infinite values; the message says what to do.
     """
     given = (control,) if isinstance(control, str) else tuple(control)
-    keys = Keys(perturbation_key, given, context_key, dose_key, batch_key, n_cells_key)
+    keys = Keys(perturbation_key, given, context_key, dose_key, batch_key, n_cells_key, labels)
     source: Any = path
     where = "the AnnData"
     if isinstance(path, (str, os.PathLike)):
@@ -132,7 +140,7 @@ def read_screen(
             from pertwise.screen.tables import read_table
 
             table = read_table(source, perturbation_key)
-            if table.facts.get("ranked"):
+            if table.facts.get("ranked") or table.facts.get("deltas"):
                 values = "deltas"
             if perturbation_key is not None and perturbation_key not in table.obs.columns:
                 keys = replace(keys, perturbation="perturbation")
@@ -191,14 +199,15 @@ def own_screen(source: Any) -> Screen | None:
         return from_anndata(source) if is_screen_anndata(source) else None
     import h5py
 
-    if not h5py.is_hdf5(source):
+    if source.is_dir() or not h5py.is_hdf5(source):
         return None
-    with h5py.File(source, "r") as handle:
+    with open_hdf5(source) as handle:
         if "uns" not in handle or "pertwise" not in handle["uns"]:
             return None
     import anndata
 
-    return from_anndata(anndata.read_h5ad(source))
+    with reading(source, "a pertwise screen"):
+        return from_anndata(anndata.read_h5ad(source))
 
 
 def _of_cells(
@@ -281,6 +290,8 @@ def _from_means(
     x, notes = table.values, [*table.notes, *layout.notes]
     if grouping.n_empty:
         notes.append(f"{grouping.n_empty} rows without a perturbation name left out")
+    if grouping.n_left_out:
+        notes.append(f"{grouping.n_left_out} rows of labels that are no perturbation left out")
     is_control = grouping.groups["is_control"].to_numpy(dtype=bool)
     control_rows = (grouping.codes >= 0) & is_control[grouping.codes]
     taken = _deltas_or_means(x, control_rows, values, table.obs, layout, where, notes)
@@ -290,7 +301,8 @@ def _from_means(
     perturbed = np.flatnonzero(~is_control)
     rows = [np.flatnonzero(grouping.codes == g) for g in perturbed]
     twice = [g for g, r in zip(perturbed, rows, strict=True) if len(r) > 1]
-    if twice and duplicates != "average":
+    folded = twice and _only_guides(table.obs, layout, [r for r in rows if len(r) > 1])
+    if twice and not folded and duplicates != "average":
         first = grouping.groups.loc[twice[0]]
         raise InputError(
             f"{where}: perturbation {first['perturbation']!r} has "
@@ -351,6 +363,12 @@ def _from_means(
             "notes": notes,
         },
     )
+
+
+def _only_guides(obs: pd.DataFrame, layout: Layout, rows: list[NDArray[np.int64]]) -> bool:
+    """Whether all repeated rows are different guides that were folded to one gene."""
+    labels = perturbation_labels(obs, layout).astype(str).to_numpy()
+    return all(len({*labels[r]}) == len(r) and {*labels[r]} & {*layout.rename} for r in rows)
 
 
 def _text(value: Any) -> str:

@@ -109,7 +109,7 @@ def drug_facts(table: DrugTable, *, smiles: bool = False) -> Callable[[str], str
     """What a prompt says about a query drug: mechanism, targets, approval (SMILES on request)."""
 
     def facts(name: str) -> str:
-        card = table.cards.get(table.resolve([name]).approved.get(name, name))
+        card = table.find(name)
         if card is None:
             return ""
         parts = [card.mechanism] if card.mechanism else []
