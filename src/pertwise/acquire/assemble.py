@@ -235,7 +235,7 @@ def _module(relation: Relation | None, pick: Pick | None) -> str:
 def _warnings(
     setup: Setup, state: AcquisitionState | None, picks: Sequence[PanelPick]
 ) -> list[str]:
-    found = []
+    found = list(setup.pool.notes)
     unknown = [row for row in setup.pool.left_out if row.kind == "unknown"]
     if unknown:
         some = ", ".join(r.gene for r in unknown[:5])

@@ -206,6 +206,13 @@ def make(
             "--drop-empty", help="Leave out rows without a name.", rich_help_panel="Reading SCREEN"
         ),
     ] = False,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="auto, genes (fold guides to genes) or as-is (every label is a perturbation).",
+            rich_help_panel="Reading SCREEN",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(rich_help_panel="Picker")] = 0,
     round_number: Annotated[
         int | None,
@@ -266,6 +273,7 @@ def make(
                 ("duplicates", duplicates),
                 ("infinite", infinite),
                 ("drop_empty", drop_empty),
+                ("labels", labels),
             )
             if value
         },

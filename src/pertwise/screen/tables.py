@@ -185,9 +185,7 @@ def _wide(table: pd.DataFrame, key: str, path: Path) -> MeansTable:
         obs=_obs(table, key, set(map(str, features))),
         features=tuple(map(str, features)),
         facts={"source": path.name},
-        notes=(f"columns that describe the row, not features: {', '.join(about)}",)
-        if about
-        else (),
+        notes=(note,) if about else (),
     )
 
 
