@@ -466,9 +466,10 @@ def group_rows(
         ("", float("nan")) if label in layout.control or skip else parse_label(str(label), layout)
         for label, skip in zip(labels.cat.categories, skipped, strict=True)
     ]
-    is_control = np.array([c in layout.control for c in labels.cat.categories], dtype=bool)
-    if not parsed:
-        raise InputError(f"{where}: no row has a perturbation name")
+    # The last entry is that of rows without a label, whose code is -1.
+    parsed.append(("", float("nan")))
+    skipped.append(True)
+    is_control = np.array([*(c in layout.control for c in labels.cat.categories), False])
     code = frame["label"].to_numpy()
     names = np.array([name for name, _ in parsed], dtype=object)
     frame["perturbation"] = names[code]
@@ -490,6 +491,21 @@ def group_rows(
     codes[kept] = position.reindex(group_keys(frame.loc[kept])).to_numpy()
     batches = obs[layout.batch].astype(str).to_numpy() if layout.batch else np.full(len(obs), "")
     return Grouping(codes, groups, batches, int(empty.sum()), int((gone & ~empty).sum()))
+
+
+def check_any(groups: pd.DataFrame, where: str) -> None:
+    """Raise when nothing is left to work with.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        If there is no group.
+    """
+    if groups.empty:
+        raise InputError(
+            f"{where}: no row has the name of a perturbation (labels that mean no call are left "
+            "out; --labels as-is keeps them)"
+        )
 
 
 def sort_groups(frame: pd.DataFrame) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from pertwise.screen.layouts import (
     Grouping,
     Keys,
     Layout,
+    check_any,
     group_rows,
     label_counts,
     no_control,
@@ -287,6 +288,7 @@ def _from_means(
     drop_empty: bool = False,
 ) -> Screen:
     grouping = group_rows(table.obs, layout, drop_empty=drop_empty, where=where)
+    check_any(grouping.groups, where)
     x, notes = table.values, [*table.notes, *layout.notes]
     if grouping.n_empty:
         notes.append(f"{grouping.n_empty} rows without a perturbation name left out")
@@ -442,7 +444,11 @@ def _with_extra(obs: pd.DataFrame, original: pd.DataFrame, layout: Layout) -> pd
         if column in used or column in OBS_COLUMNS:
             continue
         values = original[column]
+        # HDF5 takes a slash for a group, and "_index" for the names of the rows.
+        name = str(column).replace("/", "_")
+        if name in obs or name == "_index":
+            continue
         if not pd.api.types.is_numeric_dtype(values):
             values = values.astype(str)
-        obs[str(column)] = values.to_numpy()
+        obs[name] = values.to_numpy()
     return obs

@@ -18,6 +18,7 @@ from pertwise.screen.layouts import (
     Grouping,
     Keys,
     Layout,
+    check_any,
     group_keys,
     group_rows,
     label_counts,
@@ -225,6 +226,8 @@ def scan(sources: Sequence[Any], settings: PseudobulkSettings) -> Scan:
             blocks.append(_block_table(grouping))
             n_empty += grouping.n_empty
             n_left_out += grouping.n_left_out
+    where = str(heads[0][0]) + (f" and {len(heads) - 1} more" if len(heads) > 1 else "")
+    check_any(pd.concat(groups), where)
     if n_empty:
         notes[f"{n_empty} cells without a perturbation name left out"] = None
     if n_left_out:
@@ -313,7 +316,7 @@ def codes_of(file: CellFile, found: Scan, settings: PseudobulkSettings, task: Ta
     obs = _table(file, found.layout, task.start, task.stop)
     grouping = group_rows(obs, found.layout, drop_empty=settings.drop_empty, where=str(file.path))
     position = pd.Series(np.arange(len(found.groups)), index=group_keys(found.groups))
-    to_global = position.reindex(group_keys(grouping.groups)).to_numpy()
+    to_global = np.append(position.reindex(group_keys(grouping.groups)).to_numpy(), -1)
     kept = grouping.codes >= 0
     group = np.where(kept, to_global[grouping.codes], -1).astype(np.int64)
     blocks = pd.MultiIndex.from_frame(found.blocks)

@@ -271,7 +271,9 @@ def _screen_obs(
             continue
         values = table[column]
         numeric = pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values)
-        out[column] = values.to_numpy() if numeric else values.fillna("").astype(str).to_numpy()
+        out[str(column).replace("/", "_")] = (
+            values.to_numpy() if numeric else values.fillna("").astype(str).to_numpy()
+        )
     index = out["perturbation"] + "|" + out["context"]
     if not index.is_unique:
         index = index + "|" + out["dose"].map(lambda v: "" if np.isnan(v) else f"{v:g}")
