@@ -108,18 +108,18 @@ def _check_end(file: Path, encoding: str, separator: str, n_fields: int) -> None
 
 def _dialect(file: Path) -> tuple[str, str]:
     """Encoding and separator, from the first bytes and the first line that is not empty."""
-    with open(file, "rb") as raw:
-        first = raw.read(512).lstrip()
+    from pandas.io.common import get_handle
+
+    with get_handle(file, "rb", compression="infer", is_text=False) as opened:
+        first = bytes(opened.handle.read(512)).lstrip()
     if not first:
         raise InputError(f"{file} is empty: it cannot be read as a table")
     for magic, meaning in _MAGIC:
         if first[: len(magic)].lower() == magic.lower():
             raise InputError(f"{file} cannot be read as a table: it is {meaning}")
     encoding = next((name for bom, name in _BOMS if first.startswith(bom)), "utf-8")
-    if file.suffix.lower() not in _PACKED and encoding != "utf-16" and b"\0" in first:
+    if encoding != "utf-16" and b"\0" in first:
         raise InputError(f"{file} cannot be read as a table: it holds binary data, not text")
-    from pandas.io.common import get_handle
-
     with get_handle(file, "r", encoding=encoding, compression="infer") as opened:
         line = ""
         while not line.strip():

@@ -151,6 +151,8 @@ def read_screen(
     own = own_screen(source)
     if own is not None:
         return own
+    if isinstance(pseudobulk, PseudobulkSettings):
+        layer, feature_key = layer or pseudobulk.layer, feature_key or pseudobulk.feature_key
     with open_cells(source, layer=layer, feature_key=feature_key, prefer_counts=False) as file:
         name = context if context is not None else context_of(file.uns)
         layout = recognise(file.obs, keys, context_name=name, where=where, features=file.features)

@@ -143,6 +143,7 @@ def _long(table: pd.DataFrame, key: str, feature: str, value: str, path: Path) -
         )
     values = np.full((len(names.cat.categories), len(genes.cat.categories)), np.nan)
     values[names.cat.codes, genes.cat.codes] = numbers
+    key = key if key in PERTURBATION_KEYS else "perturbation"
     obs = pd.DataFrame({key: names.cat.categories.astype(str)})
     obs.index = pd.Index(obs[key], name=None)
     return MeansTable(
