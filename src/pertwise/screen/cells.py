@@ -292,7 +292,8 @@ def _open_anndata(
         raise InputError(f"{path} holds no {'feature' if n_rows else 'cell'} (obs or var is empty)")
     names, notes = feature_names(read_var(var, width, uns, path), feature_key, path)
     raw = None
-    if layer != RAW and RAW in root and "X" in root[RAW] and "var" in root[RAW]:
+    kept = root[RAW] if RAW in root and hasattr(root[RAW], "keys") else ()
+    if layer != RAW and "X" in kept and "var" in kept:
         n_raw = length_of(root[RAW]["var"])
         raw = (open_matrix(root[RAW]["X"], n_rows, n_raw, path, RAW), n_raw)
     return CellFile(

@@ -30,10 +30,10 @@ _EFFECTS = (
     "beta",
     "coef",
 )
-_GENES = ("gene", "names", "feature", "symbol", "genesymbol", "genename", "genes", "geneid", "id")
-_GENES += ("hgncsymbol", "externalgenename", "name", "ensemblid", "ensembl", "target")
-_GROUPS = ("perturbation", "group", "contrast", "comparison", "pert", "condition", "target")
-_GROUPS += ("targetgene", "guide", "sgrna", "drug", "compound", "treatment", "cluster", "knockdown")
+_GENE_NAMES = """gene names feature symbol genesymbol genename genes geneid id hgncsymbol
+    externalgenename name ensemblid ensembl target"""
+_GROUP_NAMES = """perturbation group contrast comparison pert condition target targetgene guide sgrna drug
+    compound treatment cluster knockdown"""
 _MAGECK = re.compile(r"(?:neg|pos)\|(?:score|p-value|fdr|rank|goodsgrna|lfc)|.+\|(?:beta|wald-fdr)")
 
 
@@ -76,8 +76,8 @@ def de_columns(table: pd.DataFrame, wanted: str | None, path: Path) -> LongColum
             f"{path} looks like {tool} (column {tests[0]!r}) but has no column of log fold changes "
             "(log2FoldChange, logFC, logfoldchanges ...); keep a table of perturbation, gene, value"
         )
-    groups = [c for name in _GROUPS for c in texts if folded[c] == name]
-    genes = [c for name in _GENES for c in texts if folded[c] == name and c != wanted]
+    groups = [c for name in _GROUP_NAMES.split() for c in texts if folded[c] == name]
+    genes = [c for name in _GENE_NAMES.split() for c in texts if folded[c] == name and c != wanted]
     genes += [c for c in texts if c.startswith("Unnamed") or c == "row"]
     group = wanted or next((c for c in groups if c != (genes or [""])[0]), None)
     gene = next((c for c in genes if c != group), None)

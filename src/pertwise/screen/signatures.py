@@ -232,7 +232,7 @@ def _numbers(column: pd.Series, named: str) -> NDArray[np.float64]:
         raise InputError(
             f"{named}: {column.name} = {column.iloc[int(bad.argmax())]!r} is not a number"
         )
-    return numbers.to_numpy(dtype=np.float64)
+    return np.asarray(numbers, dtype=np.float64)
 
 
 def _pick(table: pd.DataFrame, given: str | None, known: tuple[str, ...]) -> str | None:
