@@ -69,7 +69,7 @@ def test_without_calls_one_sentence_says_how_to_get_there(tmp_path):
     write_h5(tmp_path / "x.h5")
     write_mtx(tmp_path / "mtx")
     for path in (tmp_path / "x.h5", tmp_path / "mtx"):
-        with pytest.raises(InputError, match="protospacer_calls_per_cell.csv beside it"):
+        with pytest.raises(InputError, match=r"protospacer_calls_per_cell\.csv beside it"):
             read_screen(path)
 
 
