@@ -32,8 +32,8 @@ _EFFECTS = (
 )
 _GENE_NAMES = """gene names feature symbol genesymbol genename genes geneid id hgncsymbol
     externalgenename name ensemblid ensembl target"""
-_GROUP_NAMES = """perturbation group contrast comparison pert condition target targetgene guide sgrna
-    drug compound treatment cluster knockdown"""
+_GROUP_NAMES = """perturbation group contrast comparison pert condition target targetgene guide
+    sgrna drug compound treatment cluster knockdown"""
 _MAGECK = re.compile(r"(?:neg|pos)\|(?:score|p-value|fdr|rank|goodsgrna|lfc)|.+\|(?:beta|wald-fdr)")
 
 

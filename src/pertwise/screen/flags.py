@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -13,6 +15,13 @@ _NO = {"false", "f", "no", "n", "0", "0.0"}
 _GAP = {"", "nan", "none", "<na>", "na", "null"}
 
 
+def texts(column: pd.Series) -> NDArray[Any]:
+    """(n,) every value as text; a gap is "nan", "None" or "<NA>" in every version of pandas."""
+    codes, values = pd.factorize(column.astype(object), use_na_sentinel=False)
+    named = np.array([str(v) for v in values], dtype=object)
+    return named[codes] if len(named) else named
+
+
 def read_flags(column: pd.Series, where: str) -> NDArray[np.float64]:
     """(n,) 1 for yes, 0 for no, NaN for a gap: booleans, 1/0, or text in any letter case.
 
@@ -21,7 +30,7 @@ def read_flags(column: pd.Series, where: str) -> NDArray[np.float64]:
     pertwise.errors.InputError
         Names the file, the column and the first value that says neither.
     """
-    values, codes = np.unique(column.astype(str).to_numpy(dtype=object), return_inverse=True)
+    values, codes = np.unique(texts(column), return_inverse=True)
     meaning = np.full(len(values), np.nan)
     for i, value in enumerate(values):
         text = str(value).strip().casefold()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pertwise._names import COMBINATION, canonical_perturbation, split_combination
 from pertwise.errors import InputError, unknown_name
-from pertwise.screen.flags import control_flags
+from pertwise.screen.flags import control_flags, texts
 from pertwise.screen.labels import control_kind, is_uncalled, read_labels, without_controls
 
 #: Labels of unperturbed cells in public files, in the order they are looked for.
@@ -489,7 +489,7 @@ def group_rows(
     position = pd.Series(np.arange(len(groups)), index=key)
     codes = np.full(len(frame), -1, dtype=np.int64)
     codes[kept] = position.reindex(group_keys(frame.loc[kept])).to_numpy()
-    batches = obs[layout.batch].astype(str).to_numpy() if layout.batch else np.full(len(obs), "")
+    batches = texts(obs[layout.batch]) if layout.batch else np.full(len(obs), "")
     return Grouping(codes, groups, batches, int(empty.sum()), int((gone & ~empty).sum()))
 
 

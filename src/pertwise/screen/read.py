@@ -17,6 +17,7 @@ from pertwise.errors import InputError
 from pertwise.screen.anndata_file import open_hdf5
 from pertwise.screen.cells import check_exists, open_cells
 from pertwise.screen.core import OBS_COLUMNS, Screen, make_obs
+from pertwise.screen.flags import texts
 from pertwise.screen.layouts import (
     Grouping,
     Keys,
@@ -371,7 +372,7 @@ def _from_means(
 
 def _only_guides(obs: pd.DataFrame, layout: Layout, rows: list[NDArray[np.int64]]) -> bool:
     """Whether all repeated rows are different guides that were folded to one gene."""
-    labels = perturbation_labels(obs, layout).astype(str).to_numpy()
+    labels = texts(perturbation_labels(obs, layout))
     return all(len({*labels[r]}) == len(r) and {*labels[r]} & {*layout.rename} for r in rows)
 
 
@@ -451,6 +452,7 @@ def _with_extra(obs: pd.DataFrame, original: pd.DataFrame, layout: Layout) -> pd
         if name in obs or name == "_index":
             continue
         if not pd.api.types.is_numeric_dtype(values):
-            values = values.astype(str)
-        obs[name] = values.to_numpy()
+            obs[name] = texts(values)
+        else:
+            obs[name] = values.to_numpy()
     return obs

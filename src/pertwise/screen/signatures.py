@@ -22,7 +22,7 @@ from pertwise._names import canonical_perturbation
 from pertwise._tables import read_frame, reading
 from pertwise.errors import InputError
 from pertwise.screen.core import Screen
-from pertwise.screen.flags import read_flags
+from pertwise.screen.flags import read_flags, texts
 
 #: ``Screen.meta["unit"]`` of what is read here; metrics of magnitude are refused for it by name.
 RANKED_UNIT = "normal score of rank"
@@ -214,7 +214,7 @@ def _row_filter(
         keep = keep & good
 
     for column, value in where.items():
-        apply(f"{column} != {value}", (table[column].astype(str) == str(value)).to_numpy())
+        apply(f"{column} != {value}", texts(table[column]) == str(value))
     if drop:
         apply(drop, read_flags(table[drop], named) != 1.0)
     if effect and min_effect is not None:
@@ -260,7 +260,7 @@ def _screen_obs(
             renamed[name] = canonical_perturbation(name)
             name = renamed[name]
         names.append(name)
-    out = pd.DataFrame({"perturbation": names, "context": table[line].astype(str).to_numpy()})
+    out = pd.DataFrame({"perturbation": names, "context": texts(table[line])})
     out["dose"] = _numbers(table[amount], named) if amount else dose
     out["n_cells"] = np.nan
     out["sampling_variance"] = np.nan

@@ -47,7 +47,7 @@ def read_table(path: Path, perturbation_key: str | None = None) -> MeansTable:
         facts = {**made.facts, "deltas": True, "unit": f"{found.value} of {found.tool}"}
         return replace(made, facts=facts, notes=(*said, f"read as {found.tool}", *made.notes))
     key = _perturbation_column(table, perturbation_key, path)
-    ranked = _ranked_column(table)
+    ranked = _ranked_column(table, key)
     long = _long_columns(table, key)
     if ranked is not None:
         made = _ranked(table, key, ranked, path)
@@ -75,9 +75,10 @@ def _perturbation_column(table: pd.DataFrame, wanted: str | None, path: Path) ->
     return first
 
 
-def _ranked_column(table: pd.DataFrame) -> str | None:
+def _ranked_column(table: pd.DataFrame, key: str) -> str | None:
     for name in table.columns:
-        if "ranked" in str(name).casefold() and pd.api.types.is_string_dtype(table[name].dtype):
+        text = pd.api.types.is_string_dtype(table[name].dtype)
+        if text and str(name) != key and "ranked" in str(name).casefold():
             return str(name)
     return None
 
