@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from pertwise.knowledge.drugs import DrugTable
-from pertwise.knowledge.drugs_cells import CellLine, CellTable
+from pertwise.knowledge.drugs.table import DrugTable
+from pertwise.knowledge.lines import CellLine, CellTable
 from pertwise.screen import Screen
 from pertwise.screen.core import make_obs
 from pertwise.screen.signatures import RANKED_UNIT, normal_scores

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from pertwise._io import csv_cells, text_of_csv
 from pertwise.errors import InputError, PertwiseError
 
 _MAGIC = (
@@ -78,7 +79,7 @@ def read_frame(path: str | os.PathLike[str], **options: Any) -> pd.DataFrame:
         if len(twice):
             raise InputError(f"{file}: column {twice.iloc[0]!r} occurs twice in the header")
         _check_end(file, encoding, separator, len(header))
-        frame = pd.read_csv(file, **given)
+        frame = csv_cells(pd.read_csv(file, **given), text_of_csv)
         frame.attrs = {}
         if separator != ",":
             frame = _decimal_comma(file, frame, given)
@@ -146,7 +147,7 @@ def _decimal_comma(file: Path, frame: pd.DataFrame, options: dict[str, Any]) -> 
     ]
     if not looks:
         return frame
-    again = pd.read_csv(file, **options, decimal=",")
+    again = csv_cells(pd.read_csv(file, **options, decimal=","), text_of_csv)
     again.attrs["notes"] = ["decimal comma"]
     return again
 

@@ -7,8 +7,8 @@ import pytest
 from acquire.conformance import check_selection, check_strategy, make_state
 from scripted_llm import Fault, ScriptedServer, listed, picks_json, wanted
 
-from pertwise.acquire.knowledge_picker import KnowledgePicker
-from pertwise.acquire.llm import LlmStrategy, narrow, objective
+from pertwise.acquire.strategies.knowledge import KnowledgePicker
+from pertwise.acquire.strategies.llm import LlmStrategy, narrow, objective
 from pertwise.errors import InputError
 from pertwise.llm import open_chat
 

@@ -2,8 +2,8 @@
 
 import pandas as pd
 import pytest
-from evaluate.test_perturbqa import table
-from predict.conformance import example_screen
+from benchmark.test_perturbqa import table
+from models.conformance import example_screen
 from scripted_llm import Answer, ScriptedServer, first_alphabetical
 from typer.testing import CliRunner
 
@@ -42,7 +42,7 @@ def test_vote_without_knowledge_says_what_is_missing(labels):
 
 
 OWN = """
-from pertwise.predict import TrainingMeanPredictor
+from pertwise.models import TrainingMeanPredictor
 
 class Mine(TrainingMeanPredictor):
     name = "mine"
@@ -111,7 +111,7 @@ def test_prediction_needs_a_screen_and_methods(screen):
     assert "at least one --method" in str(result.exception)
     unknown = ["bench", "prediction", "--screen", str(screen), "--method", "trainingmean"]
     result = runner.invoke(app, unknown)
-    assert "did you mean 'training mean'" in str(result.exception)
+    assert "did you mean 'training-mean'" in str(result.exception)
 
 
 def test_a_method_that_cannot_work_is_told_on_the_terminal(screen, tmp_path):

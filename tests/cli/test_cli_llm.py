@@ -10,7 +10,7 @@ from pertwise.cli.main import app
 from pertwise.errors import ChatError, InputError
 from pertwise.llm import open_chat
 from pertwise.select import Query
-from pertwise.select.similar_chat import langpert_selector
+from pertwise.select.chat.similar import langpert_selector
 
 
 def run(*arguments):

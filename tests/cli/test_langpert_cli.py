@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from pertwise.cli.main import app
 from pertwise.errors import BudgetError, InputError, ReplayMissError
 from pertwise.knowledge import build_knowledge
+from pertwise.knowledge.recorded import read_recorded, read_recording
 from pertwise.screen import make_screen, simulate_screen
-from pertwise.select.recorded import read_recorded, read_recording
 
 RUNNER = CliRunner()
 NAMES = [f"G{i:02d}" for i in range(9)]

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 from drug_example import drug_frame, drug_screen
-from predict.conformance import example_screen
+from models.conformance import example_screen
 from typer.testing import CliRunner
 
 from pertwise._io import sha256_file
@@ -18,7 +18,7 @@ from pertwise.screen import simulate_screen
 RUNNER = CliRunner()
 
 OWN = """
-from pertwise.predict import TrainingMeanPredictor
+from pertwise.models import TrainingMeanPredictor
 
 class Mine(TrainingMeanPredictor):
     name = "mine"
@@ -106,7 +106,7 @@ def test_unknown_method_is_suggested(screen, tmp_path):
          str(tmp_path / "out")],
     )  # fmt: skip
     assert isinstance(done.exception, UnknownNameError)
-    assert "training mean" in str(done.exception)
+    assert "training-mean" in str(done.exception)
 
 
 def test_drug_goes_the_same_way_as_predict_drug(tmp_path):

@@ -5,9 +5,9 @@ import json
 import pandas as pd
 import pytest
 
-from pertwise.knowledge.drugs import DrugTable, fold_name, split_name
+from pertwise.knowledge.drugs.table import DrugTable, fold_name, split_name
+from pertwise.knowledge.recorded import read_recording
 from pertwise.screen import read_screen
-from pertwise.select.recorded import read_recording
 
 pytest.importorskip("rdkit")
 SMILES = "CC(C)Cc1ccc(cc1)[C@H](C)C(=O)O"

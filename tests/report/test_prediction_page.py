@@ -5,10 +5,10 @@ import re
 
 import pytest
 from fake_knowledge import FakeKnowledge
-from predict.conformance import example_screen
+from models.conformance import example_screen
 from report.test_plan_page import Reader
 
-from pertwise.evaluate.predicting import predict_genes
+from pertwise.prediction.predicting import predict_genes
 from pertwise.report.prediction_page import render_prediction, write_page
 
 EVIL = "<script>alert(1)</script>"

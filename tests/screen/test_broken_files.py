@@ -8,8 +8,9 @@ from typer.testing import CliRunner
 
 from pertwise.cli.main import app
 from pertwise.errors import InputError, PertwiseError
-from pertwise.knowledge.drugs import DrugTable
-from pertwise.knowledge.drugs_cells import CellTable
+from pertwise.knowledge.drugs.table import DrugTable
+from pertwise.knowledge.lines import CellTable
+from pertwise.knowledge.recorded import read_recording
 from pertwise.screen import read_screen
 from pertwise.screen.cells import open_cells
 from pertwise.screen.cells_parquet import open_parquet
@@ -17,7 +18,6 @@ from pertwise.screen.info import describe_screen
 from pertwise.screen.pseudobulk import pseudobulk
 from pertwise.screen.shards import pseudobulk_shards
 from pertwise.screen.signatures import read_signatures
-from pertwise.select.recorded import read_recording
 
 
 def h5ad(folder):

@@ -81,7 +81,7 @@ def test_h5mu(tmp_path):
         with h5py.File(path, "w") as h:
             modalities = {"rna": rna if named else ad.AnnData(rna.X), "guides": ad.AnnData(rna.X)}
             for name, part in modalities.items():
-                ad.io.write_elem(h, f"mod/{name}", part)
+                ad.io.write_elem(h.require_group("mod"), name, part)
         if named:
             assert read_screen(path, pseudobulk=True).perturbations == ("GATA1",)
         else:

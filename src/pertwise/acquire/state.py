@@ -13,7 +13,7 @@ from pertwise._names import split_combination
 from pertwise.acquire.common import unit_rows
 from pertwise.errors import InputError
 from pertwise.knowledge import Knowledge
-from pertwise.predict.base import Predictor
+from pertwise.models.base import Predictor
 from pertwise.screen import Screen
 
 #: Graphs that say who is redundant with whom; those the knowledge folder has are merged.

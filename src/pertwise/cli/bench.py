@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from pertwise.evaluate.methods import Method
-    from pertwise.evaluate.perturbqa import Scorer
+    from pertwise.benchmark.perturbqa import Scorer
     from pertwise.knowledge import Knowledge
+    from pertwise.models.methods import Method
 
 app = typer.Typer(
     help="Benchmarks: prediction, PerturbQA.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -25,8 +25,9 @@ app = typer.Typer(
 
 def show_table(table: pd.DataFrame, title: str, digits: int = 3) -> None:
     """Print a data frame as a table on standard output."""
-    from rich.console import Console
     from rich.table import Table
+
+    from pertwise.cli.door import console as clean_console
 
     shown = Table(title=title, title_justify="left")
     numeric = {c: str(table[c].dtype).startswith(("float", "int")) for c in table.columns}
@@ -36,17 +37,17 @@ def show_table(table: pd.DataFrame, title: str, digits: int = 3) -> None:
     for row in table.itertuples(index=False):
         shown.add_row(*(f"{v:.{digits}f}" if isinstance(v, float) else str(v) for v in row))
     # A pipe or file has no width of its own; 80 columns would cut most tables.
-    Console(width=None if sys.stdout.isatty() else 160).print(shown)
+    clean_console(width=None if sys.stdout.isatty() else 160).print(shown)
 
 
 def _label_scorer(method: Method, knowledge: Knowledge | None, line: str, task: str) -> Scorer:
-    from pertwise.evaluate.perturbqa import predictor_scorer
+    from pertwise.benchmark.perturbqa import predictor_scorer
 
     return predictor_scorer(method.build, task, knowledge, context=line)
 
 
 def _vote_scorer(knowledge: Knowledge, kind: str, line: str, task: str) -> Scorer:
-    from pertwise.evaluate.perturbqa import selector_scorer
+    from pertwise.benchmark.perturbqa import selector_scorer
     from pertwise.select.embedding import EmbeddingSelector
 
     return selector_scorer(EmbeddingSelector(knowledge, kind))
@@ -76,10 +77,10 @@ def perturbqa(
     out: Annotated[Path | None, typer.Option(help="Folder for summary.csv, per_gene.csv.")] = None,
 ) -> None:
     """AUROC per target gene, averaged, of predictors on the PerturbQA labels."""
-    from pertwise._io import atomic_path
+    from pertwise._io import write_csv_atomic
+    from pertwise.benchmark.perturbqa import TASKS, gene_frequency, run_perturbqa
     from pertwise.errors import InputError
-    from pertwise.evaluate.methods import make_method
-    from pertwise.evaluate.perturbqa import TASKS, gene_frequency, run_perturbqa
+    from pertwise.models.methods import make_method
 
     facts = None
     if knowledge is not None:
@@ -104,8 +105,7 @@ def perturbqa(
     show_table(summary, f"PerturbQA, AUROC per target gene ({where})")
     if out is not None:
         for name, table in (("summary.csv", summary), ("per_gene.csv", per_gene)):
-            with atomic_path(out / name) as temporary:
-                table.to_csv(temporary, index=False)
+            write_csv_atomic(out / name, table)
         typer.echo(f"written: {out / 'summary.csv'}, {out / 'per_gene.csv'}")
 
 
@@ -134,13 +134,15 @@ def prediction(
     ),
 ) -> None:
     """Held-out prediction of every method on the same splits: tables, tests, figures."""
-    from pertwise.errors import InputError
-    from pertwise.evaluate.prediction import (
+    from pertwise.benchmark.prediction import (
         check_config,
         load_config,
         open_inputs,
         run_prediction,
     )
+    from pertwise.benchmark.prediction.run import without_answers
+    from pertwise.cli.asking import nothing_usable
+    from pertwise.errors import InputError
     from pertwise.report.prediction_bench import write_report
 
     if config is not None:
@@ -175,6 +177,8 @@ def prediction(
     _tell_failures(folder)
     written = ("report.html", "report.md", "results.parquet")
     typer.echo("written: " + ", ".join(str(folder / name) for name in written))
+    for label, repairs in without_answers(folder, settings).items():
+        nothing_usable(f"method {label!r}", repairs, "every prediction of it is a fallback")
 
 
 def _tell_failures(folder: Path) -> None:
@@ -215,13 +219,13 @@ def prefilter(
     out: Annotated[Path | None, typer.Option(help="Write the table to this csv file.")] = None,
 ) -> None:
     """Recall of the prefilters that cut a long list before a chat model sees it."""
-    from pertwise._io import atomic_path
-    from pertwise.evaluate.prediction.prefilter import PREFILTERS, prefilter_recall
-    from pertwise.evaluate.prediction.run import one_context
+    from pertwise._io import write_csv_atomic
+    from pertwise.benchmark.prediction.run import one_context
+    from pertwise.evaluate.prefilter import PREFILTERS, prefilter_recall
     from pertwise.evaluate.splits import split_folds, split_given
     from pertwise.knowledge import Knowledge as Opened
+    from pertwise.knowledge.recorded import read_recorded
     from pertwise.screen import read_screen
-    from pertwise.select.recorded import read_recorded
 
     measured = one_context(read_screen(screen), context, str(screen))
     names = list(measured.obs["perturbation"])
@@ -246,6 +250,5 @@ def prefilter(
     )
     show_table(wide, f"recall of prefilters, held-out perturbations, lists of {n_list}")
     if out is not None:
-        with atomic_path(out) as temporary:
-            table.to_csv(temporary, index=False)
+        write_csv_atomic(out, table)
         typer.echo(f"written: {out}")

@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pertwise.cli.asking import (
+    BudgetTokens,
+    BudgetUsd,
+    Concurrency,
+    Timeout,
+    limits,
+    nothing_usable,
+)
 from pertwise.cli.bench import show_table
 
 if TYPE_CHECKING:
-    from pertwise.evaluate.acquisition.config import AcquisitionConfig
+    from pertwise.benchmark.acquisition.config import AcquisitionConfig
 
 
 def register(bench: typer.Typer, app: typer.Typer) -> None:
@@ -29,7 +37,7 @@ def _config_from_flags(
     pathway: str | None,
     protocol: dict[str, Any],
 ) -> AcquisitionConfig:
-    from pertwise.evaluate.acquisition.config import AcquisitionConfig
+    from pertwise.benchmark.acquisition.config import AcquisitionConfig
 
     name = ", ".join(features) or pathway or "whole response"
     values: dict[str, Any] = {
@@ -77,9 +85,9 @@ def acquisition(
     initial: Annotated[int, typer.Option(help="Measured at the start.", min=0)] = 0,
 ) -> None:
     """Replay rounds of acquisition on a finished screen and compare strategies with random."""
+    from pertwise.benchmark.acquisition.config import AcquisitionConfig
+    from pertwise.benchmark.acquisition.run import Run
     from pertwise.errors import InputError
-    from pertwise.evaluate.acquisition.config import AcquisitionConfig
-    from pertwise.evaluate.acquisition.run import Run
 
     if source.suffix == ".toml":
         config = AcquisitionConfig.read(source)
@@ -95,7 +103,7 @@ def acquisition(
             source,
             knowledge,
             strategy or ["random", "knowledge"],
-            predictor or ["kernel ridge"],
+            predictor or ["kernel-ridge"],
             features or [],
             pathway,
             protocol,
@@ -111,10 +119,12 @@ def acquisition(
         replay=replay,
     )
     _show(run)
+    for label, repairs in run.without_answers().items():
+        nothing_usable(f"strategy {label!r}", repairs, "every pick of it is the fallback's")
 
 
 def _show(run: Any) -> None:
-    from pertwise.evaluate.acquisition.tables import paper_table
+    from pertwise.benchmark.acquisition.tables import paper_table
     from pertwise.report.acquisition_page import write_page
 
     for note in run.notes():
@@ -149,7 +159,7 @@ def report(
     ] = None,
 ) -> None:
     """One HTML page comparing runs of `bench acquisition`."""
-    from pertwise.evaluate.acquisition.run import Run
+    from pertwise.benchmark.acquisition.run import Run
     from pertwise.report.acquisition_markdown import write_markdown
     from pertwise.report.acquisition_page import write_page
 
@@ -173,14 +183,17 @@ def judge(
     ] = None,
     seed: Annotated[int, typer.Option(help="Decides sides, orders and thinning.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate the cost only.")] = False,
-    budget_usd: Annotated[float | None, typer.Option(help="Stop before this much a judge.")] = None,
+    budget_tokens: BudgetTokens = None,
+    budget_usd: BudgetUsd = None,
+    timeout: Timeout = None,
+    concurrency: Concurrency = None,
     replay: Annotated[
         bool, typer.Option("--replay", help="Answer from the run's ledger only, never call out.")
     ] = False,
     context_text: Annotated[str, typer.Option(help="Free text about the cells.")] = "",
 ) -> None:
     """Blinded pairwise comparison of size-matched batches by a panel of LLM judges."""
-    from pertwise.evaluate.acquisition.judged import judge_run
+    from pertwise.benchmark.acquisition.judged import judge_run
 
     result = judge_run(
         run,
@@ -190,8 +203,8 @@ def judge(
         max_pairs=max_pairs,
         seed=seed,
         dry_run=dry_run,
-        budget_usd=budget_usd,
         replay=replay,
+        **limits(budget_tokens, budget_usd, timeout, concurrency),
         context_text=context_text,
     )
     for name, estimate in result.estimates.items():
@@ -201,3 +214,6 @@ def judge(
     for title in ("overall", "per_target", "per_judge", "position"):
         show_table(result.tables[title], title.replace("_", " "))
     typer.echo(f"answers and tables: {result.folder}")
+    if not (result.answers["winner"] != "").any():
+        problems = result.answers["problem"]
+        nothing_usable(", ".join(llm), [{"kind": "no verdict", "action": p} for p in problems])

@@ -169,7 +169,7 @@ def fetch(
     show: Annotated[bool, typer.Option("--list", help="Show names and addresses only.")] = False,
 ) -> None:
     """Download the public source files (then: pertwise knowledge build OUT --out DIR)."""
-    from pertwise.knowledge.fetch import REMOTES, fetch_sources
+    from pertwise.knowledge.build.fetch import REMOTES, fetch_sources
 
     if show:
         for remote in REMOTES:

@@ -7,11 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pertwise._process import Interrupted, only_writer
+from pertwise.cli.asking import (
+    BudgetTokens,
+    BudgetUsd,
+    Concurrency,
+    Timeout,
+    check_answers,
+    limits,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pertwise.select.base import Selection
-    from pertwise.select.similar_chat import Question
+    from pertwise.select.chat.similar import Question
 
 #: Genes without a usable answer that are named on the terminal.
 SHOWN = 10
@@ -70,8 +80,10 @@ def langpert(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would cost; ask nothing.")
     ] = False,
-    budget_tokens: Annotated[int | None, typer.Option(help="Most tokens to use.")] = None,
-    budget_usd: Annotated[float | None, typer.Option(help="Most US dollars to spend.")] = None,
+    budget_tokens: BudgetTokens = None,
+    budget_usd: BudgetUsd = None,
+    timeout: Timeout = None,
+    concurrency: Concurrency = None,
 ) -> None:
     """Ask a chat model which measured knock-downs act like each gene (resumable).
 
@@ -79,10 +91,11 @@ def langpert(
     """
     from pertwise.cli.predict import read_names
     from pertwise.errors import InputError
-    from pertwise.evaluate.langpert_ask import LEAST, langpert_questions
     from pertwise.llm import open_chat
-    from pertwise.predict.chat_recipes import PREFILTER, langpert_from
-    from pertwise.select.similar_chat import (
+    from pertwise.prediction.asking import LEAST, langpert_questions
+    from pertwise.select.chat.recipes import PREFILTER
+    from pertwise.select.chat.recipes import langpert as langpert_selector
+    from pertwise.select.chat.similar import (
         ask_lists,
         estimate_questions,
         partial_path,
@@ -115,13 +128,12 @@ def langpert(
         ledger=stored,
         replay=replay,
         run="langpert",
-        budget_tokens=budget_tokens,
-        budget_usd=budget_usd,
+        **limits(budget_tokens, budget_usd, timeout, concurrency),
     )
     try:
-        selector = langpert_from(
-            asked.knowledge,
+        selector = langpert_selector(
             asked.screen,
+            asked.knowledge,
             llm=chat,
             k=k,
             max_candidates=max_candidates,
@@ -133,24 +145,29 @@ def langpert(
             typer.echo(str(estimate_questions(selector, asked.questions, k or 10)))
             return
         try:
-            answers = ask_lists(selector, asked.questions, k or 10, out, record=subject_record)
-        except BaseException:
+            with only_writer(out):
+                answers = ask_lists(selector, asked.questions, k or 10, out, record=subject_record)
+        except BaseException as error:
             so_far = partial_path(out)
             held = f"; the answers so far: {so_far}" if so_far.is_file() else ""
             then = "" if replay else f". The same command goes on from {stored}"
-            typer.echo(f"stopped early{held}{then}", err=True)
+            if isinstance(error, Interrupted):
+                error.add_note(f"{held}{then}".lstrip("; ."))
+            else:
+                typer.echo(f"stopped early{held}{then}", err=True)
             raise
     finally:
         chat.shutdown()
     _tell(asked.questions, answers, k or LEAST)
     typer.echo(f"written: {out}")
+    check_answers(llm, answers)
     typer.echo(f"next: pertwise predict {screen} --genes ... --method fused --set answers={out}")
 
 
 def _tell(questions: Sequence[Question], answers: Sequence[Selection], least: int) -> None:
     """How many answers can be used, what was repaired, and who got none."""
-    from pertwise.evaluate.langpert_ask import unusable
-    from pertwise.select.similar_chat import total_repairs
+    from pertwise.prediction.asking import unusable
+    from pertwise.select.chat.similar import total_repairs
 
     lost = unusable(questions, answers)
     few = sum(0 < len(a.picks) < least for a in answers)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import logging
-import sys
 from typing import Annotated
 
 import typer
 
 from pertwise import __version__
+from pertwise._process import Interrupted, ends_on_signals
 from pertwise._progress import set_quiet
 from pertwise.cli import (
     bench,
@@ -19,10 +19,12 @@ from pertwise.cli import (
     knowledge,
     langpert,
     llm,
+    parts,
     plan,
     predict,
     screen,
 )
+from pertwise.cli.door import close_door
 from pertwise.errors import PertwiseError
 
 app = typer.Typer(
@@ -41,6 +43,7 @@ app.add_typer(bench.app, name="bench")
 bench_acquisition.register(bench.app, app)
 app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(llm.app, name="llm")
+app.command("parts")(parts.parts)
 app.add_typer(plan.app, name="plan")
 app.command("demo")(demo.demo)
 app.add_typer(screen.app, name="screen")
@@ -54,7 +57,7 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _common(
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Log to standard error.")
     ] = False,
@@ -62,7 +65,8 @@ def _common(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    set_quiet(quiet or not sys.stderr.isatty())
+    set_quiet(quiet)
+    close_door()
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -70,17 +74,25 @@ def _common(
 
 
 def main() -> None:
-    """Entry point: an expected error is one clear line and exit status 2, never a traceback."""
-    try:
-        app()
-    except PertwiseError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(2) from None
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise SystemExit(1) from None
-        name = f"{error.filename}: " if error.filename else ""
-        reason = (error.strerror or str(error)).strip().splitlines()[0]
-        advice = "; free space or name another folder" if error.errno == errno.ENOSPC else ""
-        typer.echo(f"error: {name}{reason}{advice}", err=True)
-        raise SystemExit(2) from None
+    """Entry point: an expected error is one clear line and exit status 2, never a traceback.
+
+    Ctrl-C and SIGTERM are one line, too, with the exit status of the signal (130, 143).
+    """
+    with ends_on_signals():
+        try:
+            app()
+        except PertwiseError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise SystemExit(2) from None
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise SystemExit(1) from None
+            name = f"{error.filename}: " if error.filename else ""
+            reason = (error.strerror or str(error)).strip().splitlines()[0]
+            advice = "; free space or name another folder" if error.errno == errno.ENOSPC else ""
+            typer.echo(f"error: {name}{reason}{advice}", err=True)
+            raise SystemExit(2) from None
+        except Interrupted as stop:
+            notes = getattr(stop, "__notes__", [])
+            typer.echo(": ".join(["interrupted", "; ".join(notes)][: 1 + bool(notes)]), err=True)
+            raise SystemExit(stop.code) from None

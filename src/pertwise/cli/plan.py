@@ -8,6 +8,15 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from pertwise._process import only_writer
+from pertwise.cli.asking import (
+    BudgetTokens,
+    BudgetUsd,
+    Concurrency,
+    Timeout,
+    limits,
+    nothing_usable,
+)
 from pertwise.cli.plan_show import show_changes, show_dry_run, show_plan
 from pertwise.errors import InputError, unknown_name
 
@@ -72,8 +81,8 @@ def make(
         str | None,
         typer.Option(
             help="knowledge, llm, uncertainty, iterpert, bald, batchbald, coreset, typiclust, "
-            "badge, lcmd, variance_reduction, random, or module:Class. Default: llm when --llm is "
-            "given, else knowledge.",
+            "badge, lcmd, variance-reduction, random, or path/to/file.py:Class "
+            "(`pertwise parts strategy`). Default: llm when --llm is given, else knowledge.",
             rich_help_panel="Picker",
         ),
     ] = None,
@@ -105,12 +114,10 @@ def make(
             rich_help_panel="Picker",
         ),
     ] = None,
-    budget_tokens: Annotated[
-        int | None, typer.Option(help="Most tokens to use.", rich_help_panel="Picker")
-    ] = None,
-    budget_usd: Annotated[
-        float | None, typer.Option(help="Most US dollars to spend.", rich_help_panel="Picker")
-    ] = None,
+    budget_tokens: BudgetTokens = None,
+    budget_usd: BudgetUsd = None,
+    timeout: Timeout = None,
+    concurrency: Concurrency = None,
     replay: Annotated[
         bool,
         typer.Option(
@@ -248,8 +255,7 @@ def make(
         shortlist=shortlist,
         weight=weight or [],
         seed=seed,
-        budget_tokens=budget_tokens,
-        budget_usd=budget_usd,
+        limits=limits(budget_tokens, budget_usd, timeout, concurrency),
         replay=replay,
     )
     asked: dict[str, Any] = {
@@ -279,10 +285,10 @@ def make(
         },
     }
     if dry_run or out is None:
-        from pertwise.acquire.factory import open_strategy
+        from pertwise import parts
         from pertwise.acquire.planning import make_state, prepare
 
-        chosen = open_strategy(name, **settings)
+        chosen = parts.load("strategy", name, **settings)
         setup = prepare(screen, knowledge, **asked)
         state, _ = make_state(
             setup,
@@ -300,22 +306,27 @@ def make(
     from pertwise.acquire import plan as make_plan
     from pertwise.report import write_plan
 
-    made = make_plan(
-        screen,
-        knowledge,
-        **asked,
-        strategy=name,
-        strategy_settings=settings,
-        context_text=context_text,
-        embedding=embedding,
-        seed=seed,
-        round_number=round_number,
-        store=out,
-        by=by,
-    )
-    paths = write_plan(made, out)
+    with only_writer(out):
+        made = make_plan(
+            screen,
+            knowledge,
+            **asked,
+            strategy=name,
+            strategy_settings=settings,
+            context_text=context_text,
+            embedding=embedding,
+            seed=seed,
+            round_number=round_number,
+            store=out,
+            by=by,
+        )
+        paths = write_plan(made, out)
     show_plan(made)
     typer.echo(f"page   {paths['html']}\ntable  {paths['csv']}\nrecord {paths['json']}")
+    chosen_by = {p.chosen_by for p in made.picks if p.chosen_by.startswith("strategy")}
+    if name == "llm" and chosen_by and "strategy" not in chosen_by:
+        repairs = [r.model_dump() for r in made.repairs if r.stage == "picker"]
+        nothing_usable(str(llm), repairs, "every pick on this panel is the fallback's")
 
 
 @app.command("show")
@@ -351,9 +362,11 @@ def amend(
             raise InputError(f"--replace wants OLD=NEW, got {text!r}")
         pairs[old.strip()] = new.strip()
     file = plan / "plan.json" if plan.is_dir() else plan
-    before = Plan.load(file)
-    after = change(before, replace=pairs, drop=drop or (), add=add or (), by=by, why=why)
-    write_plan(after, file.parent, name=file.stem)
+    Plan.load(file)  # a wrong name must not leave a folder behind
+    with only_writer(file.parent):
+        before = Plan.load(file)
+        after = change(before, replace=pairs, drop=drop or (), add=add or (), by=by, why=why)
+        write_plan(after, file.parent, name=file.stem)
     show_changes(before, after)
 
 
@@ -367,28 +380,27 @@ def _strategy_settings(
     shortlist: int | None,
     weight: list[str],
     seed: int,
-    budget_tokens: int | None,
-    budget_usd: float | None,
+    limits: dict[str, Any],
     replay: bool,
 ) -> dict[str, Any]:
-    if weight and name != "knowledge":
+    from pertwise import parts
+
+    part = parts.describe("strategy", name)
+    taken = part.parameters
+    if weight and "weights" not in taken:
         raise InputError(f"--weight belongs to the strategy 'knowledge', not to {name!r}")
-    if shortlist is not None and name not in ("knowledge", "llm"):
+    if shortlist is not None and not part.facts.more.get("shortlists"):
         raise InputError(f"the strategy {name!r} has no shortlist: leave --shortlist out")
-    if name == "knowledge":
-        if llm:
-            raise InputError("--llm was given, but the strategy 'knowledge' asks no model")
-        given: dict[str, Any] = {"weights": _weights(weight)} if weight else {}
-        if shortlist is not None:
-            given |= {"k": shortlist, "shortlist": "uncertainty"}
-        return given
-    if name != "llm":
+    given: dict[str, Any] = {"weights": _weights(weight)} if weight else {}
+    if shortlist is not None:
+        given |= {"k": shortlist, "shortlist": "uncertainty"}
+    if "chat" not in part.facts.needs:
         if llm:
             raise InputError(f"--llm was given, but the strategy {name!r} asks no model")
-        return {}
+        return given
     if not llm:
         raise InputError(
-            "the strategy 'llm' needs a model: --llm MODEL@URL (for example "
+            f"the strategy {name!r} needs a model: --llm MODEL@URL (for example "
             "qwen3:8b@http://localhost:11434/v1, or anthropic:MODEL)"
         )
     from pertwise.llm import open_chat
@@ -397,26 +409,15 @@ def _strategy_settings(
     ledger = None if out is None else out / LEDGER
     if dry_run and (ledger is None or not ledger.is_file()):
         ledger = None
-    chat = open_chat(
-        llm,
-        ledger=ledger,
-        replay=replay,
-        run="plan",
-        budget_tokens=budget_tokens,
-        budget_usd=budget_usd,
-    )
-    return {
-        "chat": chat,
-        "k": 200 if shortlist is None else shortlist,
-        "prompt": prompt,
-        "seed": seed,
-    }
+    chat = open_chat(llm, ledger=ledger, replay=replay, run="plan", **limits)
+    asking = {"chat": chat, "prompt": prompt, "seed": seed}
+    return given | {key: value for key, value in asking.items() if key in taken}
 
 
 def _weights(texts: list[str]) -> Any:
     import dataclasses
 
-    from pertwise.acquire.knowledge_picker import Weights
+    from pertwise.acquire.strategies.knowledge import Weights
 
     known = [f.name for f in dataclasses.fields(Weights)]
     values = {}

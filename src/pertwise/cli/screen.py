@@ -91,10 +91,11 @@ def info(
 
 
 def _show(found: ScreenInfo) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    from pertwise.cli.door import console as clean_console
+
+    console = clean_console()
     table = Table(title=found.path, title_justify="left", show_header=False, box=None)
     for name, value in _lines(found):
         table.add_row(name, value)
@@ -336,7 +337,7 @@ def simulate(
 def _save_truth(made: Any, folder: Path) -> None:
     import pandas as pd
 
-    from pertwise._io import atomic_path
+    from pertwise._io import atomic_path, write_csv_atomic
 
     screen, truth = made.screen, made.truth
     tables = {
@@ -346,8 +347,8 @@ def _save_truth(made: Any, folder: Path) -> None:
         ),
     }
     for name, table in tables.items():
+        if name.endswith(".tsv"):
+            write_csv_atomic(folder / name, table, sep="\t")
+            continue
         with atomic_path(folder / name) as temporary:
-            if name.endswith(".tsv"):
-                table.to_csv(temporary, sep="\t", index=False)
-            else:
-                table.to_parquet(temporary)
+            table.to_parquet(temporary)

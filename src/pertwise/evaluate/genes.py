@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pertwise._names import split_combination
 from pertwise.errors import InputError
-from pertwise.evaluate.metrics import Floats, _ratio
+from pertwise.evaluate.metrics import Floats, _ratio, metric
 
 
 def differential_score(delta: ArrayLike, sampling_variance: ArrayLike | None = None) -> Floats:
@@ -99,6 +99,7 @@ def top_mask(score: ArrayLike, k: int, mask: ArrayLike | None = None) -> NDArray
     return np.asarray((above | (tied & (np.cumsum(tied, axis=1) <= room))) & usable)
 
 
+@metric("de_overlap", "overlap of top differential features", "high", rows=False)
 def de_overlap(
     truth_score: ArrayLike,
     prediction_score: ArrayLike,

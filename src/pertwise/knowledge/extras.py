@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from pertwise._io import atomic_path, sha256_file, write_json_atomic
 from pertwise.errors import InputError
+from pertwise.knowledge.build.readers.networks import read_graph
+from pertwise.knowledge.genes.symbols import SymbolIndex
 from pertwise.knowledge.layout import EDGE_COLUMNS, MANIFEST, TABLES
-from pertwise.knowledge.readers.networks import read_graph
-from pertwise.knowledge.symbols import SymbolIndex
 
 _NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_.-]*$")
 _GENE_KEYS = ("genes", "gene", "symbols", "symbol", "gene_names", "gene_symbol", "names", "index")
@@ -206,7 +206,7 @@ def add_graph(
     `from_screen` says that its edges come from perturbation responses, so that honest tests can
     leave them out. Edges with unknown genes are left out and counted in the manifest.
     """
-    from pertwise.knowledge.build import write_table
+    from pertwise.knowledge.build.folder import write_table
 
     folder = Path(folder)
     _check_name(name)
@@ -257,8 +257,8 @@ def store_summaries(
     They win over the sentence cut from RefSeq and STRING; a gene that has one already is
     overwritten. The table names the model and the day. Texts over 20 words are refused.
     """
-    from pertwise.knowledge.build import write_table
-    from pertwise.knowledge.text import MAX_WORDS
+    from pertwise.knowledge.build.folder import write_table
+    from pertwise.knowledge.genes.text import MAX_WORDS
 
     folder = Path(folder)
     manifest = read_manifest(folder)

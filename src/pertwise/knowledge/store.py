@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix, vstack
 
+from pertwise.arrays.walks import symmetric_transition, walk_rows
 from pertwise.errors import InputError
-from pertwise.knowledge import embeddings, gene_sets, go, networks
-from pertwise.knowledge.diffusion import symmetric_transition, walk_rows
-from pertwise.knowledge.features import idf_unit_rows, take_rows, unit_rows
+from pertwise.knowledge.genes import embeddings, gene_sets, go, networks
+from pertwise.knowledge.genes.features import idf_unit_rows, take_rows, unit_rows
+from pertwise.knowledge.genes.relations import relate
+from pertwise.knowledge.genes.text import one_sentence
 from pertwise.knowledge.layout import DIRECTED, UNDIRECTED
-from pertwise.knowledge.relations import relate
 from pertwise.knowledge.tables import Tables
-from pertwise.knowledge.text import one_sentence
 from pertwise.knowledge.types import (
     Embedding,
     GeneCard,
@@ -278,7 +278,7 @@ class Knowledge:
         """Rows of `walk_rows`, each computed once and kept: they cost more than a look-up."""
         graph = self.graph(graph_name, exclude)
         key = ("walks", graph_name, exclude)
-        transition = self._tables.keep((*key, "S"), lambda: symmetric_transition(graph))
+        transition = self._tables.keep((*key, "S"), lambda: symmetric_transition(graph.adjacency))
         place: dict[str, int] = self._tables.keep(
             (*key, "nodes"), lambda: {g: i for i, g in enumerate(graph.nodes)}
         )

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from pertwise.errors import InputError, unknown_name
+from pertwise.knowledge.genes.symbols import SymbolIndex
 from pertwise.knowledge.layout import FORMAT, FORMAT_VERSION, HOW, MANIFEST, TABLES
-from pertwise.knowledge.symbols import SymbolIndex
 
 T = TypeVar("T")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from pertwise._io import write_text_atomic
-from pertwise.evaluate.acquisition.run import Run
-from pertwise.evaluate.acquisition.tables import markdown, paper_table
+from pertwise.benchmark.acquisition.run import Run
+from pertwise.benchmark.acquisition.tables import markdown, paper_table
 from pertwise.report.acquisition_page import verdict_text
 
 LEGEND = (

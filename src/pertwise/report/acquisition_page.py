@@ -13,8 +13,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from pertwise._io import write_text_atomic
-from pertwise.evaluate.acquisition.run import Run
-from pertwise.evaluate.acquisition.tables import paper_table
+from pertwise.benchmark.acquisition.run import Run
+from pertwise.benchmark.acquisition.tables import paper_table
 from pertwise.report.page import render_page
 from pertwise.report.style import COLOURS, figure_svg
 

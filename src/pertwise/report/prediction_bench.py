@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 
-from pertwise._io import atomic_path, write_text_atomic
-from pertwise.evaluate.prediction import analyses, tables
-from pertwise.evaluate.prediction.config import ORACLE, PredictionConfig
-from pertwise.evaluate.prediction.run import Inputs, make_splits
+from pertwise._io import write_csv_atomic, write_text_atomic
+from pertwise.benchmark.prediction import analyses, tables
+from pertwise.benchmark.prediction.config import PredictionConfig
+from pertwise.benchmark.prediction.run import Inputs, make_splits
 from pertwise.evaluate.score import metric_of
+from pertwise.evaluate.specs import ORACLE
 from pertwise.report import prediction_figures as figures
 from pertwise.report.page import render_page
 from pertwise.report.style import figure_svg
@@ -54,8 +55,7 @@ class _Report:
         self.blocks.append(("p", _inline(text)))
 
     def table(self, table: pd.DataFrame, name: str, digits: int = 3) -> None:
-        with atomic_path(self.folder / "tables" / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False)
+        write_csv_atomic(self.folder / "tables" / f"{name}.csv", table)
         self.lines += [markdown(table, digits), "", f"(`tables/{name}.csv`)", ""]
         grid = {
             "columns": [str(c) for c in table.columns],
@@ -120,14 +120,13 @@ def write_report(folder: Path, config: PredictionConfig, inputs: Inputs) -> pd.D
     neighbours = pd.read_parquet(path) if path.exists() else None
     rng = np.random.default_rng(config.seed)
     known = set(results["metric"].unique())
-    main = [m for m in config.metrics.main if m in known]
+    main = [m for m in config.metrics.shown if m in known]
     full = tables.summary(results, rng)
-    with atomic_path(folder / "summary.csv") as temporary:
-        full.to_csv(temporary, index=False)
+    write_csv_atomic(folder / "summary.csv", full)
 
     report = _Report(folder)
     _opening(report, config, inputs, results)
-    shown = _main_section(report, full, main)
+    shown = _main_section(report, full, main, config.metrics.more)
     _ceiling_section(report, results, items, config, main)
     if results["split"].iloc[0] == "growing":
         _curve_section(report, results, main)
@@ -190,10 +189,12 @@ def _opening(
     report.say(f"Differential features of a perturbation (`top20` ...) are ordered by {by}.")
 
 
-def _main_section(report: _Report, full: pd.DataFrame, main: Sequence[str]) -> pd.DataFrame:
+def _main_section(
+    report: _Report, full: pd.DataFrame, main: Sequence[str], more: Sequence[str] = ()
+) -> pd.DataFrame:
     report.head("Methods")
     better = {"low": "lower is better", "high": "higher is better", "one": "1 is best"}
-    described = [(m, metric_of(m)) for m in main]
+    described = [(m, metric_of(m, more)) for m in main]
     report.say("; ".join(f"{name}: {m.about} ({better[m.better]})" for name, m in described))
     shown = pd.DataFrame()
     for (n_train, stratum), part in full.groupby(["n_train", "stratum"], observed=True, sort=True):
@@ -410,7 +411,7 @@ def _neighbour_section(
     screen, source, spec = inputs.screen, inputs.source, config.metrics
     report.head("Named neighbours")
     if len(named) > 1:
-        from pertwise.evaluate.prediction.neighbour_sets import overlap_matrix
+        from pertwise.benchmark.prediction.neighbour_sets import overlap_matrix
 
         matrix = overlap_matrix(named)
         report.say("Mean Jaccard overlap of the neighbour sets of every two methods:")

@@ -13,9 +13,9 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from pertwise._io import write_text_atomic
-from pertwise.evaluate.explaining import NAMED, Explanation
-from pertwise.evaluate.predicting import Predicted
-from pertwise.evaluate.standing import LOWER_IS_BETTER, SHOWN
+from pertwise.prediction.explaining import NAMED, Explanation
+from pertwise.prediction.predicting import Predicted
+from pertwise.prediction.standing import LOWER_IS_BETTER, SHOWN
 from pertwise.report.page import render_page
 from pertwise.report.style import COLOURS
 

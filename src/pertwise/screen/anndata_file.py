@@ -15,6 +15,7 @@ from scipy import sparse
 
 from pertwise.errors import InputError, unknown_name
 from pertwise.screen.celltable import CellTable, table_of
+from pertwise.screen.flags import texts
 
 #: A column-compressed matrix up to this many stored values is turned round in memory.
 CSC_LIMIT = 60_000_000
@@ -256,14 +257,14 @@ def feature_names(
     if feature_key is not None:
         if feature_key not in var.columns:
             raise unknown_name("var column", feature_key, map(str, var.columns), f"in {path}")
-        names = var[feature_key].astype(str).to_numpy()
+        names = texts(var[feature_key])
     else:
         names = index.to_numpy()
         ensembl = len(index) > 0 and index.str.match(r"ENS[A-Z]*G\d+").mean() > 0.5
         numbered = isinstance(var.index, pd.RangeIndex)
         for column in ("gene_name", "gene_symbol", "gene_symbols", "feature_name"):
             if (ensembl or numbered) and column in var.columns:
-                names = var[column].astype(str).to_numpy()
+                names = texts(var[column])
                 notes.append(f"feature names from var[{column!r}]")
                 break
         else:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pertwise._tables import reading
 from pertwise.errors import InputError
+from pertwise.screen.flags import texts
 
 
 class CellTable(Protocol):
@@ -124,7 +125,7 @@ class GroupTable:
             names = self.read([self.index])[self.index]
             # Other tools recognise files by the name of the index; "_index" stands for none.
             name = None if self.index == "_index" else self.index
-            frame.index = pd.Index(names.astype(str).to_numpy(dtype=object), name=name)
+            frame.index = pd.Index(texts(names), name=name)
         return frame
 
     def name(self, row: int) -> str:

@@ -14,6 +14,7 @@ from pertwise.errors import InputError
 from pertwise.screen.anndata_file import SparseRows, make_csr
 from pertwise.screen.cells import CellFile
 from pertwise.screen.celltable import FrameTable, GroupTable, as_text, length_of
+from pertwise.screen.flags import texts
 from pertwise.screen.layouts import PERTURBATION_KEYS
 
 #: Guide calls of Cell Ranger, beside the matrix or in the folders it makes for them.
@@ -106,9 +107,7 @@ def _calls(path: Path) -> tuple[dict[str, str], Path]:
     lacking = [c for c in ("cell_barcode", "feature_call") if c not in table.columns]
     if lacking:
         raise InputError(f"{file} has no column {lacking[0]!r}; it is not {CALLS} of Cell Ranger")
-    return dict(
-        zip(table["cell_barcode"].astype(str), table["feature_call"].astype(str), strict=True)
-    ), file
+    return dict(zip(texts(table["cell_barcode"]), texts(table["feature_call"]), strict=True)), file
 
 
 def open_other(handle: Any, path: Path) -> Any:

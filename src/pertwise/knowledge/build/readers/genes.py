@@ -1,0 +1,173 @@
+"""Readers of gene names and texts: HGNC, NCBI gene_info and gene_summary, STRING protein.info."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from pertwise.errors import InputError
+from pertwise.parts import part
+from pertwise.knowledge.build.readers._text import Parsed, open_text, read_table
+
+HUMAN = "9606"
+
+
+def _explode(table: pd.DataFrame, symbol: str, column: str, kind: str) -> pd.DataFrame:
+    names = table[column].str.strip('"').str.split("|")
+    long = pd.DataFrame({"name": names, "approved": table[symbol]}).explode("name")
+    long["name"] = long["name"].fillna("").str.strip()
+    return long[~long["name"].isin(["", "-"])].assign(kind=kind)
+
+
+def _own(symbols: pd.Series) -> pd.DataFrame:
+    return pd.DataFrame({"name": symbols, "approved": symbols, "kind": "approved"})
+
+
+def _ensembl(symbols: pd.Series, ids: pd.Series) -> pd.DataFrame:
+    table = pd.DataFrame({"name": ids, "approved": symbols, "kind": "ensembl"})
+    return table[table["name"].str.startswith("ENS")]
+
+
+@part(label="hgnc", about="HGNC complete set", licence="CC0 1.0")
+def read_hgnc(path: Path) -> Parsed:
+    """HGNC complete set: approved, previous and alias symbols, names, Entrez and Ensembl ids."""
+    table = read_table(path, ["symbol", "name", "alias_symbol", "prev_symbol"])
+    n = len(table)
+    if "status" in table:
+        table = table[table["status"] == "Approved"]
+    ensembl = table.get("ensembl_gene_id", pd.Series("", index=table.index))
+    symbols = pd.concat(
+        [
+            _own(table["symbol"]),
+            _explode(table, "symbol", "prev_symbol", "previous"),
+            _explode(table, "symbol", "alias_symbol", "alias"),
+            _ensembl(table["symbol"], ensembl),
+        ]
+    )
+    genes = pd.DataFrame(
+        {
+            "symbol": table["symbol"],
+            "full_name": table["name"],
+            "entrez": table.get("entrez_id", ""),
+            "ensembl": ensembl,
+        }
+    )
+    return Parsed({"symbols": symbols, "genes": genes}, counts={"not_approved": n - len(table)})
+
+
+@part(label="alias", about="HGNC aliases (symbol, approved)", licence="CC0 1.0")
+def read_alias(path: Path) -> Parsed:
+    """A two-column table symbol, approved: each approved symbol itself and its other names."""
+    table = read_table(path, ["symbol", "approved"])
+    other = table[table["symbol"] != table["approved"]]
+    symbols = pd.concat(
+        [
+            _own(table["approved"][table["symbol"] == table["approved"]].drop_duplicates()),
+            pd.DataFrame({"name": other["symbol"], "approved": other["approved"], "kind": "alias"}),
+        ]
+    )
+    return Parsed({"symbols": symbols})
+
+
+@part(label="gene_info", about="NCBI gene_info", licence="public domain")
+def read_gene_info(path: Path) -> Parsed:
+    """NCBI gene_info: symbols, synonyms, Ensembl ids (dbXrefs), full names; human rows only."""
+    table = read_table(path, ["tax_id", "GeneID", "Symbol", "Synonyms", "description"])
+    n = len(table)
+    table = table[table["tax_id"] == HUMAN]
+    if n and table.empty:
+        raise InputError(f"{path}: no human rows (tax_id 9606)")
+    authority = table.get("Symbol_from_nomenclature_authority", pd.Series("-", index=table.index))
+    symbol = table["Symbol"].where(authority.isin(["-", ""]), authority)
+    full = table.get("Full_name_from_nomenclature_authority", pd.Series("-", index=table.index))
+    full = table["description"].where(full.isin(["-", ""]), full)
+    # ENSG ids are of fixed width, so one pattern finds the first of several.
+    xrefs = table.get("dbXrefs", pd.Series("", index=table.index))
+    ensembl = xrefs.str.extract(r"(ENSG\d{11})", expand=False).fillna("")
+    table = table.assign(_symbol=symbol)
+    # NCBI holds many records (loci, regions) that are not genes with a symbol of their own; when
+    # HGNC is there its symbols win, see build.
+    symbols = pd.concat(
+        [
+            _own(symbol),
+            _explode(table, "_symbol", "Synonyms", "alias"),
+            _ensembl(symbol, ensembl),
+        ]
+    )
+    genes = pd.DataFrame(
+        {
+            "symbol": symbol,
+            "full_name": full,
+            "entrez": table["GeneID"],
+            "ensembl": ensembl,
+        }
+    )
+    return Parsed({"symbols": symbols, "genes": genes}, counts={"not_human": n - len(table)})
+
+
+@part(label="gene_summary", about="NCBI gene_summary (RefSeq)", licence="public domain")
+def read_gene_summary(path: Path) -> Parsed:
+    """NCBI gene_summary (tax_id, GeneID, Source, Summary): human RefSeq texts by Entrez id.
+
+    Read line by line: the public file holds all species and most of it is thrown away.
+    """
+    entrez: list[str] = []
+    texts: list[str] = []
+    others = 0
+    with open_text(path) as handle:
+        header = handle.readline().lstrip("#").rstrip("\r\n").split("\t")
+        try:
+            tax, gene, summary = (header.index(c) for c in ("tax_id", "GeneID", "Summary"))
+        except ValueError as error:
+            raise InputError(f"{path}: expected tax_id, GeneID, Summary; found {header}") from error
+        for line in handle:
+            fields = line.rstrip("\r\n").split("\t")
+            if fields[tax] != HUMAN:
+                others += 1
+                continue
+            entrez.append(fields[gene])
+            texts.append(fields[summary])
+    if others and not entrez:
+        raise InputError(f"{path}: no human rows (tax_id 9606)")
+    genes = pd.DataFrame({"entrez": entrez, "refseq_summary": texts})
+    return Parsed({"genes": genes}, counts={"not_human": others})
+
+
+@part(label="gene_text", about="gene names and texts (HGNC, STRING annotation, RefSeq summary)", licence="HGNC CC0 1.0; STRING CC BY 4.0; RefSeq public domain")
+def read_gene_text(path: Path) -> Parsed:
+    """A table symbol, ids, full_name, string_annotation, refseq_summary."""
+    table = read_table(path, ["symbol", "full_name"])
+    n = len(table)
+    table = table[table["symbol"] != ""]
+    columns = ["full_name", "entrez", "ensembl", "string_id", "string_annotation", "refseq_summary"]
+    genes = table[["symbol", *[c for c in columns if c in table]]]
+    return Parsed({"genes": genes}, counts={"without_symbol": n - len(table)})
+
+
+@part(label="string_info", about="STRING protein.info", licence="CC BY 4.0")
+def read_string_info(path: Path) -> Parsed:
+    """STRING protein.info: protein id, preferred name, annotation."""
+    table = read_table(path, ["string_protein_id", "preferred_name"])
+    genes = pd.DataFrame(
+        {
+            "symbol": table["preferred_name"],
+            "string_id": table["string_protein_id"],
+            "string_annotation": table.get("annotation", ""),
+        }
+    )
+    names = pd.DataFrame(
+        {"string_id": table["string_protein_id"], "name": table["preferred_name"], "rank": 0}
+    )
+    return Parsed({"genes": genes, "string_names": names})
+
+
+@part(label="string_aliases", about="STRING protein.aliases", licence="CC BY 4.0")
+def read_string_aliases(path: Path) -> Parsed:
+    """STRING protein.aliases: only the gene symbols among them, to map proteins to genes."""
+    table = read_table(path, ["string_protein_id", "alias", "source"])
+    source = table["source"]
+    hgnc = source.str.contains("HGNC", regex=False) & source.str.contains("symbol", case=False)
+    names = table.loc[hgnc, ["string_protein_id", "alias"]]
+    names = names.set_axis(["string_id", "name"], axis=1).drop_duplicates().assign(rank=1)
+    return Parsed({"string_names": names}, counts={"aliases_not_symbols": int((~hgnc).sum())})
