@@ -14,8 +14,11 @@ SRC = Path(__file__).parents[1] / "src" / "pertwise"
 ROOMS = (
     "errors",
     "_text",
+    "_names",
     "_external",
     "_io",
+    "_names",
+    "_tables",
     "_progress",
     "_process",
     "parts",

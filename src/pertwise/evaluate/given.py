@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from pertwise._names import canonical_perturbation
 from pertwise.errors import InputError
 from pertwise.evaluate.splits import Split
 from pertwise.knowledge.lines import CellTable
 from pertwise.parts import part
 from pertwise.screen.conditions import parse_condition
-from pertwise.screen.core import Screen, canonical_perturbation
+from pertwise.screen.core import Screen
 
 
 @dataclass(frozen=True)

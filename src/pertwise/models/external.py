@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pertwise._names import canonical_perturbation
 from pertwise.errors import InputError
 from pertwise.models.base import Prediction
 from pertwise.models.context_means import ContextMean
 from pertwise.models.contexts import joined, make_prediction
 from pertwise.parts import part
-from pertwise.screen.core import Screen, canonical_perturbation
+from pertwise.screen.core import Screen
 from pertwise.screen.signatures import normal_scores
 
 if TYPE_CHECKING:

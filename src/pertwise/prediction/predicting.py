@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pertwise import parts
 from pertwise._io import sha256_file
+from pertwise._names import canonical_perturbation
 from pertwise.errors import InputError, unknown_name
 from pertwise.evaluate.prefilter import N_NEAREST, check_prefilter
 from pertwise.evaluate.specs import ORACLE
@@ -24,7 +25,6 @@ from pertwise.prediction.asked import context_of, hidden_rows, read_asked, unkno
 from pertwise.prediction.explaining import Explanation, explain
 from pertwise.prediction.recorded_notes import recorded_notes
 from pertwise.prediction.standing import BuiltMethod, Standing, cross_validate
-from pertwise.screen.core import canonical_perturbation
 from pertwise.select.base import Repair
 from pertwise.select.chat.recipes import PREFILTER
 

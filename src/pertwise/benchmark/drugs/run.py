@@ -160,6 +160,7 @@ def load_bench(config: BenchConfig, folder: Path) -> Bench:
     knowledge = Knowledge.open(genes, drugs=drugs, lines=lines) if known_at_all else Knowledge()
     table = knowledge.drugs or DrugTable.from_cards(())
     screen = _read_screen(data, folder, filtered=True)
+    table = table.spelt(screen.perturbations)
     notes: dict[str, Any] = {"dropped": dict(screen.meta.get("dropped", {}))}
     if data.plate_column:
         everything = _read_screen(data, folder, filtered=False)
