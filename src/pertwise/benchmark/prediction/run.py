@@ -24,6 +24,7 @@ from pertwise.evaluate.specs import ORACLE
 from pertwise.evaluate.splits import Split
 from pertwise.evaluate.units import UnitResult, run_unit, unit_key
 from pertwise.models.methods import Method, make_method
+from pertwise.screen.training import one_context
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
@@ -59,33 +60,6 @@ class Inputs:
     def fingerprint(self) -> str:
         """All checksums in one text, for the keys of units."""
         return "|".join(f"{k}={v}" for k, v in sorted(self.checksums.items()))
-
-
-def one_context(screen: Screen, context: str | None, where: str) -> Screen:
-    """Measured rows of one context, one row per perturbation.
-
-    Raises
-    ------
-    pertwise.errors.InputError
-        If several contexts are there and none was chosen, nothing is measured, or a perturbation
-        has several doses.
-    """
-    if context is None and len(screen.contexts) > 1:
-        raise InputError(
-            f"{where} holds the contexts {', '.join(map(repr, screen.contexts))}; choose one with "
-            'context = "..."'
-        )
-    part = screen if context is None else screen.in_context(context)
-    part = part.only_measured()
-    if not len(part):
-        raise InputError(f"{where}: no perturbation is measured")
-    twice = part.obs["perturbation"].duplicated()
-    if twice.any():
-        name = part.obs["perturbation"][twice].iloc[0]
-        raise InputError(
-            f"{where}: {name!r} has several rows (doses); keep one dose per perturbation first"
-        )
-    return part
 
 
 def open_inputs(config: PredictionConfig) -> Inputs:
