@@ -14,7 +14,6 @@ SRC = Path(__file__).parents[1] / "src" / "pertwise"
 ROOMS = (
     "errors",
     "_text",
-    "_names",
     "_external",
     "_io",
     "_names",
