@@ -15,6 +15,7 @@ ROOMS = (
     "errors",
     "_io",
     "_progress",
+    "_process",
     "parts",
     "config",
     "provenance",
