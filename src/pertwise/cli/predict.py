@@ -46,8 +46,8 @@ def predict(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Name of a method, langpert, graph+edit (with --llm), or path/to/file.py:Class. "
-            "Default: multi-kernel; langpert when --llm is given."
+            help="Name of a method (`pertwise parts predictor`; langpert and graph-edit go with "
+            "--llm), or path/to/file.py:Class. Default: multi-kernel; langpert when --llm is given."
         ),
     ] = None,
     setting: Annotated[
@@ -172,6 +172,8 @@ def parse_settings(given: list[str]) -> dict[str, Any]:
     """
     import tomllib
 
+    from pertwise.llm.address import refuse_secrets
+
     found: dict[str, Any] = {}
     for pair in given:
         name, equals, value = pair.partition("=")
@@ -184,6 +186,7 @@ def parse_settings(given: list[str]) -> dict[str, Any]:
             found[name] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
             found[name] = value.strip()
+    refuse_secrets(found, "--set")
     return found
 
 

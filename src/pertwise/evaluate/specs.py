@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pertwise import parts
 from pertwise.evaluate.retrieval import DISTANCES, Distance
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -20,6 +21,13 @@ class MetricSpec(BaseModel):
     retrieval: tuple[Distance, ...] = DISTANCES
     #: Shown first, tested, and used by the report's strata.
     main: tuple[str, ...] = ("squared_error", "cosine", "pearson_reference", "retrieval_l2")
+    #: Further metrics: names of parts, such as ``path/to/file.py:Class``; shown after `main`.
+    more: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Columns of the main tables."""
+        return tuple(dict.fromkeys((*self.main, *(parts.label("metric", m) for m in self.more))))
 
 
 class CellsSpec(BaseModel):

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pertwise import __version__
+from pertwise import __version__, parts
+from pertwise._io import sha256_file
 from pertwise.arrays.means import masked_mean
 from pertwise.errors import (
     BudgetError,
@@ -89,6 +90,9 @@ def unit_key(method: Method, split: Split, data: str, metrics: MetricSpec) -> st
         "data": data,
         "metrics": metrics.model_dump(mode="json", exclude={"main"}),
     }
+    if metrics.more:
+        own = (parts.describe("metric", name).file for name in metrics.more)
+        payload["metric_files"] = [sha256_file(path) for path in own if path]
     if method.files:
         payload["files"] = dict(method.files)
     text = json.dumps(payload, sort_keys=True, default=str)
@@ -264,6 +268,7 @@ def _score(
         tops=metrics.tops,
         include_target=metrics.include_target,
         retrieval_distances=metrics.retrieval,
+        more=metrics.more,
     )
 
 

@@ -217,7 +217,7 @@ class Redactor:
             re.escape(s) if len(s) >= 8 else rf"(?<![A-Za-z0-9]){re.escape(s)}(?![A-Za-z0-9])"
             for s in longest
         ]
-        self._known = re.compile("|".join(parts) or r"(?!)")
+        self._known = re.compile("|".join(parts) or r"(?!)", re.IGNORECASE)
 
     def __call__(self, text: str) -> str:
         return _KEY_SHAPES.sub("[redacted]", self.literal(text))
@@ -247,14 +247,21 @@ def _forms(secret: str) -> set[str]:
 
 
 def redactor_for(address: Address, key: str) -> Redactor:
-    """Redactor of the key and of secret-looking query values."""
-    return Redactor([key, *(v for k, v in address.query.items() if _is_secret(k, v))])
+    """Redactor of the key, of secret-looking query values and of all keys in the environment."""
+    query = (v for k, v in address.query.items() if _is_secret(k, v))
+    return Redactor([key, *query, *_environment()])
 
 
 def environment_redactor() -> Redactor:
     """Redactor of every key in the environment that this package may read."""
+    return Redactor(_environment())
+
+
+def _environment() -> list[str]:
     names = [n for n in os.environ if _KEY_VARIABLE.fullmatch(n)]
-    return Redactor(v for n in names if len(v := os.environ[n].strip()) >= 8)
+    return [v for n in names if len(v := os.environ[n].strip()) >= 8]
 
 
-_KEY_VARIABLE = re.compile(r"PERTWISE_API_KEY\w*|(?:OPENAI|ANTHROPIC|AZURE_OPENAI)_API_KEY")
+_KEY_VARIABLE = re.compile(
+    r"PERTWISE_API_KEY\w*|(?:OPENAI|ANTHROPIC|AZURE_OPENAI)_(?:API_KEY|AUTH_TOKEN)"
+)

@@ -120,13 +120,13 @@ def write_report(folder: Path, config: PredictionConfig, inputs: Inputs) -> pd.D
     neighbours = pd.read_parquet(path) if path.exists() else None
     rng = np.random.default_rng(config.seed)
     known = set(results["metric"].unique())
-    main = [m for m in config.metrics.main if m in known]
+    main = [m for m in config.metrics.shown if m in known]
     full = tables.summary(results, rng)
     write_csv_atomic(folder / "summary.csv", full)
 
     report = _Report(folder)
     _opening(report, config, inputs, results)
-    shown = _main_section(report, full, main)
+    shown = _main_section(report, full, main, config.metrics.more)
     _ceiling_section(report, results, items, config, main)
     if results["split"].iloc[0] == "growing":
         _curve_section(report, results, main)
@@ -189,10 +189,12 @@ def _opening(
     report.say(f"Differential features of a perturbation (`top20` ...) are ordered by {by}.")
 
 
-def _main_section(report: _Report, full: pd.DataFrame, main: Sequence[str]) -> pd.DataFrame:
+def _main_section(
+    report: _Report, full: pd.DataFrame, main: Sequence[str], more: Sequence[str] = ()
+) -> pd.DataFrame:
     report.head("Methods")
     better = {"low": "lower is better", "high": "higher is better", "one": "1 is best"}
-    described = [(m, metric_of(m)) for m in main]
+    described = [(m, metric_of(m, more)) for m in main]
     report.say("; ".join(f"{name}: {m.about} ({better[m.better]})" for name, m in described))
     shown = pd.DataFrame()
     for (n_train, stratum), part in full.groupby(["n_train", "stratum"], observed=True, sort=True):

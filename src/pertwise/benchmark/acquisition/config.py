@@ -10,10 +10,20 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from pertwise import parts
 from pertwise._io import config_path
 from pertwise.errors import InputError
+from pertwise.llm.address import refuse_secrets
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
@@ -80,8 +90,12 @@ class AcquisitionConfig(BaseModel):
 
     @field_validator("strategies", "predictors", mode="before")
     @classmethod
-    def _list_of_names(cls, value: Any) -> Any:
-        return {name: {} for name in value} if isinstance(value, list | tuple) else value
+    def _list_of_names(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        kind = {"strategies": "strategy", "predictors": "predictor"}[str(info.field_name)]
+        labels = {parts.label(kind, str(name)): str(name) for name in value}
+        return {label: {} if label == name else {"use": name} for label, name in labels.items()}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -115,11 +129,15 @@ class AcquisitionConfig(BaseModel):
         for key in ("screen", "knowledge"):
             if isinstance(values.get(key), str):
                 values[key] = str(Path(config_path(source, values[key])).resolve())
+        for key in ("strategies", "predictors"):
+            if key in values:
+                values[key] = _placed(values[key], source)
         return cls.parse(values, where=str(source))
 
     @classmethod
     def parse(cls, values: dict[str, Any], where: str = "settings") -> AcquisitionConfig:
         """Validate; every problem is named with its place."""
+        refuse_secrets(values, where)
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -181,6 +199,25 @@ def units(config: AcquisitionConfig, target_free: frozenset[str]) -> tuple[Unit,
                 )
             )
     return tuple(found)
+
+
+def _placed(value: Any, source: Path) -> Any:
+    """Classes in files beside the TOML, in a list of names or as `use` of a label."""
+
+    def place(name: Any) -> Any:
+        own = isinstance(name, str) and parts.is_file(name)
+        return str(Path(config_path(source, name)).resolve()) if own else name
+
+    if isinstance(value, list):
+        return [place(name) for name in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        label: {**settings, "use": place(settings.get("use", label))}
+        if isinstance(settings, dict) and parts.is_file(str(settings.get("use", label)))
+        else settings
+        for label, settings in value.items()
+    }
 
 
 Executor = Literal["serial", "processes", "dask"]

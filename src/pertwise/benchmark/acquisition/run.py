@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from pertwise import __version__
+from pertwise import __version__, parts
 from pertwise._io import (
     atomic_path,
     csv_cells,
@@ -59,8 +59,8 @@ def target_free(config: AcquisitionConfig) -> frozenset[str]:
     """Labels of strategies that look at neither model nor target: one replay serves all targets."""
     free = set()
     for label, settings in config.strategies.items():
-        use = str(settings.get("use", label))
-        if use in {"random", "coreset", "typiclust", "variance_reduction"}:
+        part = parts.describe("strategy", str(settings.get("use", label)))
+        if part.facts.more.get("target_free"):
             free.add(label)
     return frozenset(free)
 

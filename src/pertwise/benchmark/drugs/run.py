@@ -35,6 +35,7 @@ from pertwise.evaluate.drug_splits import (
 from pertwise.knowledge.drugs.table import DrugTable
 from pertwise.knowledge.lines import CellTable
 from pertwise.knowledge.store import Knowledge
+from pertwise.llm.address import refuse_secrets
 from pertwise.models.base import Prediction
 from pertwise.models.drugs import CellMean
 from pertwise.models.drugs_dose import RULES, DosePredictor
@@ -112,6 +113,7 @@ def read_config(path: Path) -> BenchConfig:
         raise InputError(f"{path}: no such file") from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not TOML: {error}") from error
+    refuse_secrets(data, str(path))
     try:
         return BenchConfig.model_validate(data)
     except ValidationError as error:

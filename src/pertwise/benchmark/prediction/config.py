@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pertwise import parts
 from pertwise._io import config_path
 from pertwise.errors import InputError
 from pertwise.evaluate.specs import CellsSpec, MetricSpec
+from pertwise.llm.address import refuse_secrets
 from pertwise.models.methods import placed_settings
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -22,11 +24,13 @@ class SplitSpec(BaseModel):
 
     kind: ``folds`` (k-fold, repeated), ``growing`` (nested training sets), ``doubles`` (seen and
     unseen parts), ``transfer`` (train in another screen or context), ``given`` (folds of a file
-    of recorded answers, `folds_from`).
+    of recorded answers, `folds_from`), or a split of one's own (``path/to/file.py:Class``).
     """
 
     model_config = _STRICT
-    kind: Literal["folds", "growing", "doubles", "transfer", "given"] = "folds"
+    kind: str = "folds"
+    #: Of a split of one's own.
+    settings: dict[str, Any] = Field(default_factory=dict)
     folds: int = Field(default=5, ge=2)
     shuffles: int = Field(default=3, ge=1)
     train_sizes: tuple[int, ...] = (50, 100, 200, 400)
@@ -41,11 +45,19 @@ class SplitSpec(BaseModel):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if self.kind == "given" and not self.folds_from:
-            raise ValueError('kind = "given" needs folds_from = "FILE"')
-        if self.kind == "transfer" and not (self.source or self.source_context):
-            raise ValueError('kind = "transfer" needs source = "FILE" or source_context = "NAME"')
+        part = parts.describe("split", self.kind)
+        if part.facts.reads and not self.folds_from:
+            raise ValueError(f'kind = "{self.kind}" needs folds_from = "FILE"')
+        if self.trains_elsewhere and not (self.source or self.source_context):
+            raise ValueError(
+                f'kind = "{self.kind}" needs source = "FILE" or source_context = "NAME"'
+            )
         return self
+
+    @property
+    def trains_elsewhere(self) -> bool:
+        """Whether the training rows come from another screen or context."""
+        return "source" in parts.describe("split", self.kind).facts.needs
 
 
 class MethodSpec(BaseModel):
@@ -61,12 +73,12 @@ class MethodSpec(BaseModel):
     @property
     def name(self) -> str:
         """Label shown; the name or class when none was given."""
-        return self.label or self.use.rpartition(":")[2]
+        return self.label or parts.label("predictor", self.use)
 
 
 class PredictionConfig(BaseModel):
     """A whole benchmark. Paths in a file are relative to that file, also those in the settings of
-    the methods of the catalogue (answers, other, ledger, recorded:FILE); the settings of a class of
+    the built-in methods (answers, other, ledger, recorded:FILE); the settings of a class of
     one's own reach it as they are."""
 
     model_config = _STRICT
@@ -93,6 +105,9 @@ class PredictionConfig(BaseModel):
         if twice:
             raise ValueError(f"method label {twice[0]!r} occurs twice; give each its own label")
         if self.reference is not None and self.reference not in labels:
+            # The name of a method stands for the label that it has in the tables.
+            self.__dict__["reference"] = parts.label("predictor", self.reference)
+        if self.reference is not None and self.reference not in labels:
             raise ValueError(f"reference {self.reference!r} is not among the methods {labels}")
         return self
 
@@ -112,6 +127,7 @@ def load_config(path: str | os.PathLike[str]) -> PredictionConfig:
         raise InputError(f"no such file: {file}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{file} is not valid TOML: {error}") from error
+    refuse_secrets(data, str(file))
     for key in ("screen", "knowledge"):
         if isinstance(data.get(key), str):
             data[key] = config_path(file, data[key])
@@ -119,14 +135,23 @@ def load_config(path: str | os.PathLike[str]) -> PredictionConfig:
         for key in keys:
             if isinstance(data.get(table), dict) and isinstance(data[table].get(key), str):
                 data[table][key] = config_path(file, data[table][key])
+    split = data.get("split")
+    if isinstance(split, dict) and parts.is_file(str(split.get("kind", ""))):
+        split["kind"] = config_path(file, split["kind"])
+    metrics = data.get("metrics")
+    if isinstance(metrics, dict) and isinstance(metrics.get("more"), list):
+        metrics["more"] = [
+            config_path(file, m) if isinstance(m, str) and parts.is_file(m) else m
+            for m in metrics["more"]
+        ]
     methods = data.get("methods")
     if isinstance(methods, list):
         data["methods"] = [{"use": m} if isinstance(m, str) else m for m in methods]
         for method in data["methods"]:
             use = method.get("use") if isinstance(method, dict) else None
-            if isinstance(use, str) and ".py:" in use:
-                method["use"] = config_path(file, use)
-            elif isinstance(use, str) and isinstance(method.get("settings"), dict):
+            if isinstance(use, str) and parts.is_file(use):
+                use = method["use"] = config_path(file, use)
+            if isinstance(use, str) and isinstance(method.get("settings"), dict):
                 method["settings"] = placed_settings(
                     use, method["settings"], lambda value: config_path(file, value)
                 )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pertwise import __version__
+from pertwise import __version__, parts
 from pertwise._io import atomic_path, sha256_file, write_json_atomic
 from pertwise._process import in_processes, only_writer
 from pertwise._progress import track
@@ -21,13 +21,7 @@ from pertwise.benchmark.prediction.config import MethodSpec, PredictionConfig, S
 from pertwise.errors import InputError
 from pertwise.evaluate.cells import CellBank, open_cell_bank, split_half_table
 from pertwise.evaluate.specs import ORACLE
-from pertwise.evaluate.splits import (
-    Split,
-    split_doubles,
-    split_folds,
-    split_given,
-    split_growing,
-)
+from pertwise.evaluate.splits import Split
 from pertwise.evaluate.units import UnitResult, run_unit, unit_key
 from pertwise.models.methods import Method, make_method
 
@@ -109,7 +103,7 @@ def open_inputs(config: PredictionConfig) -> Inputs:
     whole = read_screen(config.screen)
     screen = one_context(whole, config.context, config.screen)
     source = screen
-    if config.split.kind == "transfer":
+    if config.split.trains_elsewhere:
         spec = config.split
         origin = spec.source or config.screen
         if spec.source:
@@ -157,18 +151,19 @@ def _shared_features(screen: Screen, source: Screen, spec: SplitSpec) -> tuple[S
 def make_splits(config: PredictionConfig, inputs: Inputs) -> list[Split]:
     """The splits of a benchmark, the same for every method."""
     spec, names = config.split, list(inputs.screen.obs["perturbation"])
-    if spec.kind == "folds":
-        return split_folds(names, spec.folds, spec.shuffles, config.seed)
-    if spec.kind == "growing":
-        return split_growing(names, spec.train_sizes, spec.shuffles, config.seed, spec.test_share)
-    if spec.kind == "doubles":
-        return split_doubles(names, spec.shuffles, config.seed, unseen_share=spec.unseen_share)
-    if spec.kind == "given":
-        return split_given(names, str(spec.folds_from))
-    train = tuple(sorted(inputs.source.obs["perturbation"]))
-    known = set(train)
-    strata = {n: "measured in source" if n in known else "new" for n in names}
-    return [Split("transfer", 0, 0, train, tuple(sorted(names)), strata)]
+    splitter = parts.describe("split", spec.kind).serve(
+        n_folds=spec.folds,
+        n_shuffles=spec.shuffles,
+        n_repeats=spec.shuffles,
+        sizes=spec.train_sizes,
+        test_share=spec.test_share,
+        unseen_share=spec.unseen_share,
+        path=spec.folds_from,
+        source=list(inputs.source.obs["perturbation"]),
+        **spec.settings,
+    )
+    splits: list[Split] = splitter(perturbations=names, seed=config.seed)
+    return splits
 
 
 def make_methods(specs: Sequence[MethodSpec]) -> list[Method]:
@@ -222,8 +217,8 @@ def _do(job: _Job, config: PredictionConfig, inputs: Inputs) -> None:
 
 def _store(result: UnitResult, target: Path) -> None:
     """Scores last: their file is the sign that the whole unit is there."""
-    parts = {"neighbours": result.neighbours, "answers": result.answers, "means": result.means}
-    for name, table in parts.items():
+    tables = {"neighbours": result.neighbours, "answers": result.answers, "means": result.means}
+    for name, table in tables.items():
         if table is not None:
             with atomic_path(target.with_suffix(f".{name}.parquet")) as temporary:
                 table.to_parquet(temporary, index=False)
@@ -339,12 +334,12 @@ def _collect(folder: Path, targets: Sequence[Path]) -> None:
         "answers": _optional(targets, "answers"),
         "means": _optional(targets, "means"),
     }
-    for name, parts in tables.items():
+    for name, pieces in tables.items():
         path = folder / f"{name}.parquet"
-        if not parts:
+        if not pieces:
             path.unlink(missing_ok=True)
             continue
-        table = pd.concat(parts, ignore_index=True)
+        table = pd.concat(pieces, ignore_index=True)
         for column in ("method", "split", "perturbation", "stratum", "metric", "error"):
             if column in table:
                 table[column] = table[column].astype("category")
