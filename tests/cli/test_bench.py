@@ -3,8 +3,6 @@
 import pandas as pd
 import pytest
 from benchmark.test_perturbqa import table
-from models.conformance import example_screen
-from scripted_llm import Answer, ScriptedServer, first_alphabetical
 from typer.testing import CliRunner
 
 from pertwise._io import sha256_file
@@ -13,6 +11,8 @@ from pertwise.errors import BudgetError, InputError
 from pertwise.knowledge import build_knowledge
 from pertwise.report.prediction_bench import read_provenance
 from pertwise.screen import simulate_screen
+from pertwise.testing.predictors import example_screen
+from pertwise.testing.server import Answer, ScriptedServer, first_alphabetical
 
 runner = CliRunner()
 
@@ -111,7 +111,7 @@ def test_prediction_needs_a_screen_and_methods(screen):
     assert "at least one --method" in str(result.exception)
     unknown = ["bench", "prediction", "--screen", str(screen), "--method", "trainingmean"]
     result = runner.invoke(app, unknown)
-    assert "did you mean 'training mean'" in str(result.exception)
+    assert "did you mean 'training-mean'" in str(result.exception)
 
 
 def test_a_method_that_cannot_work_is_told_on_the_terminal(screen, tmp_path):

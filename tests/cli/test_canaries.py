@@ -18,13 +18,13 @@ import pytest
 import tenacity
 import typer
 from drug_example import drug_frame, drug_screen
-from scripted_llm import Answer as Said
-from scripted_llm import Fault, ScriptedServer, answer_body, first_alphabetical
 
 from pertwise.cli.main import app, main
 from pertwise.errors import PertwiseError
 from pertwise.knowledge import Knowledge, build_knowledge
 from pertwise.screen import simulate_screen
+from pertwise.testing.server import Answer as Said
+from pertwise.testing.server import Fault, ScriptedServer, answer_body, first_alphabetical
 
 KEY = 'canary-KEY-4f"8/x+y=='
 QUERY = "qU3ry+c/anary="

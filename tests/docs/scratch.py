@@ -13,15 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from drug_example import cell_table, drug_frame, drug_screen
-from scripted_llm import ScriptedServer
 
+from pertwise.acquire import planning
 from pertwise.knowledge import build_knowledge
 from pertwise.knowledge.build.fetch import REMOTES
 from pertwise.llm import Message, open_chat
 from pertwise.llm.loop import run_sync
+from pertwise.models import LLMPertEnsemble
 from pertwise.screen import Screen, simulate_screen
 from pertwise.screen.core import make_obs
+from pertwise.testing.server import ScriptedServer
 
 #: Names of real genes that the pages ask for; a simulated gene stands behind each.
 MEASURED = ("MYC", "SMG5", "MED1", "AARS", "MYB", "ISCU")
@@ -92,6 +95,8 @@ def _sources(made: object, rename: Renaming, folder: Path) -> None:
         file.write_bytes(gzip.compress(text.encode()) if file.suffix == ".gz" else text.encode())
     for remote in REMOTES:
         target, text = public / remote.file, texts[PUBLIC[remote.name]]
+        if remote.name == "gtf":
+            text = as_gtf(text)
         if target.suffix == ".gz":
             target.write_bytes(gzip.compress(text.encode()))
         elif target.suffix == ".zip":
@@ -101,6 +106,17 @@ def _sources(made: object, rename: Renaming, folder: Path) -> None:
             target.write_text(text)
     build_knowledge(raw, folder / "knowledge", label="simulated")
     shutil.rmtree(raw)
+
+
+def as_gtf(table: str) -> str:
+    """A table of positions as gene rows of a gtf, the one format that is told by its name."""
+    rows = []
+    for line in table.splitlines()[1:]:
+        symbol, gene, place, start, end, strand, biotype = line.split("\t")
+        said = f'gene_id "{gene}"; gene_type "{biotype}"; gene_name "{symbol}";'
+        sign = "+" if strand == "1" else "-"
+        rows.append("\t".join([f"chr{place}", "x", "gene", start, end, ".", sign, ".", said]))
+    return "\n".join(rows) + "\n"
 
 
 def _screens(made: object, rename: Renaming, hidden: list[str], folder: Path) -> None:
@@ -139,6 +155,15 @@ def _drugs(folder: Path) -> None:
         for c in cell_table().lines.values()
     ]  # fmt: skip
     pd.DataFrame(lines).to_parquet(folder / "cell_line_metadata.parquet")
+
+
+def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans with small networks: what is tested is the page, not how good the panel is."""
+
+    def small(seed: int, embedding: str) -> LLMPertEnsemble:
+        return LLMPertEnsemble(embedding, seed=seed, hidden=(32, 16), epochs=20, members=3)
+
+    monkeypatch.setattr(planning, "default_predictor", small)
 
 
 def fill_ledger(server: ScriptedServer, file: Path) -> None:

@@ -2,7 +2,8 @@
 
 Blocks of a page run in order in one folder of SIMULATED files (`scratch.py`): Python in one
 namespace, commands in this process, chat addresses at a scripted server, downloads at a loopback
-one. What cannot run says why in a comment right above it: <!-- not run: needs the public screens -->
+one. What cannot run says why in a comment right above it, such as
+<!-- not run: needs the public screens -->
 """
 
 import os
@@ -25,13 +26,13 @@ from docs.markdown import (
     name,
     prose,
 )
-from docs.scratch import Mirror, fill_ledger, make_scratch
-from scripted_llm import ScriptedServer, picks_json
-from scripted_llm import first_alphabetical as by_alphabet
+from docs.scratch import Mirror, fill_ledger, make_scratch, small_networks
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from pertwise.cli.main import app
+from pertwise.testing.server import ScriptedServer, picks_json
+from pertwise.testing.server import first_alphabetical as by_alphabet
 
 RUN = ("python", "bash", "console")
 #: Placeholder of a chat address, and what an address looks like.
@@ -72,6 +73,7 @@ def desk(template, tmp_path, monkeypatch):
     mirror = Mirror(folder / "public")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "200")
+    small_networks(monkeypatch)
     with ScriptedServer(answer) as server:
         fill_ledger(server, folder / "run" / "ledger.sqlite")
         yield server, mirror, monkeypatch
@@ -123,7 +125,7 @@ def run(command: str, block: Block, mirror: str, monkeypatch) -> None:
             out.write(done.stdout)
 
 
-# -- commands and options, run or not ---------------------------------------------------------------
+# -- commands and options, run or not --------------------------------------------------------------
 
 
 def parsed(words: list[str]) -> None:

@@ -7,10 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from scripted_llm import ScriptedServer
 
 from pertwise.errors import InputError, LedgerError, PertwiseError
 from pertwise.llm import ChatReply, ChatRequest, Ledger, Message, open_chat, run_sync
+from pertwise.testing.server import ScriptedServer
 
 
 def request(i):

@@ -9,11 +9,11 @@ import threading
 import time
 
 import pytest
-from scripted_llm import Answer, Fault, ScriptedServer, first_alphabetical
 
 from pertwise.errors import BudgetError, ChatError
 from pertwise.llm import Ledger, Message, open_chat, run_sync
 from pertwise.llm.budget import prompt_tokens_at_most
+from pertwise.testing.server import Answer, Fault, ScriptedServer, first_alphabetical
 
 PROTOCOLS = ["openai", "anthropic"]
 TEXT = "STAT1 IRF1 CDKN2AIPNL " * 20

@@ -4,13 +4,13 @@ import json
 import time
 
 import pytest
-from scripted_llm import Answer, Fault, ScriptedServer, first_alphabetical
 
 from pertwise import _progress
 from pertwise.errors import ChatError
 from pertwise.llm import Ledger, Message, open_chat, run_sync
 from pertwise.llm import pace as pace_module
 from pertwise.llm.stream import whole_body
+from pertwise.testing.server import Answer, Fault, ScriptedServer, first_alphabetical
 
 PROTOCOLS = ["openai", "anthropic"]
 

@@ -76,6 +76,9 @@ def list_candidates(
             )
         return unmeasured, f"the {len(unmeasured)} rows of the screen with nothing measured"
     if word == "knowledge":
+        if knowledge.drugs is not None:
+            drugs = list(knowledge.drugs.cards)
+            return drugs, f"all {len(drugs)} drugs of the table"
         genes = list(knowledge.genes())
         return genes, f"all {len(genes)} genes of the knowledge folder"
     if not Path(word).is_file():
@@ -89,6 +92,8 @@ def list_candidates(
 
 def _symbols(knowledge: Knowledge, names: Sequence[str]) -> tuple[dict[str, str], set[str]]:
     """Name -> approved form (parts of a combination one by one), and the names fully known."""
+    if knowledge.drugs is not None:
+        return _compounds(knowledge, names)
     parts = list(dict.fromkeys(g for n in names for g in split_combination(n)))
     approved = knowledge.resolve(parts).approved
     symbols, known = {}, set()
@@ -98,6 +103,17 @@ def _symbols(knowledge: Knowledge, names: Sequence[str]) -> tuple[dict[str, str]
         if all(g in approved for g in genes):
             known.add(name)
     return symbols, known
+
+
+def _compounds(knowledge: Knowledge, names: Sequence[str]) -> tuple[dict[str, str], set[str]]:
+    """The same for drugs: one name stands for all salts and spellings of a compound."""
+    drugs = knowledge.drugs
+    found = {} if drugs is None else drugs.resolve(list(dict.fromkeys(names))).approved
+    same = knowledge.identity([*dict.fromkeys(found.get(n, n) for n in names)])
+    first: dict[str, str] = {}
+    for name in sorted(same):
+        first.setdefault(same[name], name)
+    return {n: first[same[found.get(n, n)]] for n in names}, set(found)
 
 
 def make_pool(

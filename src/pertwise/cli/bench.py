@@ -220,12 +220,13 @@ def prefilter(
 ) -> None:
     """Recall of the prefilters that cut a long list before a chat model sees it."""
     from pertwise._io import write_csv_atomic
-    from pertwise.benchmark.prediction.run import one_context
+    from pertwise.evaluate.given import split_given
     from pertwise.evaluate.prefilter import PREFILTERS, prefilter_recall
-    from pertwise.evaluate.splits import split_folds, split_given
+    from pertwise.evaluate.splits import split_folds
     from pertwise.knowledge import Knowledge as Opened
     from pertwise.knowledge.recorded import read_recorded
     from pertwise.screen import read_screen
+    from pertwise.screen.training import one_context
 
     measured = one_context(read_screen(screen), context, str(screen))
     names = list(measured.obs["perturbation"])

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from scripted_llm import ScriptedServer, first_alphabetical, listed
 
 from pertwise.benchmark.acquisition.config import AcquisitionConfig
 from pertwise.benchmark.acquisition.judged import judge_run
 from pertwise.benchmark.acquisition.run import Run
 from pertwise.errors import InputError
 from pertwise.report.acquisition_page import verdict_text, write_page
+from pertwise.testing.server import ScriptedServer, first_alphabetical, listed
 
 TESTS = Path(__file__).parents[2]
 SCRIPT = """

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from models.conformance import check_predictor, example_screen
 
 from pertwise.benchmark.prediction import check_config, load_config, run_prediction
 from pertwise.benchmark.prediction import run as run_module
@@ -13,6 +12,7 @@ from pertwise.benchmark.prediction.run import Inputs, make_splits, one_context
 from pertwise.errors import InputError, UnknownNameError
 from pertwise.evaluate import cosine, squared_error
 from pertwise.screen.core import Screen, make_screen
+from pertwise.testing.predictors import check_predictor, example_screen
 
 OWN = '''
 import numpy as np

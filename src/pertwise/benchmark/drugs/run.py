@@ -1,8 +1,9 @@
-"""`pertwise bench drugs`: regimes x methods on a drug screen, resumable, with intervals."""
+"""`pertwise bench drugs`: regimes x methods on a screen of several contexts, with intervals."""
 
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,34 +16,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pertwise._io import atomic_path, sha256_text, write_csv_atomic, write_json_atomic
 from pertwise._progress import track
-from pertwise.benchmark.drugs.bridge import External, read_external
-from pertwise.benchmark.drugs.methods import DrugKnowledge, build_method, method_names
+from pertwise.benchmark.drugs.methods import MethodInputs, build_method, method_names, open_lists
 from pertwise.errors import InputError
-from pertwise.evaluate.drug_scores import (
-    allowed_metrics,
-    centre_within,
-    cluster_interval,
-    plate_confounding,
-    score_rows,
-    top_variable,
-)
-from pertwise.evaluate.drug_splits import (
-    DrugSplit,
-    duplicate_drugs,
-    make_splits,
-    read_effect_table,
-)
+from pertwise.evaluate.given import read_toml_split
+from pertwise.evaluate.plates import centre_within, plate_confounding
+from pertwise.evaluate.row_scores import allowed_metrics, score_rows, top_variable
+from pertwise.evaluate.splits import REGIME_WORDS, Split, check_leaks, split_rows
+from pertwise.evaluate.statistics import cluster_interval
 from pertwise.knowledge.drugs.table import DrugTable
-from pertwise.knowledge.lines import CellTable
 from pertwise.knowledge.store import Knowledge
 from pertwise.llm.address import refuse_secrets
 from pertwise.models.base import Prediction
-from pertwise.models.drugs import CellMean
-from pertwise.models.drugs_dose import RULES, DosePredictor
+from pertwise.models.context_means import ContextMean
+from pertwise.models.dose import RULES, DosePredictor
+from pertwise.models.external import ExternalPredictor
 from pertwise.screen.core import Screen
+from pertwise.screen.effects import read_effect_table
+from pertwise.screen.join import join_screens
 from pertwise.screen.signatures import read_signatures
-from pertwise.select.drugs import drug_resolver
-from pertwise.select.recorded import RecordedSelector
 
 #: Raised when a change makes old part files wrong; they are then computed anew.
 VERSION = 1
@@ -53,14 +44,15 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
-    signatures: str
+    #: A file, or one a context: {K562 = "a.tsv.gz", RPE1 = "b.tsv.gz"}.
+    signatures: str | dict[str, str]
     obs: str | None = None
     where: dict[str, str] = Field(default_factory=dict)
     drop: str | None = None
     effect: str | None = None
     min_effect: float | None = None
     dose: float = float("nan")
-    drugs: list[str]
+    drugs: list[str] = []
     cells: str | None = None
     lists: str | None = None
     knowledge: str | None = None
@@ -84,7 +76,7 @@ class BenchConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     data: DataConfig
-    regimes: list[str] = ["unseen drug", "unseen line", "open world", "scaffold"]
+    regimes: list[str] = ["compound", "context", "pair", "scaffold"]
     methods: list[str] | None = None
     n_folds: int = Field(default=5, ge=2)
     seeds: list[int] = [0]
@@ -128,9 +120,19 @@ class Bench:
 
     config: BenchConfig
     screen: Screen
-    known: DrugKnowledge
+    known: MethodInputs
     folder: Path
     notes: dict[str, Any]
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """What is known about drugs, lines and genes."""
+        return self.known.knowledge
+
+    @property
+    def table(self) -> DrugTable:
+        """Names and structures of the drugs; empty for genes."""
+        return self.knowledge.drugs or DrugTable.from_cards(())
 
     def path(self, name: str) -> Path:
         """A file of the data folder."""
@@ -151,7 +153,12 @@ def load_bench(config: BenchConfig, folder: Path) -> Bench:
         For missing files, a magnitude metric on ranks, unknown methods.
     """
     data = config.data
-    table = DrugTable.read(*[folder / p for p in data.drugs])
+    drugs = [folder / p for p in data.drugs]
+    lines = folder / data.cells if data.cells else None
+    genes = folder / os.path.expandvars(data.knowledge) if data.knowledge else None
+    known_at_all = genes or drugs or lines
+    knowledge = Knowledge.open(genes, drugs=drugs, lines=lines) if known_at_all else Knowledge()
+    table = knowledge.drugs or DrugTable.from_cards(())
     screen = _read_screen(data, folder, filtered=True)
     notes: dict[str, Any] = {"dropped": dict(screen.meta.get("dropped", {}))}
     if data.plate_column:
@@ -162,33 +169,32 @@ def load_bench(config: BenchConfig, folder: Path) -> Bench:
         if config.centre_within_plate:
             screen, left_out = centre_within(screen, data.plate_column)
             notes["plate_rows_left_out"] = left_out
-    duplicates = duplicate_drugs(screen, table)
     notes["duplicates"] = [list(g) for g in table.duplicates(screen.perturbations)]
-    if config.drop_duplicates and duplicates:
-        screen = screen.hide(duplicates)
-    unknown = [d for d in screen.perturbations if d not in table]
-    notes["not_in_drug_tables"] = unknown
+    if config.drop_duplicates and notes["duplicates"]:
+        screen = screen.hide([name for group in notes["duplicates"] for name in group])
+    if data.drugs:
+        notes["not_in_drug_tables"] = [d for d in screen.perturbations if d not in table]
     notes["no_structure"] = {n: p for n, p in table.problems.items() if n in screen.perturbations}
-    known = DrugKnowledge(
-        table,
-        CellTable.read(folder / data.cells) if data.cells else None,
-        Knowledge.open(folder / data.knowledge) if data.knowledge else None,
-        RecordedSelector.from_file(folder / data.lists, resolve=drug_resolver(table), name="LGR")
-        if data.lists
-        else None,
+    known = MethodInputs(
+        knowledge,
+        str(folder / data.lists) if data.lists else None,
         k=config.k,
         n_related=config.n_related,
     )
-    if isinstance(known.lists, RecordedSelector):
-        notes["lists_source"] = known.lists.source
+    if (lists := open_lists(known)) is not None:
+        notes["lists_source"] = lists.source
     allowed_metrics(screen, config.metrics)
     bench = Bench(config, screen, known, folder, notes)
     for name in bench.methods:
-        build_method(name, known, "unseen drug", screen.perturbations)
+        build_method(name, known)
     return bench
 
 
 def _read_screen(data: DataConfig, folder: Path, *, filtered: bool) -> Screen:
+    if isinstance(data.signatures, dict):
+        from pertwise.screen import read_screen
+
+        return join_screens({c: read_screen(folder / p) for c, p in data.signatures.items()})
     path = folder / data.signatures
     if path.suffix == ".h5ad":
         from anndata import read_h5ad
@@ -218,7 +224,7 @@ def run_bench(bench: Bench, out: Path | None = None) -> pd.DataFrame:
         for seed in bench.config.seeds if regime not in ("given", "dose") else [0]:
             jobs += [(regime, s) for s in bench_splits(bench, regime, seed)]
     externals = [
-        (e, read_external(bench.path(e.file), bench.screen, rank=e.rank))
+        (e, ExternalPredictor(bench.path(e.file), rank=e.rank, name=e.name))
         for e in bench.config.external
     ]
     tables = []
@@ -229,21 +235,22 @@ def run_bench(bench: Bench, out: Path | None = None) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def bench_splits(bench: Bench, regime: str, seed: int) -> list[DrugSplit]:
+def bench_splits(bench: Bench, regime: str, seed: int) -> list[Split]:
     """The splits of one regime and seed."""
-    if regime == "dose":
-        if not bench.config.data.effects_by_dose:
-            return make_splits(bench.screen, regime, bench.known.table)
-        return make_splits(_dose_screen(bench), regime, bench.known.table)
-    return make_splits(
-        bench.screen,
-        regime,
-        bench.known.table,
+    regime, given = REGIME_WORDS.get(regime, regime), bench.config.data.split
+    if regime == "given":
+        if given is None:
+            raise InputError("the regime 'given' needs a TOML split file (split = ...)")
+        split = read_toml_split(bench.path(given), bench.screen, bench.knowledge.lines)
+        check_leaks(split, bench.screen, bench.knowledge)
+        return [split]
+    return split_rows(
+        _dose_screen(bench) if regime == "dose" else bench.screen,
+        "perturbation" if regime == "compound" and not bench.config.by_compound else regime,
+        bench.knowledge,
         n_folds=bench.config.n_folds,
         seed=seed,
-        by_compound=bench.config.by_compound,
-        toml=bench.path(bench.config.data.split) if bench.config.data.split else None,
-        cells=bench.known.cells,
+        grouped=bench.config.by_compound,
     )
 
 
@@ -254,11 +261,11 @@ def _dose_screen(bench: Bench) -> Screen:
 
 def _run_split(
     bench: Bench,
-    split: DrugSplit,
-    externals: Sequence[tuple[ExternalConfig, External]],
+    split: Split,
+    externals: Sequence[tuple[ExternalConfig, ExternalPredictor]],
     out: Path | None,
 ) -> list[pd.DataFrame]:
-    if split.regime == "dose":
+    if split.kind == "dose":
         return [_run_dose(bench, split)]
     train, test = split.of(bench.screen)
     reference = np.zeros((0, 0))
@@ -271,19 +278,19 @@ def _run_split(
             continue
         if not reference.size:
             reference = _reference(bench, train, test)
-        model = build_method(name, bench.known, split.regime, train.perturbations).fit(train)
-        parts = [(model.predict(d, c), c) for c, d in _questions(test)]
+        model = build_method(name, bench.known, split.hold_out)
+        model.fit(train, bench.knowledge)
+        parts = [(model.predict(d, context=c), c) for c, d in _questions(test)]
         table = _scored(bench, split, name, test, reference, parts, tops)
         if file is not None:
             with atomic_path(file) as temporary:
                 table.to_parquet(temporary, index=False)
         tables.append(table)
     for entry, external in externals:
-        if entry.regime == split.regime:
+        if REGIME_WORDS.get(entry.regime, entry.regime) == split.kind:
             reference = reference if reference.size else _reference(bench, train, test)
-            parts = [
-                (external.predict(d, c, train, bench.known.cells), c) for c, d in _questions(test)
-            ]
+            external.fit(train, bench.knowledge)
+            parts = [(external.predict(d, c), c) for c, d in _questions(test)]
             tables.append(_scored(bench, split, entry.name, test, reference, parts, tops))
     return tables
 
@@ -294,21 +301,21 @@ def _questions(test: Screen) -> list[tuple[str, list[str]]]:
 
 def _reference(bench: Bench, train: Screen, test: Screen) -> np.ndarray[Any, Any]:
     """(n_test, d) cell means of the training rows: what `pearson_reference` subtracts."""
-    model = CellMean(cells=bench.known.cells, n_related=bench.config.n_related).fit(train)
+    model = ContextMean(n_related=bench.config.n_related).fit(train, bench.knowledge)
     means = {c: model.predict(["x"], c).mean[0] for c in test.contexts}
     return np.array([means[c] for c in test.obs["context"]])
 
 
-def _key(bench: Bench, split: DrugSplit, name: str) -> str:
+def _key(bench: Bench, split: Split, name: str) -> str:
     """Everything a part depends on, as a file name."""
     settings = bench.config.model_dump(mode="json", exclude={"regimes", "methods", "seeds"})
-    identity = [VERSION, settings, split.regime, split.seed, split.fold, split.train, split.test]
+    identity = [VERSION, settings, split.kind, split.seed, split.fold, split.train, split.test]
     return sha256_text(json.dumps([*identity, name], default=str))[:24]
 
 
 def _scored(
     bench: Bench,
-    split: DrugSplit,
+    split: Split,
     name: str,
     test: Screen,
     reference: np.ndarray[Any, Any],
@@ -325,11 +332,11 @@ def _scored(
     means = np.array([found[k][0] for k in keys])
     names = allowed_metrics(bench.screen, bench.config.metrics)
     table = score_rows(test.responses, means, reference, names, tops)
-    compounds = bench.known.table.compounds([d for d, _ in keys])
+    compounds = bench.knowledge.identity(sorted({d for d, _ in keys}))
     described = pd.DataFrame(
         {
             "data": bench.config.data.name,
-            "regime": split.regime,
+            "regime": split.kind,
             "seed": split.seed,
             "fold": split.fold,
             "method": name,
@@ -344,7 +351,7 @@ def _scored(
     return pd.concat([described, table], axis=1)
 
 
-def _run_dose(bench: Bench, split: DrugSplit) -> pd.DataFrame:
+def _run_dose(bench: Bench, split: Split) -> pd.DataFrame:
     """Dose rules on a screen with doses; metrics of magnitude where it has magnitudes."""
     screen = _dose_screen(bench)
     train, test = split.of(screen)
@@ -364,7 +371,7 @@ def _run_dose(bench: Bench, split: DrugSplit) -> pd.DataFrame:
             fallback.append(str(p.support["fallback"].iloc[0]))
         table = score_rows(test.responses, np.array(rows), np.array(references), names)
         drugs = list(test.obs["perturbation"])
-        compounds = bench.known.table.compounds(drugs)
+        compounds = bench.knowledge.identity(sorted(set(drugs)))
         head = pd.DataFrame(
             {
                 "data": bench.config.data.name, "regime": "dose", "seed": 0, "fold": 0,
@@ -393,7 +400,7 @@ def summarise(
     *,
     seed: int = 0,
     weight: str | None = None,
-    baseline: str = "cell mean",
+    baseline: str = "context mean",
     n_resamples: int = 2000,
 ) -> pd.DataFrame:
     """Mean over signatures per (data, regime, method, metric), with 95 % cluster intervals.
@@ -416,7 +423,7 @@ def summarise(
             [*present, "effect", "n_support", "covered"]
         ].mean()
         wide = merged.reset_index()
-        wide["cluster"] = wide["context" if regime in ("unseen line", "given") else "compound"]
+        wide["cluster"] = wide["context" if regime in ("context", "given") else "compound"]
         first = baseline if baseline in set(wide["method"]) else wide["method"].iloc[0]
         base = wide[wide["method"] == first].set_index(keys[1:])
         for method, own in wide.groupby("method", sort=False):
@@ -453,7 +460,7 @@ def markdown_table(summary: pd.DataFrame, metrics: Sequence[str]) -> str:
     for (data, regime), block in summary.groupby(["data", "regime"], sort=False):
         first = block.iloc[0]
         shown = [x for x in metrics if x in set(block["metric"])]
-        kind = "lines" if regime in ("unseen line", "given") else "compounds"
+        kind = "lines" if regime in ("context", "given") else "compounds"
         lines += [
             f"**{data}, {regime}** ({int(first['n_signatures'])} signatures, "
             f"{int(block['n_clusters'].max())} {kind})",
@@ -493,6 +500,6 @@ def write_results(bench: Bench, table: pd.DataFrame, summary: pd.DataFrame, out:
             "screen": repr(bench.screen),
             "meta": json.loads(json.dumps(dict(bench.screen.meta), default=str)),
             "notes": json.loads(json.dumps(bench.notes, default=str)),
-            "drug_tables": list(bench.known.table.sources),
+            "drug_tables": list(bench.table.sources),
         },
     )

@@ -24,6 +24,7 @@ from pertwise.evaluate.specs import ORACLE
 from pertwise.evaluate.splits import Split
 from pertwise.evaluate.units import UnitResult, run_unit, unit_key
 from pertwise.models.methods import Method, asks_chat, make_method
+from pertwise.screen.training import one_context
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
@@ -59,33 +60,6 @@ class Inputs:
     def fingerprint(self) -> str:
         """All checksums in one text, for the keys of units."""
         return "|".join(f"{k}={v}" for k, v in sorted(self.checksums.items()))
-
-
-def one_context(screen: Screen, context: str | None, where: str) -> Screen:
-    """Measured rows of one context, one row per perturbation.
-
-    Raises
-    ------
-    pertwise.errors.InputError
-        If several contexts are there and none was chosen, nothing is measured, or a perturbation
-        has several doses.
-    """
-    if context is None and len(screen.contexts) > 1:
-        raise InputError(
-            f"{where} holds the contexts {', '.join(map(repr, screen.contexts))}; choose one with "
-            'context = "..."'
-        )
-    part = screen if context is None else screen.in_context(context)
-    part = part.only_measured()
-    if not len(part):
-        raise InputError(f"{where}: no perturbation is measured")
-    twice = part.obs["perturbation"].duplicated()
-    if twice.any():
-        name = part.obs["perturbation"][twice].iloc[0]
-        raise InputError(
-            f"{where}: {name!r} has several rows (doses); keep one dose per perturbation first"
-        )
-    return part
 
 
 def open_inputs(config: PredictionConfig) -> Inputs:
@@ -280,7 +254,7 @@ def run_prediction(
 
 def _with_account(method: Method, folder: Path) -> Method:
     """A method that asks a chat model, with one ledger and one account for all of its units."""
-    if not asks_chat(method.use, method.settings):
+    if method.use == ORACLE or not asks_chat(method.use, method.settings):
         return method
     settings = {"ledger": str(folder / "ledger.sqlite"), **method.settings}
     settings["chat_settings"] = {"run": method.label, **settings.get("chat_settings", {})}
@@ -312,7 +286,7 @@ def without_answers(folder: Path, config: PredictionConfig) -> dict[str, list[di
     answers = pd.read_parquet(path).astype({"method": str}) if path.exists() else pd.DataFrame()
     results = pd.read_parquet(folder / "results.parquet", columns=["method", "error"]).astype(str)
     for spec in config.methods:
-        if not asks_chat(spec.use, spec.settings):
+        if spec.use == ORACLE or not asks_chat(spec.use, spec.settings):
             continue
         said = answers[answers["method"] == spec.name] if len(answers) else answers
         errors = results.loc[results["method"] == spec.name, "error"]
