@@ -23,7 +23,7 @@ from pertwise.evaluate.cells import CellBank, open_cell_bank, split_half_table
 from pertwise.evaluate.specs import ORACLE
 from pertwise.evaluate.splits import Split
 from pertwise.evaluate.units import UnitResult, run_unit, unit_key
-from pertwise.models.methods import Method, make_method
+from pertwise.models.methods import Method, asks_chat, make_method
 from pertwise.screen.training import one_context
 
 if TYPE_CHECKING:
@@ -254,8 +254,6 @@ def run_prediction(
 
 def _with_account(method: Method, folder: Path) -> Method:
     """A method that asks a chat model, with one ledger and one account for all of its units."""
-    from pertwise.models.methods import asks_chat
-
     if method.use == ORACLE or not asks_chat(method.use, method.settings):
         return method
     settings = {"ledger": str(folder / "ledger.sqlite"), **method.settings}
@@ -283,8 +281,6 @@ def _execute(
 
 def without_answers(folder: Path, config: PredictionConfig) -> dict[str, list[dict[str, Any]]]:
     """Methods of which no answer of a chat model could be used -> what was wrong."""
-    from pertwise.models.methods import asks_chat
-
     found: dict[str, list[dict[str, Any]]] = {}
     path = folder / "answers.parquet"
     answers = pd.read_parquet(path).astype({"method": str}) if path.exists() else pd.DataFrame()
