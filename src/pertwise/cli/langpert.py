@@ -80,7 +80,6 @@ def langpert(
     from pertwise.cli.predict import read_names
     from pertwise.errors import InputError
     from pertwise.llm import open_chat
-    from pertwise.models.chat_recipes import PREFILTER, langpert_from
     from pertwise.prediction.asking import LEAST, langpert_questions
     from pertwise.select.chat.similar import (
         ask_lists,
@@ -88,6 +87,7 @@ def langpert(
         partial_path,
         subject_record,
     )
+    from pertwise.select.words import PREFILTER, langpert_from
 
     if prefilter is not None and max_candidates is None:
         raise InputError("--prefilter cuts the list to --max-candidates N: give N")

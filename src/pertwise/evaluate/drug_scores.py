@@ -196,7 +196,8 @@ def plate_confounding(screen: Screen, column: str) -> dict[str, float]:
         mean = np.where(seen, block, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
         rest = np.where(seen, block - mean, 0.0)
         total += float((rest**2).sum())
-        for plate in set(plates):
+        # Sorted: sums of floats must not depend on the order of a set, which differs between runs.
+        for plate in sorted(set(plates)):
             own = rest[plates == plate]
             explained += float(len(own) * (own.mean(axis=0) ** 2).sum())
         # Random groups differ in their means too: by (groups - 1) / (rows - 1) of the variance.

@@ -20,7 +20,6 @@ from pertwise.evaluate.prefilter import N_NEAREST, check_prefilter
 from pertwise.evaluate.specs import ORACLE
 from pertwise.models.base import MEAN_FALLBACK
 from pertwise.models.catalogue import CATALOGUE, make_predictor
-from pertwise.models.chat_recipes import PREFILTER
 from pertwise.models.methods import FILE_SETTINGS, Method, file_checksums, make_method
 from pertwise.models.neighbours import list_cuts
 from pertwise.prediction.explaining import Z90, Explanation, explain
@@ -28,7 +27,7 @@ from pertwise.prediction.recorded_notes import recorded_notes
 from pertwise.prediction.standing import BuiltMethod, Standing, cross_validate
 from pertwise.screen.core import COMBINATION, canonical_perturbation
 from pertwise.select.base import Repair
-from pertwise.select.words import asks_a_model
+from pertwise.select.words import PREFILTER, asks_a_model
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
