@@ -17,7 +17,7 @@ from pertwise._io import sha256_file, sha256_text
 from pertwise.errors import InputError
 
 #: Packages whose version may change a number.
-PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "anndata", "torch")
+PACKAGES = ("numpy", "pandas", "scipy", "scikit-learn", "anndata", "torch")
 
 
 def versions() -> dict[str, str]:
@@ -102,8 +102,10 @@ def jsonable(value: Any) -> Any:
     """Plain values for JSON: arrays become lists, NaN and infinity None, other things their text."""
     if isinstance(value, Mapping):
         return {str(k): jsonable(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, list | tuple):
         return [jsonable(v) for v in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, value))
     if hasattr(value, "tolist"):
         return jsonable(value.tolist())
     if isinstance(value, float):

@@ -62,7 +62,7 @@ class Unit:
 
     @property
     def words(self) -> str:
-        """"method kernel ridge, seed 0, fold 1"."""
+        """ "method kernel ridge, seed 0, fold 1"."""
         return ", ".join(f"{k} {v}" for k, v in self.labels.items())
 
 
@@ -122,6 +122,8 @@ class Task(ABC):
         self.settings, self.replay = settings, replay
         #: Something given in the call that no settings describe: then there are no other processes.
         self.given = False
+        #: Where the run is written; set by the engine before anything is played.
+        self.folder: Path | None = None
 
     @property
     @abstractmethod
@@ -151,7 +153,7 @@ class Task(ABC):
     def gather(self, played: Sequence[Played]) -> Tables:
         """File name -> table, from all units."""
 
-    def stand_in(self, unit: Unit, error: PertwiseError) -> Tables | None:
+    def stand_in(self, unit: Unit, error: PertwiseError, place: Path | None) -> Tables | None:
         """The declared fallback of a unit that failed; None: there is none, the run stops."""
         return None
 
@@ -201,7 +203,7 @@ class BenchmarkRun:
 
     @property
     def failed(self) -> list[dict[str, str]]:
-        """"unit" and "error" of every unit that a fallback stands in for."""
+        """ "unit" and "error" of every unit that a fallback stands in for."""
         return list(self.record["failed"])
 
     def has(self, name: str) -> bool:
@@ -300,7 +302,7 @@ def run_task(
         raise unknown_name("executor", executor, EXECUTORS, "(serial, processes or dask)")
     if task.given and executor != "serial":
         raise InputError("inputs that are already open run in one process; use files, or serial")
-    folder = None if out is None else Path(out)
+    folder = task.folder = None if out is None else Path(out).resolve()
     with only_writer(folder) if folder is not None else contextlib.nullcontext():
         settings = task.settings.model_dump(mode="json")
         made = record(settings, task.inputs, task=task.name)
@@ -399,7 +401,7 @@ def _play_all(
     address: str | None,
 ) -> list[Played]:
     """Every unit in the order of `units`; those with files are read."""
-    place = None if folder is None or not task.keeps_units else folder.resolve() / UNITS
+    place = None if folder is None or not task.keeps_units else folder / UNITS
     missing = [u for u in units if place is None or not (place / f"{u.key}.json").is_file()]
     log.info("%d of %d units to play, executor %s", len(missing), len(units), executor)
     if executor == "serial" or len(missing) <= 1:
@@ -441,7 +443,7 @@ def play_unit(task: Task, unit: Unit, place: Path | None) -> tuple[str, Played |
         # The run must stop and can go on later; a stored fallback would never be asked again.
         raise
     except PertwiseError as problem:
-        fallback = task.stand_in(unit, problem)
+        fallback = task.stand_in(unit, problem, own)
         if fallback is None:
             raise
         error, tables = f"{type(problem).__name__}: {problem}", fallback

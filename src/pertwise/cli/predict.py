@@ -158,7 +158,7 @@ def parse_settings(given: list[str]) -> dict[str, Any]:
     pertwise.errors.InputError
         For a pair without "=" or a name given twice.
     """
-    import tomllib
+    from pertwise.config import toml_value
 
     found: dict[str, Any] = {}
     for pair in given:
@@ -168,10 +168,7 @@ def parse_settings(given: list[str]) -> dict[str, Any]:
             raise InputError(f"--set {pair!r}: write NAME=VALUE, for example k=10")
         if name in found:
             raise InputError(f"--set {name} is given twice")
-        try:
-            found[name] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            found[name] = value.strip()
+        found[name] = toml_value(value)
     return found
 
 

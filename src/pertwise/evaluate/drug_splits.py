@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pertwise.config import read_toml
 from pertwise.errors import InputError
 from pertwise.knowledge.drugs.table import DrugTable
 from pertwise.knowledge.lines import CellTable
@@ -190,12 +190,7 @@ def read_toml_split(
         If the file is not TOML, has neither section, or names no line of the screen.
     """
     file = Path(path)
-    try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: no such file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not a TOML file: {error}") from error
+    data = read_toml(file)
     zero, few = data.get("zeroshot", {}), data.get("fewshot", {})
     if not zero and not few:
         raise InputError(f"{file}: neither [zeroshot] nor [fewshot] holds anything out")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from pertwise.config import FileName, Settings
 from pertwise.evaluate.retrieval import DISTANCES, Distance
 
-_STRICT = ConfigDict(extra="forbid", frozen=True)
 #: Name under which the answer-seeing bound is asked for.
 ORACLE = "oracle"
 
 
-class MetricSpec(BaseModel):
+class MetricSpec(Settings):
     """Which metrics; see `pertwise.evaluate.score`."""
 
-    model_config = _STRICT
     tops: tuple[int, ...] = (20, 50, 100)
     include_target: bool = False
     retrieval: tuple[Distance, ...] = DISTANCES
@@ -22,11 +21,10 @@ class MetricSpec(BaseModel):
     main: tuple[str, ...] = ("squared_error", "cosine", "pearson_reference", "retrieval_l2")
 
 
-class CellsSpec(BaseModel):
+class CellsSpec(Settings):
     """Single cells of the same screen, for energy distances and split-half ceilings."""
 
-    model_config = _STRICT
-    file: str
+    file: FileName
     perturbation_column: str = "perturbation"
     control: str = "control"
     max_cells: int = Field(default=300, ge=4)

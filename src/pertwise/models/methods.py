@@ -9,9 +9,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from pertwise._io import sha256_file, sha256_text
 from pertwise.errors import InputError
 from pertwise.models.catalogue import CATALOGUE, make_predictor
+from pertwise.provenance import checksum
 from pertwise.select.words import placed_words, recorded_files
 
 if TYPE_CHECKING:
@@ -66,6 +66,16 @@ class Method:
         """
         return make_predictor(self.use, **dict(self.settings))
 
+    def facts(self) -> dict[str, Any]:
+        """For a record: what was built, of which contents."""
+        return {
+            "name": self.label,
+            "use": self.use,
+            "settings": dict(self.settings),
+            "code_sha256": self.sha256 or None,
+            "files_sha256": dict(self.files),
+        }
+
 
 def make_method(use: str, label: str | None = None, **settings: Any) -> Method:
     """A `Method`, checked: the class exists and takes the settings.
@@ -81,7 +91,7 @@ def make_method(use: str, label: str | None = None, **settings: Any) -> Method:
     if source.endswith(".py"):
         if not Path(source).is_file():
             raise InputError(f"no such file: {source}")
-        digest = sha256_file(source)
+        digest = checksum(source)
     for key in FILE_SETTINGS.get(use, ()):
         if key not in settings:
             made = ", a file that `pertwise langpert` writes" if key == "answers" else ""
@@ -145,13 +155,5 @@ def file_checksums(use: str, settings: Mapping[str, Any]) -> dict[str, str]:
     pertwise.errors.InputError
         If one of them does not exist.
     """
-    return {path: _digest(Path(path), use) for path in setting_files(use, settings)}
-
-
-def _digest(path: Path, use: str) -> str:
-    if path.is_file():
-        return sha256_file(path)
-    if not path.is_dir():
-        raise InputError(f"no such file: {path} (named in the settings of {use!r})")
-    parts = sorted(p for p in path.rglob("*") if p.is_file())
-    return sha256_text("\n".join(f"{p.relative_to(path)} {sha256_file(p)}" for p in parts))
+    where = f"the settings of {use!r}"
+    return {path: checksum(path, where) for path in setting_files(use, settings)}

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from pertwise._io import atomic_path, sha256_file, write_json_atomic
+from pertwise._io import atomic_path, write_json_atomic
 from pertwise.errors import InputError, suggest, unknown_name
 from pertwise.evaluate.prefilter import N_NEAREST, check_prefilter
 from pertwise.evaluate.specs import ORACLE
@@ -25,7 +23,9 @@ from pertwise.models.neighbours import list_cuts
 from pertwise.prediction.explaining import Z90, Explanation, explain
 from pertwise.prediction.recorded_notes import recorded_notes
 from pertwise.prediction.standing import BuiltMethod, Standing, cross_validate
+from pertwise.provenance import input_facts, jsonable, versions
 from pertwise.screen.core import COMBINATION, canonical_perturbation
+from pertwise.screen.training import one_context
 from pertwise.select.base import Repair
 from pertwise.select.words import PREFILTER, asks_a_model
 
@@ -196,16 +196,13 @@ def predict_genes(
     asked = _asked(genes, explain_genes)
     inputs: dict[str, Any] = {}
     if isinstance(screen, str | os.PathLike):
-        inputs["screen"] = _file(screen)
+        inputs["screen"] = input_facts(screen)
         screen = screen_of(screen, context)
     whole = one_context_of(screen, context)
     if knowledge is not None and not isinstance(knowledge, Knowledge):
         knowledge = Knowledge.open(knowledge)
     if knowledge is not None:
-        inputs["knowledge"] = {
-            "path": str(knowledge.path),
-            "fingerprint": knowledge.fingerprint(),
-        }
+        inputs["knowledge"] = input_facts(knowledge)
     elif method == DEFAULT_METHOD:
         raise InputError(
             f"the method {method!r} needs a knowledge folder: give --knowledge DIR (made by "
@@ -262,14 +259,7 @@ def predict_genes(
             "inputs": inputs,
             "source": str(whole.meta.get("source", "")),
             "simulated": simulated,
-            "method": {
-                "name": made.label,
-                "use": made.use,
-                "settings": dict(made.settings),
-                "code_sha256": made.sha256 or None,
-                "files_sha256": dict(made.files),
-                "llm": getattr(chat, "name", None),
-            },
+            "method": made.facts() | {"llm": getattr(chat, "name", None)},
             "settings": {
                 "genes": asked,
                 "hidden": own,
@@ -288,7 +278,7 @@ def predict_genes(
             "prediction": prediction.provenance,
             "prefilter": recall,
             "standing": None if standing is None else standing.as_json(),
-            "versions": _versions(),
+            "versions": versions(),
         },
     )
 
@@ -305,7 +295,7 @@ def write_prediction(found: Predicted, out: str | os.PathLike[str]) -> dict[str,
     folder.mkdir(parents=True, exist_ok=True)
     kinds = ("prediction.h5ad", "prediction.csv", "neighbours.csv", "prediction.json")
     paths = {name: folder / name for name in kinds}
-    record = json.loads(json.dumps(found.record, default=_plain))
+    record = jsonable(found.record)
     with atomic_path(paths["prediction.h5ad"]) as temporary:
         _anndata(found, record).write_h5ad(temporary, compression="gzip")
     with atomic_path(paths["prediction.csv"]) as temporary:
@@ -323,7 +313,7 @@ def write_prediction(found: Predicted, out: str | os.PathLike[str]) -> dict[str,
     else:
         # Scores of an earlier run in this folder would be taken for those of this one.
         (folder / "cross_validation.csv").unlink(missing_ok=True)
-    write_json_atomic(paths["prediction.json"], _without_nan(record))
+    write_json_atomic(paths["prediction.json"], record)
     return paths
 
 
@@ -362,7 +352,7 @@ def _anndata(found: Predicted, record: dict[str, Any]) -> Any:
         X=np.array(prediction.mean),
         obs=obs,
         var=pd.DataFrame(index=pd.Index(prediction.features)),
-        uns={"pertwise_prediction": json.dumps(_without_nan(record))},
+        uns={"pertwise_prediction": json.dumps(record)},
     )
     if prediction.spread is not None:
         data.layers["spread"] = np.array(prediction.spread)
@@ -389,21 +379,12 @@ def screen_of(path: str | os.PathLike[str], context: str | None) -> Screen:
 
 
 def one_context_of(screen: Screen, context: str | None) -> Screen:
-    """The measured rows of the chosen context; see `prediction.run.one_context`."""
-    from pertwise.benchmark.prediction.run import one_context
-
+    """The measured rows of the chosen context; see `pertwise.screen.training.one_context`."""
     if context is None and len(screen.contexts) > 1:
         shown = ", ".join(map(repr, screen.contexts[:8]))
         raise InputError(f"the screen holds {len(screen.contexts)} contexts ({shown}); choose one "
                          "with --context")  # fmt: skip
     return one_context(screen, context, "the screen")
-
-
-def _file(path: str | os.PathLike[str]) -> dict[str, str]:
-    entry = {"path": str(path)}
-    if Path(path).is_file():
-        entry["sha256"] = sha256_file(path)
-    return entry
 
 
 def _already_measured(
@@ -480,33 +461,6 @@ def _shown(
 
 def _label(knowledge: Knowledge | None) -> str:
     return "" if knowledge is None else str(knowledge.manifest.get("label", ""))
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("pertwise", "numpy", "scipy", "pandas", "scikit-learn", "anndata"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    return str(value)
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: None says "not known"."""
-    if isinstance(value, dict):
-        return {k: _without_nan(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(v) for v in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
 
 
 __all__ = [

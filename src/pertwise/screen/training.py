@@ -94,3 +94,30 @@ class TrainingData:
 def canonical(perturbations: Sequence[str]) -> tuple[str, ...]:
     """Names in canonical form ("B+A" -> "A+B"), order kept."""
     return tuple(canonical_perturbation(p) for p in perturbations)
+
+
+def one_context(screen: Screen, context: str | None, where: str) -> Screen:
+    """Measured rows of one context, one row per perturbation.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        If several contexts are there and none was chosen, nothing is measured, or a perturbation
+        has several doses.
+    """
+    if context is None and len(screen.contexts) > 1:
+        raise InputError(
+            f"{where} holds the contexts {', '.join(map(repr, screen.contexts))}; choose one with "
+            'context = "..."'
+        )
+    part = screen if context is None else screen.in_context(context)
+    part = part.only_measured()
+    if not len(part):
+        raise InputError(f"{where}: no perturbation is measured")
+    twice = part.obs["perturbation"].duplicated()
+    if twice.any():
+        name = part.obs["perturbation"][twice].iloc[0]
+        raise InputError(
+            f"{where}: {name!r} has several rows (doses); keep one dose per perturbation first"
+        )
+    return part
