@@ -131,21 +131,25 @@ def differences(
     ----------
     exact
         Whether equal digests are asked for; otherwise equal summaries are enough.
+    tolerance
+        Of the summaries; infinite = the names of the leaves are enough.
     """
     out = [f"{k}: is gone" for k in old if k not in new]
     out += [f"{k}: is new" for k in new if k not in old]
     for name in old:
         if name not in new or old[name]["digest"] == new[name]["digest"]:
             continue
-        changed = _changed(old[name], new[name], tolerance)
+        changed = _changed(old[name], new[name], TOLERANCE if exact else tolerance)
         if changed:
             out.append(f"{name}: {changed}")
         elif exact:
-            out.append(f"{name}: only the last digits changed (summaries agree to {tolerance:g})")
+            out.append(f"{name}: only the last digits changed (summaries agree to {TOLERANCE:g})")
     return out
 
 
 def _changed(old: dict[str, Any], new: dict[str, Any], tolerance: float) -> str:
+    if tolerance == float("inf"):
+        return ""
     for key in {**old, **new}:
         if key not in ("digest", "sums", "some") and old.get(key) != new.get(key):
             return f"{key} was {old.get(key)}, is {new.get(key)}"

@@ -9,7 +9,7 @@ from scripted_llm import Answer, Fault, ScriptedServer
 
 from pertwise.errors import ChatError, InputError, ReplayMissError
 from pertwise.llm import ChatSettings, Ledger, Message, open_chat, run_sync
-from pertwise.llm.wire import retry_after
+from pertwise.llm.failures import retry_after
 
 PROTOCOLS = ["openai", "anthropic"]
 SCHEMA = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pertwise.llm.answers import EditAnswer, JudgeAnswer, PicksAnswer
-from pertwise.llm.parse import AnswerError, json_values, parse_answer, visible_text
+from pertwise.llm.parse import AnswerError, json_values, parse_answer
+from pertwise.llm.reasoning import visible_text
 
 
 def names(text, **kw):

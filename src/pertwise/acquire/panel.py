@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pertwise._io import atomic_path, write_json_atomic
+from pertwise._io import write_csv_atomic, write_json_atomic
 from pertwise.errors import InputError
 
 #: Version of plan.json; a newer file is refused with a clear message.
@@ -196,12 +196,9 @@ class Plan(BaseModel):
     def save_csv(self, path: str | os.PathLike[str]) -> None:
         """Write plan.csv atomically: `table`, readable by any spreadsheet."""
         table = self.table
-        for column in ("gene", "module", "reason", "evidence", "chosen_by"):
-            table[column] = table[column].map(_spreadsheet_safe)
         if self.simulated:
             table.insert(len(table.columns), "data", "simulated")
-        with atomic_path(path) as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g")
+        write_csv_atomic(path, table, float_format="%.6g")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Plan:
@@ -234,11 +231,6 @@ class Plan(BaseModel):
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise InputError(f"{file} is damaged at {where}: {first['msg']}") from None
-
-
-def _spreadsheet_safe(text: str) -> str:
-    """Text that a spreadsheet will not run as a formula (reasons come from a language model)."""
-    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
 def column_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, list[Any]]:

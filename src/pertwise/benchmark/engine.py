@@ -25,7 +25,14 @@ from typing import Any, ClassVar, Literal, Self
 
 import pandas as pd
 
-from pertwise._io import atomic_path, optional_import, write_json_atomic
+from pertwise._io import (
+    atomic_path,
+    csv_cells,
+    optional_import,
+    text_of_csv,
+    write_csv_atomic,
+    write_json_atomic,
+)
 from pertwise._process import in_processes, only_writer
 from pertwise._progress import track
 from pertwise.config import Settings, check_settings
@@ -157,6 +164,11 @@ class Task(ABC):
         """The declared fallback of a unit that failed; None: there is none, the run stops."""
         return None
 
+    def unanswered(self, run: BenchmarkRun) -> dict[str, list[dict[str, Any]]]:
+        """Methods of which no answer of a chat model could be used -> "kind" and "action" of what
+        was wrong."""
+        return {}
+
     def more(self) -> dict[str, Any]:
         """What the record of this task says besides settings, inputs and versions."""
         return {}
@@ -222,14 +234,17 @@ class BenchmarkRun:
             path = Path(name) if self.folder is None else self.folder / name
             if self.folder is None or not path.is_file():
                 raise InputError(f"{path} is missing: the run is not finished; resume it")
-            self.tables[name] = (
-                pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-            )
+            self.tables[name] = read_table(path)
         return self.tables[name]
 
     def write(self, folder: str | os.PathLike[str]) -> Path:
         """Write all tables and, last, run.json into a folder, each atomically."""
         place = Path(folder)
+        before = stored_record(place) or {}
+        for name in {*map(str, before.get("tables", ()))} - set(self.tables):
+            # Of an earlier run here; never anything but a table in this very folder.
+            if Path(name).name == name and Path(name).suffix in (".csv", ".parquet"):
+                (place / name).unlink(missing_ok=True)
         for name, table in self.tables.items():
             write_table(table, place / name)
         write_json_atomic(place / RECORD, self.record)
@@ -260,11 +275,21 @@ class BenchmarkRun:
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a parquet or csv file atomically; an index with a name is kept."""
     index = table.index.name is not None
+    if path.suffix == ".csv":
+        write_csv_atomic(path, table, index=index)
+        return
     with atomic_path(path) as temporary:
-        if path.suffix == ".parquet":
-            table.to_parquet(temporary, index=index)
-        else:
-            table.to_csv(temporary, index=index)
+        table.to_parquet(temporary, index=index)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table that `write_table` wrote."""
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    try:
+        return csv_cells(pd.read_csv(path), text_of_csv)
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()
 
 
 def run_task(
@@ -310,13 +335,9 @@ def run_task(
             _claim(folder, made, resume)
         units = task.units()
         played = _play_all(task, units, folder, executor, min(workers, len(units)), address)
-        tables = task.gather(played)
-        run = BenchmarkRun(
-            task,
-            {**made, **_outcome(played), **jsonable(task.more())},
-            folder,
-            {**tables, LIST: _unit_list(played)},
-        )
+        tables = {**task.gather(played), LIST: _unit_list(played)}
+        told = {**_outcome(played), "tables": list(tables)}
+        run = BenchmarkRun(task, {**made, **told, **jsonable(task.more())}, folder, tables)
         if folder is not None:
             run.write(folder)
     return run

@@ -15,7 +15,7 @@ from scipy import stats
 
 from pertwise.errors import InputError
 from pertwise.knowledge import Pathway
-from pertwise.llm.answers import JudgeAnswer, judge_schema
+from pertwise.llm.answers import JudgeAnswer, judge_schema, tokens_for
 from pertwise.llm.base import Chat, Message
 from pertwise.llm.converse import converse
 from pertwise.llm.loop import run_many
@@ -172,6 +172,11 @@ def make_showings(
     return showings
 
 
+def judge_tokens(showing: Showing) -> int:
+    """Tokens for a verdict that gives its reasons and may name every item of both batches."""
+    return 1000 + tokens_for(len(showing.pair.first_items) // 2)
+
+
 def ask_judges(showings: Sequence[Showing], chats: Mapping[str, Chat]) -> pd.DataFrame:
     """Put every showing to its judge; one row each.
 
@@ -186,6 +191,7 @@ def ask_judges(showings: Sequence[Showing], chats: Mapping[str, Chat]) -> pd.Dat
             s.messages,
             JudgeAnswer,
             json_schema=judge_schema(),
+            answer_tokens=judge_tokens(s),
         )
         for s in showings
     ]
@@ -389,7 +395,7 @@ def estimate_cost(showings: Sequence[Showing], chats: Mapping[str, Chat]) -> dic
     out: dict[str, Any] = {}
     for judge, chat in chats.items():
         requests = [
-            chat.request(s.messages, json_schema=judge_schema())
+            chat.request(s.messages, json_schema=judge_schema(), answer_tokens=judge_tokens(s))
             for s in showings
             if s.judge == judge
         ]

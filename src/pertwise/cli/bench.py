@@ -76,7 +76,7 @@ def perturbqa(
     out: Annotated[Path | None, typer.Option(help="Folder for summary.csv, per_gene.csv.")] = None,
 ) -> None:
     """AUROC per target gene, averaged, of predictors on the PerturbQA labels."""
-    from pertwise._io import atomic_path
+    from pertwise._io import write_csv_atomic
     from pertwise.benchmark.perturbqa import TASKS, gene_frequency, run_perturbqa
     from pertwise.errors import InputError
     from pertwise.models.methods import make_method
@@ -104,8 +104,7 @@ def perturbqa(
     show_table(summary, f"PerturbQA, AUROC per target gene ({where})")
     if out is not None:
         for name, table in (("summary.csv", summary), ("per_gene.csv", per_gene)):
-            with atomic_path(out / name) as temporary:
-                table.to_csv(temporary, index=False)
+            write_csv_atomic(out / name, table)
         typer.echo(f"written: {out / 'summary.csv'}, {out / 'per_gene.csv'}")
 
 
@@ -140,6 +139,8 @@ def prediction(
         open_inputs,
         run_prediction,
     )
+    from pertwise.benchmark.prediction.run import without_answers
+    from pertwise.cli.asking import nothing_usable
     from pertwise.errors import InputError
     from pertwise.report.prediction_bench import write_report
 
@@ -175,6 +176,8 @@ def prediction(
     _tell_failures(folder)
     written = ("report.html", "report.md", "results.parquet")
     typer.echo("written: " + ", ".join(str(folder / name) for name in written))
+    for label, repairs in without_answers(folder, settings).items():
+        nothing_usable(f"method {label!r}", repairs, "every prediction of it is a fallback")
 
 
 def _tell_failures(folder: Path) -> None:
@@ -215,7 +218,7 @@ def prefilter(
     out: Annotated[Path | None, typer.Option(help="Write the table to this csv file.")] = None,
 ) -> None:
     """Recall of the prefilters that cut a long list before a chat model sees it."""
-    from pertwise._io import atomic_path
+    from pertwise._io import write_csv_atomic
     from pertwise.benchmark.prediction.run import one_context
     from pertwise.evaluate.prefilter import PREFILTERS, prefilter_recall
     from pertwise.evaluate.splits import split_folds, split_given
@@ -246,6 +249,5 @@ def prefilter(
     )
     show_table(wide, f"recall of prefilters, held-out perturbations, lists of {n_list}")
     if out is not None:
-        with atomic_path(out) as temporary:
-            table.to_csv(temporary, index=False)
+        write_csv_atomic(out, table)
         typer.echo(f"written: {out}")

@@ -7,6 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pertwise.cli.asking import (
+    BudgetTokens,
+    BudgetUsd,
+    Concurrency,
+    Timeout,
+    limits,
+    nothing_usable,
+)
 from pertwise.cli.bench import show_table
 
 if TYPE_CHECKING:
@@ -111,6 +119,8 @@ def acquisition(
         replay=replay,
     )
     _show(run)
+    for label, repairs in run.without_answers().items():
+        nothing_usable(f"strategy {label!r}", repairs, "every pick of it is the fallback's")
 
 
 def _show(run: Any) -> None:
@@ -173,7 +183,10 @@ def judge(
     ] = None,
     seed: Annotated[int, typer.Option(help="Decides sides, orders and thinning.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate the cost only.")] = False,
-    budget_usd: Annotated[float | None, typer.Option(help="Stop before this much a judge.")] = None,
+    budget_tokens: BudgetTokens = None,
+    budget_usd: BudgetUsd = None,
+    timeout: Timeout = None,
+    concurrency: Concurrency = None,
     replay: Annotated[
         bool, typer.Option("--replay", help="Answer from the run's ledger only, never call out.")
     ] = False,
@@ -190,8 +203,8 @@ def judge(
         max_pairs=max_pairs,
         seed=seed,
         dry_run=dry_run,
-        budget_usd=budget_usd,
         replay=replay,
+        **limits(budget_tokens, budget_usd, timeout, concurrency),
         context_text=context_text,
     )
     for name, estimate in result.estimates.items():
@@ -201,3 +214,6 @@ def judge(
     for title in ("overall", "per_target", "per_judge", "position"):
         show_table(result.tables[title], title.replace("_", " "))
     typer.echo(f"answers and tables: {result.folder}")
+    if not (result.answers["winner"] != "").any():
+        problems = result.answers["problem"]
+        nothing_usable(", ".join(llm), [{"kind": "no verdict", "action": p} for p in problems])

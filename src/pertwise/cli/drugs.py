@@ -7,6 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pertwise._process import only_writer
+from pertwise.cli.asking import (
+    BudgetTokens,
+    BudgetUsd,
+    Concurrency,
+    Timeout,
+    check_answers,
+    limits,
+)
+
 if TYPE_CHECKING:
     from pertwise.benchmark.drugs.run import BenchConfig
     from pertwise.models import Prediction
@@ -54,9 +64,10 @@ def bench_drugs(
     for key, value in loaded.notes.items():
         if value:
             typer.echo(f"{key}: {value}")
-    table = run_bench(loaded, out)
-    summary = summarise(table, weight=settings.weight)
-    write_results(loaded, table, summary, out)
+    with only_writer(out):
+        table = run_bench(loaded, out)
+        summary = summarise(table, weight=settings.weight)
+        write_results(loaded, table, summary, out)
     for (name, held), block in summary.groupby(["data", "regime"], sort=False):
         wide = block.pivot(index="method", columns="metric", values="mean")
         wide = wide.loc[list(dict.fromkeys(block["method"]))].dropna(axis=1, how="all")
@@ -134,7 +145,7 @@ def show_drug(
     import numpy as np
     import pandas as pd
 
-    from pertwise._io import atomic_path
+    from pertwise._io import write_csv_atomic
     from pertwise.cli.bench import show_table
 
     for key, text in notes.items():
@@ -158,8 +169,7 @@ def show_drug(
         full = pd.DataFrame({"feature": prediction.features, "predicted": values})
         if prediction.spread is not None:
             full["spread"] = prediction.spread[0]
-        with atomic_path(out) as temporary:
-            full.to_csv(temporary, index=False)
+        write_csv_atomic(out, full)
         typer.echo(f"written: {out}")
 
 
@@ -175,7 +185,10 @@ def lgr(
     ] = None,
     replay: Annotated[bool, typer.Option(help="Answer from the ledger only.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Say what it would cost; ask nothing.")] = False,
-    budget_usd: Annotated[float | None, typer.Option(help="Stop before this many dollars.")] = None,
+    budget_tokens: BudgetTokens = None,
+    budget_usd: BudgetUsd = None,
+    timeout: Timeout = None,
+    concurrency: Concurrency = None,
 ) -> None:
     """Ask a chat model which measured drugs act like each drug, line by line (resumable)."""
     from pertwise.benchmark.drugs.ask import bench_selector, lgr_questions
@@ -186,17 +199,20 @@ def lgr(
     bench = load_bench(read_config(config), data if data is not None else config.parent)
     questions = lgr_questions(bench, line or ())
     stored = None if dry_run else ledger or out.with_suffix(".ledger.sqlite")
-    chat = open_chat(llm, ledger=stored, replay=replay, budget_usd=budget_usd, run="lgr")
+    given = limits(budget_tokens, budget_usd, timeout, concurrency)
+    chat = open_chat(llm, ledger=stored, replay=replay, run="lgr", **given)
     try:
         selector = bench_selector(bench, chat, k=k)
         typer.echo(f"questions: {len(questions)}")
         if dry_run:
             typer.echo(str(estimate_questions(selector, questions, k)))
             return
-        answers = ask_lists(selector, questions, k, out)
+        with only_writer(out):
+            answers = ask_lists(selector, questions, k, out)
     finally:
         chat.shutdown()
     short = sum(len(a.picks) < k for a in answers)
     repairs = total_repairs(answers)
     typer.echo(f"fewer than {k} valid: {short}; repairs: {repairs or 'none'}")
     typer.echo(f"written: {out}")
+    check_answers(llm, answers)

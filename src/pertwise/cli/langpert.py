@@ -7,6 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pertwise._process import Interrupted, only_writer
+from pertwise.cli.asking import (
+    BudgetTokens,
+    BudgetUsd,
+    Concurrency,
+    Timeout,
+    check_answers,
+    limits,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -70,8 +80,10 @@ def langpert(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would cost; ask nothing.")
     ] = False,
-    budget_tokens: Annotated[int | None, typer.Option(help="Most tokens to use.")] = None,
-    budget_usd: Annotated[float | None, typer.Option(help="Most US dollars to spend.")] = None,
+    budget_tokens: BudgetTokens = None,
+    budget_usd: BudgetUsd = None,
+    timeout: Timeout = None,
+    concurrency: Concurrency = None,
 ) -> None:
     """Ask a chat model which measured knock-downs act like each gene (resumable).
 
@@ -115,8 +127,7 @@ def langpert(
         ledger=stored,
         replay=replay,
         run="langpert",
-        budget_tokens=budget_tokens,
-        budget_usd=budget_usd,
+        **limits(budget_tokens, budget_usd, timeout, concurrency),
     )
     try:
         selector = langpert_from(
@@ -133,17 +144,22 @@ def langpert(
             typer.echo(str(estimate_questions(selector, asked.questions, k or 10)))
             return
         try:
-            answers = ask_lists(selector, asked.questions, k or 10, out, record=subject_record)
-        except BaseException:
+            with only_writer(out):
+                answers = ask_lists(selector, asked.questions, k or 10, out, record=subject_record)
+        except BaseException as error:
             so_far = partial_path(out)
             held = f"; the answers so far: {so_far}" if so_far.is_file() else ""
             then = "" if replay else f". The same command goes on from {stored}"
-            typer.echo(f"stopped early{held}{then}", err=True)
+            if isinstance(error, Interrupted):
+                error.add_note(f"{held}{then}".lstrip("; ."))
+            else:
+                typer.echo(f"stopped early{held}{then}", err=True)
             raise
     finally:
         chat.shutdown()
     _tell(asked.questions, answers, k or LEAST)
     typer.echo(f"written: {out}")
+    check_answers(llm, answers)
     typer.echo(f"next: pertwise predict {screen} --genes ... --method fused --set answers={out}")
 
 

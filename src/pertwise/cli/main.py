@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 from typing import Annotated
 
 import typer
 
 from pertwise import __version__
+from pertwise._process import Interrupted, ends_on_signals
 from pertwise._progress import set_quiet
 from pertwise.cli import (
     bench,
@@ -53,7 +53,7 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _common(
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Log to standard error.")
     ] = False,
@@ -61,7 +61,7 @@ def _common(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    set_quiet(quiet or not sys.stderr.isatty())
+    set_quiet(quiet)
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -69,9 +69,17 @@ def _common(
 
 
 def main() -> None:
-    """Entry point: an expected error is one clear line and exit status 2, never a traceback."""
-    try:
-        app()
-    except PertwiseError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(2) from None
+    """Entry point: an expected error is one clear line and exit status 2, never a traceback.
+
+    Ctrl-C and SIGTERM are one line, too, with the exit status of the signal (130, 143).
+    """
+    with ends_on_signals():
+        try:
+            app()
+        except PertwiseError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise SystemExit(2) from None
+        except Interrupted as stop:
+            notes = getattr(stop, "__notes__", [])
+            typer.echo(": ".join(["interrupted", "; ".join(notes)][: 1 + bool(notes)]), err=True)
+            raise SystemExit(stop.code) from None

@@ -8,6 +8,15 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from pertwise._process import only_writer
+from pertwise.cli.asking import (
+    BudgetTokens,
+    BudgetUsd,
+    Concurrency,
+    Timeout,
+    limits,
+    nothing_usable,
+)
 from pertwise.cli.plan_show import show_changes, show_dry_run, show_plan
 from pertwise.errors import InputError, unknown_name
 
@@ -105,12 +114,10 @@ def make(
             rich_help_panel="Picker",
         ),
     ] = None,
-    budget_tokens: Annotated[
-        int | None, typer.Option(help="Most tokens to use.", rich_help_panel="Picker")
-    ] = None,
-    budget_usd: Annotated[
-        float | None, typer.Option(help="Most US dollars to spend.", rich_help_panel="Picker")
-    ] = None,
+    budget_tokens: BudgetTokens = None,
+    budget_usd: BudgetUsd = None,
+    timeout: Timeout = None,
+    concurrency: Concurrency = None,
     replay: Annotated[
         bool,
         typer.Option(
@@ -241,8 +248,7 @@ def make(
         shortlist=shortlist,
         weight=weight or [],
         seed=seed,
-        budget_tokens=budget_tokens,
-        budget_usd=budget_usd,
+        limits=limits(budget_tokens, budget_usd, timeout, concurrency),
         replay=replay,
     )
     asked: dict[str, Any] = {
@@ -292,22 +298,27 @@ def make(
     from pertwise.acquire import plan as make_plan
     from pertwise.report import write_plan
 
-    made = make_plan(
-        screen,
-        knowledge,
-        **asked,
-        strategy=name,
-        strategy_settings=settings,
-        context_text=context_text,
-        embedding=embedding,
-        seed=seed,
-        round_number=round_number,
-        store=out,
-        by=by,
-    )
-    paths = write_plan(made, out)
+    with only_writer(out):
+        made = make_plan(
+            screen,
+            knowledge,
+            **asked,
+            strategy=name,
+            strategy_settings=settings,
+            context_text=context_text,
+            embedding=embedding,
+            seed=seed,
+            round_number=round_number,
+            store=out,
+            by=by,
+        )
+        paths = write_plan(made, out)
     show_plan(made)
     typer.echo(f"page   {paths['html']}\ntable  {paths['csv']}\nrecord {paths['json']}")
+    chosen_by = {p.chosen_by for p in made.picks if p.chosen_by.startswith("strategy")}
+    if name == "llm" and chosen_by and "strategy" not in chosen_by:
+        repairs = [r.model_dump() for r in made.repairs if r.stage == "picker"]
+        nothing_usable(str(llm), repairs, "every pick on this panel is the fallback's")
 
 
 @app.command("show")
@@ -343,9 +354,11 @@ def amend(
             raise InputError(f"--replace wants OLD=NEW, got {text!r}")
         pairs[old.strip()] = new.strip()
     file = plan / "plan.json" if plan.is_dir() else plan
-    before = Plan.load(file)
-    after = change(before, replace=pairs, drop=drop or (), add=add or (), by=by, why=why)
-    write_plan(after, file.parent, name=file.stem)
+    Plan.load(file)  # a wrong name must not leave a folder behind
+    with only_writer(file.parent):
+        before = Plan.load(file)
+        after = change(before, replace=pairs, drop=drop or (), add=add or (), by=by, why=why)
+        write_plan(after, file.parent, name=file.stem)
     show_changes(before, after)
 
 
@@ -359,8 +372,7 @@ def _strategy_settings(
     shortlist: int | None,
     weight: list[str],
     seed: int,
-    budget_tokens: int | None,
-    budget_usd: float | None,
+    limits: dict[str, Any],
     replay: bool,
 ) -> dict[str, Any]:
     if weight and name != "knowledge":
@@ -389,14 +401,7 @@ def _strategy_settings(
     ledger = None if out is None else out / LEDGER
     if dry_run and (ledger is None or not ledger.is_file()):
         ledger = None
-    chat = open_chat(
-        llm,
-        ledger=ledger,
-        replay=replay,
-        run="plan",
-        budget_tokens=budget_tokens,
-        budget_usd=budget_usd,
-    )
+    chat = open_chat(llm, ledger=ledger, replay=replay, run="plan", **limits)
     return {
         "chat": chat,
         "k": 200 if shortlist is None else shortlist,

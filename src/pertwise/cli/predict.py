@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pertwise._process import only_writer
+from pertwise.cli.asking import (
+    BudgetTokens,
+    BudgetUsd,
+    Concurrency,
+    Timeout,
+    limits,
+    nothing_usable,
+)
 from pertwise.errors import InputError
+from pertwise.select.base import usable
 
 if TYPE_CHECKING:
     from pertwise.prediction.predicting import Predicted
@@ -84,13 +94,10 @@ def predict(
             rich_help_panel="Language model",
         ),
     ] = False,
-    budget_tokens: Annotated[
-        int | None, typer.Option(help="Most tokens to use.", rich_help_panel="Language model")
-    ] = None,
-    budget_usd: Annotated[
-        float | None,
-        typer.Option(help="Most US dollars to spend.", rich_help_panel="Language model"),
-    ] = None,
+    budget_tokens: BudgetTokens = None,
+    budget_usd: BudgetUsd = None,
+    timeout: Timeout = None,
+    concurrency: Concurrency = None,
     drug: Annotated[
         str | None,
         typer.Option(help="Predict a drug instead: name or SMILES.", rich_help_panel="Drugs"),
@@ -122,32 +129,37 @@ def predict(
             ledger=out / LEDGER,
             replay=replay,
             run="predict",
-            budget_tokens=budget_tokens,
-            budget_usd=budget_usd,
+            **limits(budget_tokens, budget_usd, timeout, concurrency),
         )
-    try:
-        found = predict_genes(
-            screen,
-            read_names(genes or []),
-            knowledge=knowledge,
-            method=method or (DEFAULT_METHOD if llm is None else "langpert"),
-            context=context,
-            context_text=context_text,
-            chat=chat,
-            settings=settings,
-            explain_genes=read_names(explain or []),
-            folds=folds,
-            seed=seed,
-        )
-    finally:
-        if chat is not None:
-            chat.shutdown()
-    page = write_page(found, out)
-    paths = write_prediction(found, out)
+    with only_writer(out):
+        try:
+            found = predict_genes(
+                screen,
+                read_names(genes or []),
+                knowledge=knowledge,
+                method=method or (DEFAULT_METHOD if llm is None else "langpert"),
+                context=context,
+                context_text=context_text,
+                chat=chat,
+                settings=settings,
+                explain_genes=read_names(explain or []),
+                folds=folds,
+                seed=seed,
+            )
+        finally:
+            if chat is not None:
+                chat.shutdown()
+        page = write_page(found, out)
+        paths = write_prediction(found, out)
     _show(found)
     typer.echo(f"page   {page}")
     for name, path in paths.items():
         typer.echo(f"{path.suffix[1:]:6} {path}" + ("  (long)" if name == "prediction.csv" else ""))
+    said = found.prediction.provenance.get("answers", ())
+    if chat is not None and said and not any(usable(a["fallback"], a["provenance"]) for a in said):
+        nothing_usable(
+            str(llm), [r for a in said for r in a["repairs"]], "every prediction is a fallback"
+        )
 
 
 def parse_settings(given: list[str]) -> dict[str, Any]:

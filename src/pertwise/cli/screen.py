@@ -316,7 +316,7 @@ def simulate(
 def _save_truth(made: Any, folder: Path) -> None:
     import pandas as pd
 
-    from pertwise._io import atomic_path
+    from pertwise._io import atomic_path, write_csv_atomic
 
     screen, truth = made.screen, made.truth
     tables = {
@@ -326,8 +326,8 @@ def _save_truth(made: Any, folder: Path) -> None:
         ),
     }
     for name, table in tables.items():
+        if name.endswith(".tsv"):
+            write_csv_atomic(folder / name, table, sep="\t")
+            continue
         with atomic_path(folder / name) as temporary:
-            if name.endswith(".tsv"):
-                table.to_csv(temporary, sep="\t", index=False)
-            else:
-                table.to_parquet(temporary)
+            table.to_parquet(temporary)

@@ -12,7 +12,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pertwise.arrays.means import masked_mean
-from pertwise.errors import BudgetError, InputError, PertwiseError, ReplayMissError
+from pertwise.errors import (
+    BudgetError,
+    InputError,
+    LedgerError,
+    PertwiseError,
+    ReplayMissError,
+)
 from pertwise.evaluate.calibration import LEVELS, interval_coverage, spread_and_error
 from pertwise.evaluate.cells import CellBank, energy_distances
 from pertwise.evaluate.score import Scores, score_predictions
@@ -30,7 +36,7 @@ if TYPE_CHECKING:
     from pertwise.screen import Screen
 
 #: Raised when a chat model cannot be asked any further: the run stops and can go on later.
-STOPS = (BudgetError, FatalChatError, ReplayMissError)
+STOPS = (BudgetError, FatalChatError, LedgerError, ReplayMissError)
 ORACLE_NEIGHBOURS = 5
 #: Features with a smaller Benjamini-Hochberg q are called differential.
 FDR = 0.05

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pertwise._io import atomic_path, write_json_atomic
+from pertwise._io import atomic_path, write_csv_atomic, write_json_atomic
 from pertwise.errors import InputError, suggest, unknown_name
 from pertwise.evaluate.prefilter import N_NEAREST, check_prefilter
 from pertwise.evaluate.specs import ORACLE
@@ -298,18 +298,15 @@ def write_prediction(found: Predicted, out: str | os.PathLike[str]) -> dict[str,
     record = jsonable(found.record)
     with atomic_path(paths["prediction.h5ad"]) as temporary:
         _anndata(found, record).write_h5ad(temporary, compression="gzip")
-    with atomic_path(paths["prediction.csv"]) as temporary:
-        long_table(found.prediction).to_csv(temporary, index=False)
-    with atomic_path(paths["neighbours.csv"]) as temporary:
-        columns = ["perturbation", "neighbour", "rank", "weight", "reason"]
-        table = found.prediction.neighbours
-        (pd.DataFrame(columns=columns) if table is None else table[columns]).to_csv(
-            temporary, index=False
-        )
+    write_csv_atomic(paths["prediction.csv"], long_table(found.prediction))
+    columns = ["perturbation", "neighbour", "rank", "weight", "reason"]
+    table = found.prediction.neighbours
+    write_csv_atomic(
+        paths["neighbours.csv"], pd.DataFrame(columns=columns) if table is None else table[columns]
+    )
     if found.standing is not None:
         paths["cross_validation.csv"] = folder / "cross_validation.csv"
-        with atomic_path(paths["cross_validation.csv"]) as temporary:
-            found.standing.per_perturbation.to_csv(temporary)
+        write_csv_atomic(paths["cross_validation.csv"], found.standing.per_perturbation, index=True)
     else:
         # Scores of an earlier run in this folder would be taken for those of this one.
         (folder / "cross_validation.csv").unlink(missing_ok=True)

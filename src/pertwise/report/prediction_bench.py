@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 
-from pertwise._io import atomic_path, write_text_atomic
+from pertwise._io import write_csv_atomic, write_text_atomic
 from pertwise.benchmark.prediction import analyses, tables
 from pertwise.benchmark.prediction.config import PredictionConfig
 from pertwise.benchmark.prediction.run import Inputs, make_splits
@@ -55,8 +55,7 @@ class _Report:
         self.blocks.append(("p", _inline(text)))
 
     def table(self, table: pd.DataFrame, name: str, digits: int = 3) -> None:
-        with atomic_path(self.folder / "tables" / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False)
+        write_csv_atomic(self.folder / "tables" / f"{name}.csv", table)
         self.lines += [markdown(table, digits), "", f"(`tables/{name}.csv`)", ""]
         grid = {
             "columns": [str(c) for c in table.columns],
@@ -123,8 +122,7 @@ def write_report(folder: Path, config: PredictionConfig, inputs: Inputs) -> pd.D
     known = set(results["metric"].unique())
     main = [m for m in config.metrics.main if m in known]
     full = tables.summary(results, rng)
-    with atomic_path(folder / "summary.csv") as temporary:
-        full.to_csv(temporary, index=False)
+    write_csv_atomic(folder / "summary.csv", full)
 
     report = _Report(folder)
     _opening(report, config, inputs, results)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pertwise._io import csv_cells, text_of_csv
 from pertwise.errors import InputError, unknown_name
 from pertwise.screen.layouts import PERTURBATION_KEYS
 from pertwise.screen.read import MeansTable
@@ -65,7 +66,7 @@ def _load(path: Path) -> pd.DataFrame:
         if len(twice):
             raise InputError(f"{path}: column {twice.iloc[0]!r} occurs twice in the header")
         # Gene and drug names such as "NA" or "NaN" in the first column are for the caller to judge.
-        return pd.read_csv(path, sep=separator, low_memory=False)
+        return csv_cells(pd.read_csv(path, sep=separator, low_memory=False), text_of_csv)
     except InputError:
         raise
     except (ValueError, OSError) as error:

@@ -24,7 +24,7 @@ from pertwise.benchmark.judging import (
 )
 from pertwise.config import FileName, Settings
 from pertwise.errors import InputError
-from pertwise.llm import open_chat
+from pertwise.llm import open_chat, parse_address
 from pertwise.llm.base import Chat
 from pertwise.provenance import identity, input_facts
 
@@ -45,11 +45,13 @@ class JudgeConfig(Settings):
     @field_validator("judges")
     @classmethod
     def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Without the query of their addresses, which is nobody's business in tables."""
         if not value:
             raise ValueError("name at least one judge (--llm MODEL@URL)")
-        if len(set(value)) != len(value):
-            raise ValueError(f"each judge must be named once, got {list(value)}")
-        return value
+        named = tuple(str(parse_address(j)) for j in value)
+        if len(set(named)) != len(named):
+            raise ValueError(f"each judge must be named once, got {list(named)}")
+        return named
 
 
 class JudgeTask(Task):
@@ -58,8 +60,11 @@ class JudgeTask(Task):
 
     Parameters
     ----------
-    chat_settings
-        Of each judge's chat, e.g. ``budget_usd``.
+    addresses
+        Of the judges, in full (`JudgeConfig` keeps no query).
+    limits
+        Settings of each judge's chat (budget_usd, ...); a budget holds for all reruns of a judge
+        together.
     """
 
     name, settings_of = "judges", JudgeConfig
@@ -70,12 +75,13 @@ class JudgeTask(Task):
     def __init__(
         self,
         settings: JudgeConfig,
-        chat_settings: Mapping[str, Any] | None = None,
         *,
+        addresses: Sequence[str] = (),
         replay: bool = False,
+        **limits: Any,
     ) -> None:
         super().__init__(settings, replay=replay)
-        self.chat_settings = dict(chat_settings or {})
+        self.addresses, self.limits = tuple(addresses) or settings.judges, limits
 
     @property
     def place(self) -> Path:
@@ -126,8 +132,10 @@ class JudgeTask(Task):
         """Judge -> its chat; one ledger for all."""
         ledger = self.place / "ledger.sqlite"
         return {
-            j: open_chat(j, ledger=ledger, replay=self.replay, **self.chat_settings)
-            for j in self.settings.judges
+            j: open_chat(
+                address, ledger=ledger, replay=self.replay, run=f"judge {j}", **self.limits
+            )
+            for j, address in zip(self.settings.judges, self.addresses, strict=True)
         }
 
     def estimates(self) -> dict[str, Any]:
@@ -153,6 +161,13 @@ class JudgeTask(Task):
         answers = pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
         tables = {"answers": answers, **judge_tables(answers)}
         return {f"{name}.csv": table for name, table in tables.items()}
+
+    def unanswered(self, run: BenchmarkRun) -> dict[str, list[dict[str, Any]]]:
+        """The panel, when no judge gave a verdict."""
+        if (run.table["winner"] != "").any():
+            return {}
+        problems = [{"kind": "no verdict", "action": p} for p in run.table["problem"]]
+        return {", ".join(self.settings.judges): problems}
 
     def more(self) -> dict[str, Any]:
         """How many pairs were shown."""

@@ -22,6 +22,7 @@ from pertwise.benchmark.acquisition.loop_models import open_loop_model
 from pertwise.benchmark.acquisition.replay import Replay
 from pertwise.benchmark.acquisition.strategies import open_replay_strategy
 from pertwise.benchmark.acquisition.tables import (
+    CURVE,
     curve_areas,
     labels_needed,
     overlap,
@@ -31,7 +32,7 @@ from pertwise.benchmark.acquisition.tables import (
     sorted_rounds,
 )
 from pertwise.benchmark.acquisition.world import World, make_world
-from pertwise.benchmark.engine import Played, Tables, Task, Unit
+from pertwise.benchmark.engine import BenchmarkRun, Played, Tables, Task, Unit
 from pertwise.errors import InputError, PertwiseError
 from pertwise.knowledge import Knowledge
 from pertwise.provenance import checksum, contents, identity, input_facts
@@ -159,6 +160,18 @@ class AcquisitionTask(Task):
             membership = world.knowledge.features("reactome", world.names)
             names = world.knowledge.feature_names("reactome")
             found["enrichment.csv"] = enriched_sets(picks, world.names, membership, names)
+        return found
+
+    def unanswered(self, run: BenchmarkRun) -> dict[str, list[dict[str, Any]]]:
+        """Chat strategies of which every pick is a fallback's."""
+        found = {}
+        picks = run.read("picks.parquet")
+        for label, settings in self.settings.strategies.items():
+            own = picks[picks["strategy"] == label]
+            if settings.get("use", label) == "llm" and len(own) and own["pick_fallback"].all():
+                rounds = own.drop_duplicates([*CURVE, "seed", "round"])
+                kinds = [k for text in rounds["repairs"] for k in text.split(", ") if k]
+                found[label] = [{"kind": kind, "action": ""} for kind in kinds]
         return found
 
     def more(self) -> dict[str, Any]:

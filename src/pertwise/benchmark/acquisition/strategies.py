@@ -153,7 +153,8 @@ def _chat_settings(
     model = out.pop("model", None)
     if not model:
         raise InputError(f"strategy {label!r} asks a language model: set model = 'MODEL@URL'")
-    chat = dict(out.pop("chat", {}))
+    # One account for all units, whichever worker plays them.
+    chat = {"run": label, **out.pop("chat", {})}
     show = out.pop("show", None)
     if show is not None:
         try:

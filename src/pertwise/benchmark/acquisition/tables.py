@@ -44,9 +44,11 @@ def sorted_rounds(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def pick_table(curve: Curve, records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row per pick: who, when, why, and the strategy's own fields (module, relation, rank)."""
+    """One row per pick: who, when, why, and the strategy's own fields (module, relation, rank);
+    `repairs` are the kinds of all repairs of the round."""
     rows = []
     for record in records:
+        repairs = ", ".join(k for k, n in record["repairs"].items() for _ in range(n))
         for place, item in enumerate(record["picks"], start=1):
             extra = record["extra"].get(item, {})
             rank = extra.get("uncertainty_rank")
@@ -61,6 +63,8 @@ def pick_table(curve: Curve, records: Sequence[Mapping[str, Any]]) -> pd.DataFra
                     "relation": extra.get("relation") or "",
                     "uncertainty_rank": np.nan if rank is None else float(rank),
                     "fallback": record["fallback"],
+                    "pick_fallback": bool(extra.get("fallback")),
+                    "repairs": repairs,
                 }
             )
     return pd.DataFrame(rows)

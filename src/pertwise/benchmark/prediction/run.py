@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pertwise.benchmark.engine import Failed, Played, Tables, Task, Unit
+from pertwise.benchmark.engine import BenchmarkRun, Failed, Played, Tables, Task, Unit
 from pertwise.benchmark.prediction.config import MethodSpec, PredictionConfig, SplitSpec
 from pertwise.benchmark.prediction.tables import comparisons, summary
 from pertwise.errors import InputError
@@ -27,7 +27,8 @@ from pertwise.evaluate.splits import (
     split_growing,
 )
 from pertwise.evaluate.units import run_unit
-from pertwise.models.methods import Method, make_method
+from pertwise.models.methods import LEDGER, Method, make_method
+from pertwise.prediction.predicting import asks_chat
 from pertwise.provenance import contents, identity, input_facts
 from pertwise.screen.training import one_context
 
@@ -194,8 +195,32 @@ class PredictionTask(Task):
             for split in self.splits:
                 labels = {"method": method.label, "split": split.kind, "seed": split.seed}
                 key = identity(method.facts(), split.key(), data, spec.knowledge, metrics, more)
-                what = (method, split, spec.knowledge)
+                what = (self._with_account(method), split, spec.knowledge)
                 found.append(Unit(key, {**labels, "fold": split.fold}, what))
+        return found
+
+    def _with_account(self, method: Method) -> Method:
+        """A method that asks a chat model, with one ledger and one account for all its units."""
+        if self.folder is None or not asks_chat(method.use, method.settings):
+            return method
+        settings = {LEDGER: str(self.folder / "ledger.sqlite"), **method.settings}
+        settings["chat_settings"] = {"run": method.label, **settings.get("chat_settings", {})}
+        return replace(method, settings=settings)
+
+    def unanswered(self, run: BenchmarkRun) -> dict[str, list[dict[str, Any]]]:
+        """Methods whose every prediction is a fallback because no answer could be used."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        answers = run.read("answers.parquet") if run.has("answers.parquet") else pd.DataFrame()
+        for spec in self.settings.methods:
+            if not asks_chat(spec.use, spec.settings):
+                continue
+            said = answers[answers["method"].astype(str) == spec.name] if len(answers) else answers
+            results = run.table[run.table["method"].astype(str) == spec.name]
+            errors = results["error"].astype(str)
+            if len(said) and bool(said["fallback"].all()):
+                found[spec.name] = said[["kind", "action"]].astype(str).to_dict("records")
+            elif not len(said) and bool((errors != "").all()):
+                found[spec.name] = [{"kind": "failed", "action": e} for e in errors.unique()]
         return found
 
     def play(self, unit: Unit, place: Path | None) -> Tables:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pertwise.llm.answers import EditAnswer, edit_schema
+from pertwise.llm.answers import EditAnswer, edit_schema, tokens_for
 from pertwise.llm.base import Chat, ChatRequest
 from pertwise.llm.converse import Conversation, converse
 from pertwise.llm.loop import run_many, run_sync
@@ -16,7 +16,7 @@ from pertwise.llm.templates import PromptTemplate, load_prompt
 from pertwise.select.base import Pick, Query, Repair, Selection, Selector
 from pertwise.select.chat.selector import ask_selector, seed_for
 from pertwise.select.chat.similar import cell_line_text
-from pertwise.select.closed_list import ClosedList, Resolver, checked_candidates
+from pertwise.select.closed_list import ClosedList, Resolver, checked_candidates, quoted
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ class EditSelector:
             max_reasks=self.max_reasks,
             json_schema=schema,
             replicate=self.replicate,
+            answer_tokens=tokens_for(2 * self.max_edits),
         )
         provenance.update(talk.provenance())
         repairs = [
@@ -173,24 +174,28 @@ class EditSelector:
             entry, how = pool.match(edit.name)
             if entry is None or entry not in neighbours or entry in removed:
                 why = how if entry is None else "not a neighbour, or removed already"
-                repairs.append(Repair("impossible_edit", edit.name, f"removal ignored: {why}"))
+                repairs.append(
+                    Repair("impossible_edit", quoted(edit.name), f"removal ignored: {why}")
+                )
             elif len(removed) >= self.max_edits:
-                repairs.append(Repair("too_many", edit.name, "removal ignored: too many"))
+                repairs.append(Repair("too_many", quoted(edit.name), "removal ignored: too many"))
             else:
                 if how:
-                    repairs.append(Repair(how, edit.name, f"read as {entry}"))
+                    repairs.append(Repair(how, quoted(edit.name), f"read as {entry}"))
                 removed[entry] = edit.reason
         added: dict[str, Pick] = {}
         for edit in answer.add:
             entry, how = pool.match(edit.name)
             if entry is None or entry in neighbours or entry in added:
                 why = how if entry is None else "a neighbour already"
-                repairs.append(Repair("impossible_edit", edit.name, f"addition ignored: {why}"))
+                repairs.append(
+                    Repair("impossible_edit", quoted(edit.name), f"addition ignored: {why}")
+                )
             elif len(added) >= self.max_edits:
-                repairs.append(Repair("too_many", edit.name, "addition ignored: too many"))
+                repairs.append(Repair("too_many", quoted(edit.name), "addition ignored: too many"))
             else:
                 if how:
-                    repairs.append(Repair(how, edit.name, f"read as {entry}"))
+                    repairs.append(Repair(how, quoted(edit.name), f"read as {entry}"))
                 reason = edit.reason.strip() or "the model gave no reason"
                 added[entry] = Pick(entry, reason, extra={"edit": "added"})
         kept = [p for p in before.picks if p.item not in removed]

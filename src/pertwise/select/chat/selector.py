@@ -12,7 +12,7 @@ import numpy as np
 
 from pertwise._io import sha256_text
 from pertwise.errors import InputError
-from pertwise.llm.answers import PicksAnswer, picks_schema
+from pertwise.llm.answers import PicksAnswer, picks_schema, tokens_for
 from pertwise.llm.base import Chat, ChatRequest
 from pertwise.llm.converse import Conversation, converse
 from pertwise.llm.loop import run_many, run_sync
@@ -178,6 +178,7 @@ class ChatSelector:
             max_reasks=self.max_reasks,
             json_schema=ask.schema,
             replicate=self.replicate,
+            answer_tokens=tokens_for(ask.n_max),
         )
         return await self._selection(query, candidates, ask, talk)
 
@@ -224,7 +225,12 @@ class ChatSelector:
         in_schema = len(names) <= limit
         schema = picks_schema(sorted(names) if in_schema else None, module=self.module_field)
         return _Ask(
-            request=self.chat.request(messages, json_schema=schema, replicate=self.replicate),
+            request=self.chat.request(
+                messages,
+                json_schema=schema,
+                replicate=self.replicate,
+                answer_tokens=tokens_for(n_max),
+            ),
             schema=schema,
             closed=ClosedList(names, resolve, None if codes else query.subject),
             names={codes.get(c, c): c for c in shown},
@@ -335,6 +341,8 @@ class ChatSelector:
                 repairs.append(Repair(turn.kind, "", turn.problem))
                 continue
             checked, _ = self._check(turn.answer, ask)
+            if turn.answer.bare:
+                repairs.append(Repair("bare_list", "", "a list without its key, read as the picks"))
             repairs.extend(checked.repairs)
             if turn.kind == "rejected":
                 kind = "too_few" if checked.problem else "no_reason"
