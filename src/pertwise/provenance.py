@@ -99,7 +99,7 @@ def identity(*parts: Any) -> str:
 
 
 def jsonable(value: Any) -> Any:
-    """Plain values for JSON: arrays become lists, NaN and infinity None, other things their text."""
+    """Plain values for JSON: arrays become lists, NaN and infinity None, the rest its text."""
     if isinstance(value, Mapping):
         return {str(k): jsonable(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from drug_example import DRUGS, LINES, cell_table, drug_frame, drug_screen
 from golden.digest import normalised
+from pertwise.report.acquisition_markdown import write_markdown
 from scripted_llm import ScriptedServer, first_alphabetical
 
 from pertwise.acquire import (
@@ -74,7 +75,6 @@ from pertwise.models import CATALOGUE, make_predictor
 from pertwise.models.drugs_dose import RULES, DosePredictor
 from pertwise.models.drugs_ridge import group_folds
 from pertwise.prediction.predicting import predict_genes
-from pertwise.report.acquisition_markdown import write_markdown
 from pertwise.report.acquisition_page import write_page as write_acquisition_page
 from pertwise.report.plan_page import render_plan
 from pertwise.report.prediction_bench import write_report

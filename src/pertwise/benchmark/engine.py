@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import pandas as pd
 
@@ -164,7 +164,7 @@ class Task(ABC):
         """The declared fallback of a unit that failed; None: there is none, the run stops."""
         return None
 
-    def unanswered(self, run: BenchmarkRun) -> dict[str, list[dict[str, Any]]]:
+    def unanswered(self, run: BenchmarkRun[Any]) -> dict[str, list[dict[str, Any]]]:
         """Methods of which no answer of a chat model could be used -> "kind" and "action" of what
         was wrong."""
         return {}
@@ -181,8 +181,11 @@ class Task(ABC):
         }
 
 
+T = TypeVar("T", bound=Task)
+
+
 @dataclass(frozen=True)
-class BenchmarkRun:
+class BenchmarkRun(Generic[T]):
     """A finished run: tidy scores, their summary, its record, its page.
 
     Attributes
@@ -193,7 +196,7 @@ class BenchmarkRun:
         Where it was written; None when nowhere.
     """
 
-    task: Task
+    task: T
     record: dict[str, Any]
     folder: Path | None = None
     tables: Tables = field(default_factory=dict, repr=False)
@@ -252,11 +255,11 @@ class BenchmarkRun:
 
     def page(self, path: str | os.PathLike[str]) -> Path:
         """Write the page of this task as one HTML file; returns where."""
-        write: Callable[[BenchmarkRun, Path], Path] = pkgutil.resolve_name(self.task.page_by)
+        write: Callable[[BenchmarkRun[T], Path], Path] = pkgutil.resolve_name(self.task.page_by)
         return write(self, Path(path))
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str], kind: type[Task]) -> Self:
+    def open(cls, folder: str | os.PathLike[str], kind: type[T]) -> BenchmarkRun[T]:
         """A run made before.
 
         Raises
@@ -293,14 +296,14 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def run_task(
-    task: Task,
+    task: T,
     out: str | os.PathLike[str] | None = None,
     *,
     executor: Executor = "serial",
     workers: int = 2,
     address: str | None = None,
     resume: bool | None = None,
-) -> BenchmarkRun:
+) -> BenchmarkRun[T]:
     """Play what is missing of a task, gather all, write it.
 
     The result does not depend on the executor: every unit seeds itself.
@@ -356,7 +359,7 @@ def stored_record(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        found["task"], found["settings"], found["inputs"]  # noqa: B018
+        found["task"], found["settings"], found["inputs"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{path} was not written by pertwise; name another folder") from None
     return found

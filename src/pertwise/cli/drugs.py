@@ -43,37 +43,33 @@ def bench_drugs(
     ] = False,
 ) -> None:
     """Drug responses: regimes x methods on one screen, with intervals over compounds."""
-    from pertwise.benchmark.drugs.run import (
-        load_bench,
-        read_config,
-        run_bench,
-        summarise,
-        write_results,
-    )
-    from pertwise.cli.bench import show_table
+    from pertwise.benchmark.drugs.run import BenchConfig, DrugTask
+    from pertwise.benchmark.engine import run_task
+    from pertwise.cli.bench import show_table, tell_failures
+    from pertwise.config import read_settings
 
     settings = _with(
-        read_config(config),
+        read_settings(config, BenchConfig, folder=data),
         regimes=regime,
         methods=method,
         seeds=seed,
         by_compound=False if ungrouped else None,
         drop_duplicates=True if drop_duplicates else None,
     )
-    loaded = load_bench(settings, data if data is not None else config.parent)
-    for key, value in loaded.notes.items():
+    task = DrugTask(settings)
+    for key, value in task.bench.notes.items():
         if value:
             typer.echo(f"{key}: {value}")
-    with only_writer(out):
-        table = run_bench(loaded, out)
-        summary = summarise(table, weight=settings.weight)
-        write_results(loaded, table, summary, out)
+    run = run_task(task, out)
+    summary = run.summary
+    run.page(out / "report.html")
     for (name, held), block in summary.groupby(["data", "regime"], sort=False):
         wide = block.pivot(index="method", columns="metric", values="mean")
         wide = wide.loc[list(dict.fromkeys(block["method"]))].dropna(axis=1, how="all")
         answered = block.drop_duplicates("method").set_index("method")["coverage"]
         show_table(wide.assign(answered=answered).reset_index(), f"{name}: {held}")
-    typer.echo(f"written: {out}/scores.parquet, summary.csv, report.md, run.json")
+    tell_failures(run, "the cell mean stands in for it")
+    typer.echo(f"written: {out}/scores.parquet, summary.csv, report.html, report.md, run.json")
 
 
 def _with(config: BenchConfig, **changes: object) -> BenchConfig:
@@ -115,13 +111,12 @@ def predict_drug(
         For a drug that is neither a known name nor a SMILES, or a line without facts or data.
     """
     from pertwise.benchmark.drugs.predict import predict_one
-    from pertwise.benchmark.drugs.run import load_bench, read_config
+    from pertwise.benchmark.drugs.run import BenchConfig, load_bench
+    from pertwise.config import read_settings
 
     if isinstance(config, Path):
-        settings, folder = read_config(config), data or config.parent
-    else:
-        settings, folder = config, data or Path()
-    return predict_one(load_bench(settings, folder), drug, context, method)
+        config = read_settings(config, BenchConfig, folder=data)
+    return predict_one(load_bench(config, data or Path()), drug, context, method)
 
 
 def predict_drug_command(
@@ -192,11 +187,12 @@ def lgr(
 ) -> None:
     """Ask a chat model which measured drugs act like each drug, line by line (resumable)."""
     from pertwise.benchmark.drugs.ask import bench_selector, lgr_questions
-    from pertwise.benchmark.drugs.run import load_bench, read_config
+    from pertwise.benchmark.drugs.run import BenchConfig, load_bench
+    from pertwise.config import read_settings
     from pertwise.llm import open_chat
     from pertwise.select.chat.similar import ask_lists, estimate_questions, total_repairs
 
-    bench = load_bench(read_config(config), data if data is not None else config.parent)
+    bench = load_bench(read_settings(config, BenchConfig, folder=data))
     questions = lgr_questions(bench, line or ())
     stored = None if dry_run else ledger or out.with_suffix(".ledger.sqlite")
     given = limits(budget_tokens, budget_usd, timeout, concurrency)

@@ -15,14 +15,13 @@ from pertwise.benchmark.drugs.methods import (
 from pertwise.benchmark.drugs.predict import predict_one
 from pertwise.benchmark.drugs.run import (
     BenchConfig,
+    DrugTask,
     bench_splits,
     load_bench,
-    markdown_table,
-    read_config,
-    run_bench,
     summarise,
-    write_results,
 )
+from pertwise.benchmark.engine import run_task
+from pertwise.config import read_settings
 from pertwise.errors import InputError
 from pertwise.evaluate.drug_scores import (
     allowed_metrics,
@@ -32,6 +31,8 @@ from pertwise.evaluate.drug_scores import (
     score_rows,
     top_variable,
 )
+from pertwise.report.drug_bench import regimes
+from pertwise.report.page import Page
 from pertwise.screen.core import Screen, make_obs
 from pertwise.select.recorded import RecordedSelector
 
@@ -63,6 +64,14 @@ def config(**changes):
         "cells": "cells.csv", "lists": "lists.json", **changes.pop("data", {}),
     }  # fmt: skip
     return BenchConfig.model_validate({"data": data, "n_folds": 3, "k": 3, **changes})
+
+
+def run_bench(bench, out=None):
+    return run_task(DrugTask(bench.config, bench), out).table
+
+
+def read_config(path):
+    return read_settings(path, BenchConfig)
 
 
 # -- scores ---------------------------------------------------------------------------------------
@@ -187,7 +196,9 @@ def test_every_method_in_every_regime_answers_every_row(folder):
     assert own["n_clusters"].eq(11).all(), "two names are one compound"
     lines = summary[summary["regime"] == "unseen line"]
     assert lines["n_clusters"].eq(len(LINES)).all()
-    text = markdown_table(summary, ["pearson_delta"])
+    page = Page("")
+    regimes(page, summary, ["pearson_delta"])
+    text = page.markdown()
     assert "| multi-kernel | " in text
     assert "48 signatures, 11 compounds" in text
 
@@ -196,20 +207,22 @@ def test_a_second_run_reads_the_parts_and_settings_change_them(folder):
     first = load_bench(config(regimes=["unseen drug"], methods=["cell mean", "LGR"]), folder)
     out = folder / "out"
     table = run_bench(first, out)
-    parts = sorted((out / "parts").iterdir())
+    parts = sorted((out / "units").glob("*.json"))
     assert len(parts) == 6
     stamps = [p.stat().st_mtime_ns for p in parts]
     parts[0].unlink()
     again = run_bench(first, out)
     pd.testing.assert_frame_equal(table, again)
-    assert [p.stat().st_mtime_ns for p in sorted((out / "parts").iterdir())][1:] == stamps[1:]
+    units = sorted((out / "units").glob("*.json"))
+    assert [p.stat().st_mtime_ns for p in units][1:] == stamps[1:]
     other = load_bench(config(regimes=["unseen drug"], methods=["LGR"], k=2), folder)
     run_bench(other, out)
-    assert len(list((out / "parts").iterdir())) == 9
-    write_results(first, table, summarise(table, n_resamples=100), out)
+    assert len(list((out / "units").glob("*.json"))) == 9
+    run_task(DrugTask(first.config, first), out).page(out / "report.html")
     run = json.loads((out / "run.json").read_text())
-    assert run["notes"]["duplicates"] == [["Salicylic acid", "Sodium salicylate"]]
-    assert run["notes"]["lists_source"] == "recorded answers: a test"
+    assert run["notes_on_data"]["duplicates"] == [["Salicylic acid", "Sodium salicylate"]]
+    assert run["notes_on_data"]["lists_source"] == "recorded answers: a test"
+    assert set(run["inputs"]) == {"signatures", "drugs 1", "cells", "lists"}
     assert {"scores.parquet", "summary.csv", "report.md"} <= {p.name for p in out.iterdir()}
 
 
@@ -225,7 +238,7 @@ def test_config_errors_name_the_entry(folder):
     with pytest.raises(InputError, match=r"c.toml: data.foo"):
         read_config(path)
     path.write_text("regimes = [")
-    with pytest.raises(InputError, match="not TOML"):
+    with pytest.raises(InputError, match="not valid TOML"):
         read_config(path)
     with pytest.raises(InputError, match="no such file"):
         read_config(folder / "none.toml")

@@ -50,6 +50,10 @@ class Protocol(Settings):
         return (value,) if isinstance(value, int) else value
 
 
+def _kernel_ridge() -> dict[str, dict[str, Any]]:
+    return {"kernel ridge": {}}
+
+
 class AcquisitionConfig(Settings):
     """One run: a screen, targets, strategies, predictors and the protocol.
 
@@ -63,7 +67,7 @@ class AcquisitionConfig(Settings):
     context: str | None = None
     targets: tuple[TargetSpec, ...] = (TargetSpec(name="whole response"),)
     strategies: dict[str, dict[str, Any]]
-    predictors: dict[str, dict[str, Any]] = {"kernel ridge": {}}
+    predictors: dict[str, dict[str, Any]] = Field(default_factory=_kernel_ridge)
     protocol: Protocol = Protocol()
     embedding: str = "auto"
     name: str = "acquisition"

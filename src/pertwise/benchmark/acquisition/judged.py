@@ -89,7 +89,7 @@ class JudgeTask(Task):
         return Path(self.settings.run) / "judge"
 
     @cached_property
-    def judged(self) -> BenchmarkRun:
+    def judged(self) -> BenchmarkRun[AcquisitionTask]:
         """The run that is judged."""
         return BenchmarkRun.open(self.settings.run, AcquisitionTask)
 
@@ -162,7 +162,7 @@ class JudgeTask(Task):
         tables = {"answers": answers, **judge_tables(answers)}
         return {f"{name}.csv": table for name, table in tables.items()}
 
-    def unanswered(self, run: BenchmarkRun) -> dict[str, list[dict[str, Any]]]:
+    def unanswered(self, run: BenchmarkRun[Any]) -> dict[str, list[dict[str, Any]]]:
         """The panel, when no judge gave a verdict."""
         if (run.table["winner"] != "").any():
             return {}

@@ -162,7 +162,7 @@ class AcquisitionTask(Task):
             found["enrichment.csv"] = enriched_sets(picks, world.names, membership, names)
         return found
 
-    def unanswered(self, run: BenchmarkRun) -> dict[str, list[dict[str, Any]]]:
+    def unanswered(self, run: BenchmarkRun[Any]) -> dict[str, list[dict[str, Any]]]:
         """Chat strategies of which every pick is a fallback's."""
         found = {}
         picks = run.read("picks.parquet")

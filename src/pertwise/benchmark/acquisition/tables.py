@@ -289,18 +289,3 @@ def paper_table(
     table = table.loc[order]
     table.index.name = "strategy"
     return table
-
-
-def markdown(table: pd.DataFrame, *, index: bool = True) -> str:
-    """A GitHub-flavoured markdown table (floats with 4 significant digits)."""
-    frame = table.reset_index() if index else table
-
-    def show(value: Any) -> str:
-        if isinstance(value, float):
-            return "-" if np.isnan(value) else f"{value:.4g}"
-        return str(value).replace("|", "\\|")
-
-    head = [str(c) for c in frame.columns]
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    lines += ["| " + " | ".join(map(show, row)) + " |" for row in frame.itertuples(index=False)]
-    return "\n".join(lines)

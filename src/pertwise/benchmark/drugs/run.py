@@ -36,7 +36,7 @@ from pertwise.knowledge.lines import CellTable
 from pertwise.knowledge.store import Knowledge
 from pertwise.models.base import Prediction
 from pertwise.models.drugs import CellMean
-from pertwise.models.drugs_dose import RULES, DosePredictor
+from pertwise.models.drugs_dose import RULES, DosePredictor, DoseRule
 from pertwise.provenance import contents, identity, input_facts
 from pertwise.screen.core import Screen
 from pertwise.screen.signatures import read_signatures
@@ -80,19 +80,19 @@ class BenchConfig(Settings):
     """What to run."""
 
     data: DataConfig
-    regimes: list[str] = ["unseen drug", "unseen line", "open world", "scaffold"]
+    regimes: tuple[str, ...] = ("unseen drug", "unseen line", "open world", "scaffold")
     methods: list[str] | None = None
     n_folds: int = Field(default=5, ge=2)
-    seeds: list[int] = [0]
+    seeds: tuple[int, ...] = (0,)
     k: int = Field(default=10, ge=1)
     n_related: int = Field(default=5, ge=1)
     metrics: list[str] | None = None
-    top_n: list[int] = []
+    top_n: tuple[int, ...] = ()
     weight: Literal["effect"] | None = None
     by_compound: bool = True
     drop_duplicates: bool = False
     centre_within_plate: bool = False
-    external: list[ExternalConfig] = []
+    external: tuple[ExternalConfig, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -238,8 +238,9 @@ class DrugTask(Task):
                 for split in bench_splits(self.bench, regime, seed):
                     for name, external in self._methods(split):
                         labels = {"regime": regime, "seed": split.seed, "fold": split.fold}
-                        key = identity(VERSION, settings, data, labels, split.train, split.test,
-                                       name, external.model_dump() if external else None)  # fmt: skip
+                        own = [name, external.model_dump() if external else None]
+                        rows = [split.train, split.test]
+                        key = identity(VERSION, settings, data, labels, rows, own)
                         what = (split, name, external)
                         found.append(Unit(key, {**labels, "method": name}, what))
         if not found:
@@ -395,7 +396,7 @@ def _scored(
     return pd.concat([described, table], axis=1)
 
 
-def _dose_scores(bench: Bench, split: DrugSplit, rule: str) -> pd.DataFrame:
+def _dose_scores(bench: Bench, split: DrugSplit, rule: DoseRule) -> pd.DataFrame:
     """One dose rule on a screen with doses; metrics of magnitude where it has magnitudes."""
     screen = _dose_screen(bench)
     train, test = split.of(screen)

@@ -204,10 +204,11 @@ class PredictionTask(Task):
         if self.folder is None or not asks_chat(method.use, method.settings):
             return method
         settings = {LEDGER: str(self.folder / "ledger.sqlite"), **method.settings}
-        settings["chat_settings"] = {"run": method.label, **settings.get("chat_settings", {})}
+        chat = {"run": method.label, **({"replay": True} if self.replay else {})}
+        settings["chat_settings"] = {**chat, **settings.get("chat_settings", {})}
         return replace(method, settings=settings)
 
-    def unanswered(self, run: BenchmarkRun) -> dict[str, list[dict[str, Any]]]:
+    def unanswered(self, run: BenchmarkRun[Any]) -> dict[str, list[dict[str, Any]]]:
         """Methods whose every prediction is a fallback because no answer could be used."""
         found: dict[str, list[dict[str, Any]]] = {}
         answers = run.read("answers.parquet") if run.has("answers.parquet") else pd.DataFrame()
