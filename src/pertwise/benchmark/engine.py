@@ -290,7 +290,7 @@ def read_table(path: Path) -> pd.DataFrame:
     if path.suffix == ".parquet":
         return pd.read_parquet(path)
     try:
-        return csv_cells(pd.read_csv(path), text_of_csv)
+        return csv_cells(pd.read_csv(path, float_precision="round_trip"), text_of_csv)
     except pd.errors.EmptyDataError:
         return pd.DataFrame()
 
