@@ -13,11 +13,11 @@ SRC = Path(__file__).parents[1] / "src" / "pertwise"
 #: From the bottom to the top of docs/architecture.md; a room may import from those before it.
 ROOMS = (
     "errors",
+    "_text",
+    "_external",
     "_io",
     "_progress",
-    "_text",
     "_process",
-    "_external",
     "parts",
     "config",
     "provenance",

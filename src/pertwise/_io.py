@@ -53,11 +53,12 @@ def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8", errors="replace")
 
 
-#: Where a spreadsheet would begin a formula: at the start of a cell, and after what some
-#: countries' settings take for the end of one.
-_FORMULA = re.compile(r"(^|[;\t\r\n])(?='*[\s\x00-\x1f]*[=+\-@＝＋－＠])")
+#: Where a spreadsheet would begin a formula: at the start of a cell, and after what some countries'
+#: settings take for the end of one. A cell must not begin with white space of a table either.
+_BEGINS = r"'*[ \x00-\x08\x0b\x0c\x0e-\x1f\xa0]*[=+\-@＝＋－＠]"
+_FORMULA = re.compile(rf"^(?='*[\t\r\n])|(?:^|(?<=[;\t\r\n]))(?={_BEGINS})")
+_NEUTRAL = re.compile(rf"^'(?='*[\t\r\n])|(?:^|(?<=[;\t\r\n]))'(?={_BEGINS})")
 _NUMBER = re.compile(r"[+\-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+\-]?\d+)?")
-_NEUTRAL = re.compile(r"(^|[;\t\r\n])'(?='*[\s\x00-\x1f]*[=+\-@＝＋－＠])")
 
 
 def csv_text(value: Any) -> Any:
@@ -68,12 +69,12 @@ def csv_text(value: Any) -> Any:
     """
     if not isinstance(value, str) or value == "-" or _NUMBER.fullmatch(value):
         return value
-    return _FORMULA.sub(r"\1'", value)
+    return _FORMULA.sub("'", value)
 
 
 def text_of_csv(value: Any) -> Any:
     """The text that `csv_text` was given."""
-    return _NEUTRAL.sub(r"\1", value) if isinstance(value, str) else value
+    return _NEUTRAL.sub("", value) if isinstance(value, str) else value
 
 
 def csv_cells(table: pd.DataFrame, cell: Callable[[Any], Any]) -> pd.DataFrame:

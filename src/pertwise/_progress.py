@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
+from pertwise._text import clean_text
+
 T = TypeVar("T")
 _state: dict[str, Any] = {"quiet": True, "console": None}
 
@@ -24,6 +26,7 @@ def tell(text: str) -> None:
     """One line on standard error, also into a file or pipe, unless quiet."""
     if is_quiet():
         return
+    text = clean_text(text)
     if _state["console"] is not None:
         # Above the running bar instead of through it.
         _state["console"].print(text, markup=False, highlight=False)

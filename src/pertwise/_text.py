@@ -52,5 +52,8 @@ def in_prompt(text: str) -> str:
 
 def shown_url(url: str) -> str:
     """An address fit to be shown or stored: without user, password, query and fragment."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(no readable address)"
     return one_line(urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")))

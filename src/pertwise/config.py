@@ -10,14 +10,16 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+from urllib.parse import unquote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
 
 from pertwise.errors import InputError
+from pertwise.parts import is_file
 
 #: Bytes; a larger file of settings is a mistake.
 LARGEST = 10_000_000
@@ -44,7 +46,13 @@ def _placed(value: str, info: ValidationInfo) -> str:
     return placing(info)(value)
 
 
+def _placed_part(value: str, info: ValidationInfo) -> str:
+    return placing(info)(value) if is_file(value) else value
+
+
 FileName = Annotated[str, AfterValidator(_placed)]
+#: Name of a part (`pertwise.parts`): placed when it is ``path/to/file.py:Class``.
+PartName = Annotated[str, AfterValidator(_placed_part)]
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -101,7 +109,13 @@ def check_settings(
     ----------
     place
         Applied to every `FileName`.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        For a key at fault, or an address with a password or key in it (`refuse_secrets`).
     """
+    refuse_secrets(data, where)
     try:
         return model.model_validate(data, context={"place": place})
     except ValidationError as error:
@@ -139,3 +153,45 @@ def config_path(
 
     base = Path(config).parent if folder is None else Path(folder)
     return os.path.abspath(base / _VARIABLE.sub(filled, value))
+
+
+# -- secrets -------------------------------------------------------------------------------------
+
+
+def query_of(text: str) -> dict[str, str]:
+    """Names and values of the query of an address."""
+    # Not parse_qsl: it takes the "+" of a pasted key for a space.
+    pairs = (pair.partition("=") for pair in text.split("&") if pair)
+    return {unquote(name): unquote(value) for name, _, value in pairs}
+
+
+_SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth|sig|code|subscription", re.I)
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Whether a part of a query is better not shown."""
+    return bool(_SECRET_NAME.search(name)) or (len(value) >= 8 and name != "api-version")
+
+
+def refuse_secrets(value: Any, where: str) -> None:
+    """Check that no text in settings (nested dicts and lists) is an address with a secret.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        Names the place, not the secret: settings are stored with results.
+    """
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            refuse_secrets(inner, f"{where}, {name}")
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            refuse_secrets(inner, where)
+    elif isinstance(value, str) and "://" in value:
+        rest = value.rpartition("://")[2]
+        host, _, query = rest.partition("?")
+        if "@" in host.partition("/")[0] or any(is_secret(*p) for p in query_of(query).items()):
+            raise InputError(
+                f"{where}: the address holds a password or key, and configurations are stored with "
+                "the results; put the key into the environment (see docs/llm.md)"
+            )

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from pertwise.acquire import open_strategy, strategy_names
+from pertwise import parts
 from pertwise.acquire.common import deviations, tie_order
 from pertwise.acquire.strategies.badge import kmeans_plus_plus
 from pertwise.acquire.strategies.bald import bald
@@ -21,13 +21,13 @@ from pertwise.acquire.strategies.lcmd import largest_cluster_maximum_distance
 from pertwise.acquire.strategies.typiclust import typicality, typiclust_order
 from pertwise.errors import InputError
 
-OFFLINE = [n for n in strategy_names() if n != "llm"]
+OFFLINE = [n for n in parts.names("strategy") if n != "llm"]
 NO_TIES = np.arange(100)
 
 
 @pytest.mark.parametrize("name", OFFLINE)
 def test_conformance(name):
-    check_strategy(lambda: open_strategy(name))
+    check_strategy(lambda: parts.load("strategy", name))
 
 
 @pytest.mark.parametrize("settings_", [{"use_uncertainty": False}, {"k": 5}, {"k": 1000}])
@@ -36,16 +36,16 @@ def test_conformance_of_knowledge_variants(settings_):
 
 
 def test_strategy_by_path_and_unknown_names():
-    strategy = open_strategy("pertwise.acquire.strategies.iterpert:IterPert", weight=0.5)
+    strategy = parts.load("strategy", "pertwise.acquire.strategies.iterpert:IterPert", weight=0.5)
     assert strategy.weight == 0.5
     with pytest.raises(InputError, match="did you mean 'iterpert'"):
-        open_strategy("iterprt")
-    with pytest.raises(InputError, match="cannot load"):
-        open_strategy("no.such.module:Thing")
+        parts.load("strategy", "iterprt")
+    with pytest.raises(InputError, match="cannot import"):
+        parts.load("strategy", "no.such.module:Thing")
     with pytest.raises(InputError, match="does not take"):
-        open_strategy("bald", weight=3)
+        parts.load("strategy", "bald", weight=3)
     with pytest.raises(InputError, match="no strategy"):
-        open_strategy("collections:OrderedDict")
+        parts.load("strategy", "collections:OrderedDict")
 
 
 def test_bald_by_hand():
@@ -131,14 +131,14 @@ def test_iterpert_equals_its_formula(seed, n, n_acquired, weight):
 def test_iterpert_with_weight_zero_is_top_n_uncertainty():
     state = make_state()
     assert (
-        open_strategy("iterpert", weight=0).choose(state, 10).items
-        == open_strategy("uncertainty").choose(state, 10).items
+        parts.load("strategy", "iterpert", weight=0).choose(state, 10).items
+        == parts.load("strategy", "uncertainty").choose(state, 10).items
     )
 
 
 def test_iterpert_refuses_negative_weight():
     with pytest.raises(InputError, match="weight >= 0, got -1"):
-        open_strategy("iterpert", weight=-1)
+        parts.load("strategy", "iterpert", weight=-1)
 
 
 def test_k_centre_greedy_is_farthest_first():
@@ -268,7 +268,7 @@ def test_pinned_gene_keeps_its_complex_off_the_panel():
 
 def test_random_start_is_stated():
     for name in ("bald", "iterpert", "uncertainty", "batchbald", "badge", "lcmd"):
-        cold = open_strategy(name).choose(make_state(cold=True), 5)
+        cold = parts.load("strategy", name).choose(make_state(cold=True), 5)
         assert cold.fallback
         assert "drawn at random" in cold.repairs[0].action
 

@@ -113,7 +113,7 @@ def test_prediction_needs_a_screen_and_methods(screen):
     assert "at least one --method" in str(result.exception)
     unknown = ["bench", "prediction", "--screen", str(screen), "--method", "trainingmean"]
     result = runner.invoke(app, unknown)
-    assert "did you mean 'training mean'" in str(result.exception)
+    assert "did you mean 'training-mean'" in str(result.exception)
 
 
 def test_a_method_that_cannot_work_is_told_on_the_terminal(screen, tmp_path):

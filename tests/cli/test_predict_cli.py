@@ -106,7 +106,7 @@ def test_unknown_method_is_suggested(screen, tmp_path):
          str(tmp_path / "out")],
     )  # fmt: skip
     assert isinstance(done.exception, UnknownNameError)
-    assert "training mean" in str(done.exception)
+    assert "training-mean" in str(done.exception)
 
 
 def test_drug_goes_the_same_way_as_predict_drug(tmp_path):

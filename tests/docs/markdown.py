@@ -69,11 +69,22 @@ def commands(text: str) -> list[str]:
     joined = re.sub(r"\\\n\s*", " ", text)
     out = []
     for line in joined.splitlines():
-        # A "#" inside quotes or a word is no comment.
-        bare = re.sub(r"""(^|\s)#(?=([^'"]|'[^']*'|"[^"]*")*$).*""", "", line).strip()
-        bare = bare.removeprefix("$ ").strip()
+        bare = without_comment(line).strip().removeprefix("$ ").strip()
         out += [part.strip() for part in bare.split(" && ") if part.strip()]
     return out
+
+
+def without_comment(line: str) -> str:
+    """A shell line up to a "#" that begins a word outside quotes."""
+    quote = ""
+    for i, letter in enumerate(line):
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        elif letter == "#" and (i == 0 or line[i - 1].isspace()):
+            return line[:i]
+    return line
 
 
 def inline(path: Path) -> list[str]:

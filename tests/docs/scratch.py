@@ -13,13 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from drug_example import cell_table, drug_frame, drug_screen
 from scripted_llm import ScriptedServer
 
+from pertwise.acquire import planning
 from pertwise.knowledge import build_knowledge
 from pertwise.knowledge.build.fetch import REMOTES
-from pertwise.llm import open_chat
-from pertwise.llm.base import ChatRequest
+from pertwise.llm import Message, open_chat
+from pertwise.llm.loop import run_sync
+from pertwise.models import LLMPertEnsemble
 from pertwise.screen import Screen, simulate_screen
 from pertwise.screen.core import make_obs
 
@@ -75,7 +78,7 @@ def make_scratch(folder: Path) -> Path:
     (folder / "mine.gmt").write_text("\t".join(["SET", "mine", *map(rename, names[:9])]) + "\n")
     known = [rename(n) for n in names]
     vectors = np.random.default_rng(0).normal(size=(len(known), 8)).astype(np.float32)
-    np.savez(folder / "genept.npz", genes=np.array(known), vectors=vectors)
+    np.savez(folder / "genept.npz", genes=np.array(known), matrix=vectors)
     _drugs(folder)
     return folder
 
@@ -92,6 +95,8 @@ def _sources(made: object, rename: Renaming, folder: Path) -> None:
         file.write_bytes(gzip.compress(text.encode()) if file.suffix == ".gz" else text.encode())
     for remote in REMOTES:
         target, text = public / remote.file, texts[PUBLIC[remote.name]]
+        if remote.name == "gtf":
+            text = as_gtf(text)
         if target.suffix == ".gz":
             target.write_bytes(gzip.compress(text.encode()))
         elif target.suffix == ".zip":
@@ -101,6 +106,17 @@ def _sources(made: object, rename: Renaming, folder: Path) -> None:
             target.write_text(text)
     build_knowledge(raw, folder / "knowledge", label="simulated")
     shutil.rmtree(raw)
+
+
+def as_gtf(table: str) -> str:
+    """A table of positions as gene rows of a gtf, the one format that is told by its name."""
+    rows = []
+    for line in table.splitlines()[1:]:
+        symbol, gene, place, start, end, strand, biotype = line.split("\t")
+        said = f'gene_id "{gene}"; gene_type "{biotype}"; gene_name "{symbol}";'
+        sign = "+" if strand == "1" else "-"
+        rows.append("\t".join([f"chr{place}", "x", "gene", start, end, ".", sign, ".", said]))
+    return "\n".join(rows) + "\n"
 
 
 def _screens(made: object, rename: Renaming, hidden: list[str], folder: Path) -> None:
@@ -141,12 +157,20 @@ def _drugs(folder: Path) -> None:
     pd.DataFrame(lines).to_parquet(folder / "cell_line_metadata.parquet")
 
 
+def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans with small networks: what is tested is the page, not how good the panel is."""
+
+    def small(seed: int, embedding: str) -> LLMPertEnsemble:
+        return LLMPertEnsemble(embedding, seed=seed, hidden=(32, 16), epochs=20, members=3)
+
+    monkeypatch.setattr(planning, "default_predictor", small)
+
+
 def fill_ledger(server: ScriptedServer, file: Path) -> None:
     """A ledger with one exchange, for the pages that look into one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     chat = open_chat(server.openai(), ledger=file)
-    question: ChatRequest = chat.request([{"role": "user", "content": "ping"}])
-    chat.ask(question) if hasattr(chat, "ask") else None
+    run_sync(chat.complete(chat.request((Message(role="user", content="ping"),))))
     chat.shutdown()
 
 

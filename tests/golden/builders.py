@@ -20,12 +20,11 @@ from drug_example import DRUGS, LINES, cell_table, drug_frame, drug_screen
 from golden.digest import normalised
 from scripted_llm import ScriptedServer, first_alphabetical
 
+from pertwise import parts
 from pertwise.acquire import (
     AcquisitionState,
     Target,
-    open_strategy,
     plan,
-    strategy_names,
 )
 from pertwise.acquire.amendment import amend
 from pertwise.acquire.state import gene_features, neighbour_weights
@@ -73,7 +72,6 @@ from pertwise.evaluate.score import METRICS, score_predictions
 from pertwise.kernels.genes import DEFAULT_KERNELS, gene_blocks
 from pertwise.knowledge import Knowledge, build_knowledge
 from pertwise.llm import open_chat
-from pertwise.models import CATALOGUE, make_predictor
 from pertwise.models.drugs_dose import RULES, DosePredictor
 from pertwise.models.drugs_ridge import group_folds
 from pertwise.prediction.predicting import predict_genes
@@ -94,7 +92,7 @@ from pertwise.select.embedding import EmbeddingSelector
 from pertwise.select.graph import GraphSelector
 from pertwise.select.oracle import OracleSelector
 from pertwise.select.recorded import LinkedSelector, RecordedSelector
-from pertwise.select.words import KINDS, selector_from
+from pertwise.select.words import selector_from
 
 Value = Mapping[str, Any]
 Case = Callable[["World"], Value]
@@ -471,7 +469,8 @@ PREDICTORS["neighbours, shrunk with fallbacks"] = (
 
 def uncovered_predictors() -> set[str]:
     """Names of the catalogue that no golden builds."""
-    return set(CATALOGUE) - {name for name, _ in PREDICTORS.values()}
+    built = {parts.slugify(name) for name, _ in PREDICTORS.values()}
+    return set(parts.names("predictor", offered=False)) - built
 
 
 def told(prediction: Any) -> Value:
@@ -497,7 +496,7 @@ def told(prediction: Any) -> Value:
 
 def _predictor(w: World, name: str) -> Value:
     use, settings = PREDICTORS[name]
-    model = make_predictor(use, **settings(w)).fit(w.train, w.knowledge)
+    model = parts.load("predictor", use, **settings(w)).fit(w.train, w.knowledge)
     return told(model.predict(w.asked))
 
 
@@ -510,7 +509,7 @@ def _of_doubles(w: World, name: str) -> Value:
     pairs = [p for p in screen.perturbations if "+" in p]
     asked = [*pairs[:6], pairs[0].split("+")[0], f"{pairs[1].split('+')[0]}+{UNKNOWN}"]
     use, settings = PREDICTORS[name]
-    model = make_predictor(use, **settings(w)).fit(screen.hide(asked), knowledge)
+    model = parts.load("predictor", use, **settings(w)).fit(screen.hide(asked), knowledge)
     return told(model.predict(asked))
 
 
@@ -520,7 +519,7 @@ for name in ("additive", "graph-neighbours", "multi-kernel", "llmpert", "kernel-
 
 @case("predictor/llmpert, uncertainty")
 def _uncertainty(w: World) -> Value:
-    model = make_predictor("LLMPert", **NETWORK).fit(w.train, w.knowledge)
+    model = parts.load("predictor", "LLMPert", **NETWORK).fit(w.train, w.knowledge)
     return {"u": model.uncertainty(w.asked, w.train.features[:5])}
 
 
@@ -566,7 +565,8 @@ SELECTORS = {
 
 def uncovered_selectors() -> set[str]:
     """Kinds of selectors in words that no golden builds."""
-    return set(KINDS) - {w.partition(":")[0] for text in SELECTORS.values() for w in text.split()}
+    named = {w.partition(":")[0] for text in SELECTORS.values() for w in text.split()}
+    return set(parts.names("selector", offered=False)) - named - {"oracle"}
 
 
 def chosen(selection: Selection) -> Value:
@@ -672,7 +672,7 @@ STRATEGIES = {
 
 def uncovered_strategies() -> set[str]:
     """Built-in strategies that no golden builds."""
-    return set(strategy_names()) - set(STRATEGIES.values())
+    return set(parts.names("strategy", offered=False)) - set(STRATEGIES)
 
 
 def situation(w: World, *, cold: bool = False, n_pinned: int = 0, pathway: bool = True) -> Any:
@@ -715,7 +715,7 @@ def _strategy(w: World, name: str) -> Value:
         "no pathway": {"pathway": False},
         "cold": {"cold": True},
     }.items():
-        strategy = open_strategy(STRATEGIES[name], **settings)
+        strategy = parts.load("strategy", STRATEGIES[name], **settings)
         out[label] = chosen(strategy.choose(situation(w, **given), 7))
     return out
 
@@ -734,7 +734,7 @@ def planned(w: World, **settings: Any) -> Any:
         candidates=names[40:],
         batch=6,
         embedding="go",
-        predictor=make_predictor("LLMPert", **NETWORK),
+        predictor=parts.load("predictor", "LLMPert", **NETWORK),
         seed=2,
         **settings,
     )
@@ -1250,8 +1250,8 @@ def _perturbqa(w: World) -> Value:
         frame.to_csv(folder / f"k562-{task}.csv", index=False)
 
     def learned(line: str, task: str) -> Any:
-        use = PREDICTORS["graph-neighbours"][0]
-        return predictor_scorer(lambda: make_predictor(use), task, w.knowledge, context=line)
+        model = partial(parts.load, "predictor", PREDICTORS["graph-neighbours"][0])
+        return predictor_scorer(model, task, w.knowledge, context=line)
 
     scorers = {
         "frequency": lambda line, task: gene_frequency,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
+from pertwise import parts
 from pertwise.errors import InputError, UnknownNameError
 from pertwise.kernels.genes import (
     DEFAULT_KERNELS,
@@ -12,7 +13,6 @@ from pertwise.kernels.genes import (
     linked,
     product,
 )
-from pertwise.models import make_predictor
 from pertwise.models.radial import SCALES, radial_kernels
 from pertwise.screen.core import make_screen
 
@@ -69,7 +69,7 @@ def test_a_gene_alike_to_nothing_measured_gets_the_declared_mean(simulated):
         .cross(gene_blocks(knowledge, names, ["string"]))
         .any()
     )
-    model = make_predictor("multi-kernel", kernels=["string"]).fit(train, knowledge)
+    model = parts.load("predictor", "multi-kernel", kernels=["string"]).fit(train, knowledge)
     found = model.predict([far])
     assert found.support["fallback"].tolist() == ["training mean"]
     np.testing.assert_allclose(found.mean[0], train.responses.mean(axis=0), atol=1e-6)
@@ -89,9 +89,9 @@ def test_radial_finds_a_group_that_is_linear_in_nothing(simulated):
     screen, knowledge = simulated
     names = screen.perturbations
     held = list(names[::6])
-    model = make_predictor("radial").fit(screen.hide(held), knowledge)
+    model = parts.load("predictor", "radial").fit(screen.hide(held), knowledge)
     found = model.predict(held)
-    mean = make_predictor("training mean").fit(screen.hide(held)).predict(held)
+    mean = parts.load("predictor", "training mean").fit(screen.hide(held)).predict(held)
     truth = screen.of_perturbations(held).responses
     assert ((found.mean - truth) ** 2).sum() < 0.95 * ((mean.mean - truth) ** 2).sum()
     assert (found.spread > 0).all()

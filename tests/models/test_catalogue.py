@@ -5,13 +5,13 @@ import json
 import pytest
 from models.conformance import CHECKS, check_predictor, example_screen
 
+from pertwise import parts
 from pertwise.errors import InputError, UnknownNameError
-from pertwise.models import CATALOGUE, make_predictor
 
-CONSTANT = {"control", "training mean"}
-NEEDS_ANSWERS = {"langpert (recorded)", "fused"}
+CONSTANT = {"control", "training-mean"}
+NEEDS_ANSWERS = {"langpert-recorded", "fused"}
 #: Tried in tests of their own.
-ELSEWHERE = {"LLMPert", "langpert", "graph+edit"}
+ELSEWHERE = {"llmpert", "langpert", "graph-edit"}
 #: Fewer trees: the suite checks the contract, not the accuracy.
 SETTINGS = {"forest": {"n_trees": 4}, "stacked": {"n_trees": 4}, "fused": {"n_trees": 4}}
 
@@ -19,7 +19,7 @@ SETTINGS = {"forest": {"n_trees": 4}, "stacked": {"n_trees": 4}, "fused": {"n_tr
 #: A constant knows every name, so it has no fallback to declare.
 PAIRS = [
     (name, check)
-    for name in CATALOGUE
+    for name in parts.names("predictor")
     for check in CHECKS
     if name not in ELSEWHERE and not (check == "unknown_name" and name in CONSTANT)
 ]
@@ -30,10 +30,12 @@ def test_conformance(name, check, simulated, answers):
     screen, knowledge = simulated
     data = example_screen(names=screen.perturbations[:24])
     given = {"answers": answers} if name in NEEDS_ANSWERS else {}
-    if name == "cross-line transfer":
+    if name == "cross-line-transfer":
         # The line to predict has one perturbation that the other never saw.
         given = {"other": example_screen(seed=1, names=screen.perturbations[1:25])}
-    CHECKS[check](lambda: make_predictor(name, **given, **SETTINGS.get(name, {})), data, knowledge)
+    CHECKS[check](
+        lambda: parts.load("predictor", name, **given, **SETTINGS.get(name, {})), data, knowledge
+    )
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def answers(simulated, tmp_path_factory):
 
 def test_unknown_names_are_suggested():
     with pytest.raises(UnknownNameError, match="multi-kernel"):
-        make_predictor("multikernel")
+        parts.load("predictor", "multikernel")
 
 
 def test_a_class_in_a_file(tmp_path):
@@ -60,13 +62,13 @@ def test_a_class_in_a_file(tmp_path):
         "from pertwise.models import TrainingMeanPredictor\n"
         "class Mine(TrainingMeanPredictor):\n    name = 'mine'\n"
     )
-    assert make_predictor(f"{file}:Mine").name == "mine"
+    assert parts.load("predictor", f"{file}:Mine").name == "mine"
     with pytest.raises(UnknownNameError, match="Mine"):
-        make_predictor(f"{file}:Mien")
+        parts.load("predictor", f"{file}:Mien")
     with pytest.raises(InputError, match="no such file"):
-        make_predictor(f"{tmp_path / 'no.py'}:Mine")
+        parts.load("predictor", f"{tmp_path / 'no.py'}:Mine")
     with pytest.raises(InputError, match="does not take the settings"):
-        make_predictor("gp text", nonsense=1)
+        parts.load("predictor", "gp-text", nonsense=1)
 
 
 OWN = """
@@ -114,6 +116,6 @@ class Silent(ByLength):
 def test_a_class_of_a_user_passes_and_a_careless_one_does_not(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(OWN)
-    check_predictor(lambda: make_predictor(f"{file}:ByLength", k=3))
+    check_predictor(lambda: parts.load("predictor", f"{file}:ByLength", k=3))
     with pytest.raises(AssertionError, match="declare its fallback"):
-        check_predictor(lambda: make_predictor(f"{file}:Silent"))
+        check_predictor(lambda: parts.load("predictor", f"{file}:Silent"))

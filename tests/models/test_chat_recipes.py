@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scripted_llm import Answer, ScriptedServer, first_alphabetical, listed
 
+from pertwise import parts
 from pertwise.errors import InputError
-from pertwise.models import make_predictor
 from pertwise.screen import make_screen
-from pertwise.select.words import gene_facts
+from pertwise.select.chat.recipes import gene_facts
 
 
 def screen(names):
@@ -20,9 +20,9 @@ def test_langpert_asks_resumes_and_needs_no_knowledge(tmp_path):
     ledger = tmp_path / "ledger.sqlite"
     with ScriptedServer() as server:
         settings = {"llm": server.openai("scripted"), "ledger": ledger}
-        first = make_predictor("langpert", **settings).fit(screen(names)).predict(["NEW1"])
+        first = parts.load("predictor", "langpert", **settings).fit(screen(names)).predict(["NEW1"])
         asked = server.count if hasattr(server, "count") else len(server.asked)
-        again = make_predictor("langpert", **settings).fit(screen(names)).predict(["NEW1"])
+        again = parts.load("predictor", "langpert", **settings).fit(screen(names)).predict(["NEW1"])
         after = server.count if hasattr(server, "count") else len(server.asked)
     assert asked > 0
     assert after == asked, "the second run must be answered from the ledger"
@@ -37,7 +37,7 @@ def test_graph_edit_and_prefilter_run(simulated, tmp_path):
     held = list(data.perturbations[:2])
     with ScriptedServer() as server:
         for name, extra in (("graph+edit", {}), ("langpert", {"max_candidates": 15})):
-            model = make_predictor(name, llm=server.openai("scripted"), **extra)
+            model = parts.load("predictor", name, llm=server.openai("scripted"), **extra)
             found = model.fit(data.hide(held), knowledge).predict(held)
             assert np.isfinite(found.mean).all()
 
@@ -55,7 +55,7 @@ def test_two_thousand_candidates_fit_by_a_stated_strategy(simulated, max_candida
 
     with ScriptedServer(answer) as server:
         settings = {"llm": server.openai(), "max_candidates": max_candidates}
-        p = make_predictor("langpert", **settings).fit(big, knowledge).predict(["NEW1"])
+        p = parts.load("predictor", "langpert", **settings).fit(big, knowledge).predict(["NEW1"])
     assert len(prompts[0]) == shown
     assert set(prompts[0]) <= set(names)
     said = p.provenance["answers"][0]["provenance"]
@@ -67,9 +67,9 @@ def test_two_thousand_candidates_fit_by_a_stated_strategy(simulated, max_candida
 def test_a_chat_model_must_be_named(simulated):
     data, knowledge = simulated
     with pytest.raises(InputError, match="--llm"):
-        make_predictor("langpert").fit(data)
+        parts.load("predictor", "langpert").fit(data)
     with pytest.raises(InputError, match="knowledge"):
-        make_predictor("graph+edit", llm="m@http://127.0.0.1:1/v1").fit(data)
+        parts.load("predictor", "graph+edit", llm="m@http://127.0.0.1:1/v1").fit(data)
     facts = gene_facts(knowledge)
     assert facts(data.perturbations[0])
     assert facts("NOSUCHGENE1") == ""

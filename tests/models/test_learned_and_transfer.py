@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from pertwise import parts
 from pertwise.errors import InputError
 from pertwise.kernels.transfer import OtherScreen
-from pertwise.models import make_predictor
 from pertwise.models.combinations import AdditivePredictor
 from pertwise.models.learned import LearnedNeighbourPredictor
 from pertwise.models.linear import BilinearPredictor, bilinear
@@ -78,12 +78,13 @@ def test_additive_combinations_by_hand():
 def test_parts_that_a_predictor_knows_are_no_fallback(simulated):
     data, knowledge = simulated
     names = data.perturbations
-    model = make_predictor("additive", single="embedding neighbours", k=3)
+    model = parts.load("predictor", "additive", single="embedding neighbours", k=3)
     p = model.fit(data.hide(names[:2]), knowledge).predict([f"{names[0]}+{names[5]}", "NOSUCH1"])
     assert p.support["predicted_parts"].tolist() == [names[0], "NOSUCH1"]
     assert p.support["fallback"].tolist() == ["", "training mean"]
-    parts = make_predictor("embedding neighbours", k=3).fit(data.hide(names[:2]), knowledge)
-    want = parts.predict([names[0]]).mean[0] + data.responses[names.index(names[5])]
+    one = parts.load("predictor", "embedding neighbours", k=3)
+    one.fit(data.hide(names[:2]), knowledge)
+    want = one.predict([names[0]]).mean[0] + data.responses[names.index(names[5])]
     np.testing.assert_allclose(p.mean[0], want, rtol=1e-4, atol=1e-6)
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from pertwise import parts
 from pertwise._io import sha256_file
 from pertwise.errors import InputError, UnknownNameError
-from pertwise.models.catalogue import CATALOGUE
 from pertwise.models.methods import file_checksums, make_method, placed_settings, setting_files
 
 OWN = """
@@ -28,7 +28,7 @@ def own(tmp_path):
     return path
 
 
-NEED_A_FILE = ("langpert (recorded)", "fused", "cross-line transfer")
+NEED_A_FILE = ("langpert-recorded", "fused", "cross-line-transfer")
 
 
 @pytest.mark.parametrize("name", NEED_A_FILE)
@@ -38,10 +38,10 @@ def test_methods_that_need_a_file_say_so(name):
         make_method(name)
 
 
-@pytest.mark.parametrize("name", [n for n in CATALOGUE if n not in NEED_A_FILE])
+@pytest.mark.parametrize("name", [n for n in parts.names("predictor") if n not in NEED_A_FILE])
 def test_every_name_of_the_catalogue_can_be_built(name):
     method = make_method(name)
-    assert method.label == name
+    assert parts.slugify(method.label) == method.use == name
     assert callable(method.build().fit)
 
 
@@ -55,7 +55,7 @@ def test_own_class_in_one_file(own):
 
 
 def test_mistakes(own, tmp_path):
-    with pytest.raises(UnknownNameError, match="did you mean 'training mean'"):
+    with pytest.raises(UnknownNameError, match="did you mean 'training-mean'"):
         make_method("trainingmean")
     with pytest.raises(InputError, match="no such file"):
         make_method(str(tmp_path / "absent.py") + ":X")

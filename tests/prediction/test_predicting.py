@@ -10,10 +10,10 @@ from fake_knowledge import FakeKnowledge
 from models.conformance import example_screen
 from scripted_llm import Answer, ScriptedServer
 
+from pertwise import parts
 from pertwise.errors import InputError, UnknownNameError
 from pertwise.evaluate.splits import split_folds
 from pertwise.llm import open_chat
-from pertwise.models import make_predictor
 from pertwise.models.methods import Method
 from pertwise.prediction.explaining import NAMED, POST_HOC, explain, mean_pairwise_cosine
 from pertwise.prediction.predicting import open_method, predict_genes, write_prediction
@@ -77,7 +77,7 @@ def test_standing_agrees_with_a_plain_loop(screen):
         Method("graph neighbours", "graph neighbours"), screen, FakeKnowledge(), n_folds=4, seed=3
     )
     for split in split_folds(screen.perturbations, 4, 1, 3):
-        model = make_predictor("graph neighbours")
+        model = parts.load("predictor", "graph neighbours")
         p = model.fit(screen.of_perturbations(split.train), FakeKnowledge()).predict(split.test)
         truth = screen.of_perturbations(split.test).responses
         mean = screen.of_perturbations(split.train).responses.mean(axis=0)
@@ -99,7 +99,7 @@ def test_a_method_that_is_no_better_is_said_to_be_none(screen):
     bad = cross_validate(Method("control", "control"), screen, None, n_folds=4)
     assert bad.verdict in ("worse", "not distinguishable")
     assert "does NOT beat" in bad.sentence
-    same = cross_validate(Method("training mean", "training mean"), screen, None, n_folds=4)
+    same = cross_validate(Method("training mean", "training-mean"), screen, None, n_folds=4)
     assert same.verdict == "baseline"
     assert same.summary.loc["mse", "difference"] == 0
 
@@ -133,7 +133,7 @@ def test_failures_are_the_neighbours_predicted_worse_than_the_mean(screen):
 
 
 def test_a_method_without_neighbours_gets_labelled_ones(screen):
-    p = make_predictor("training mean").fit(screen).predict(["NEW"])
+    p = parts.load("predictor", "training mean").fit(screen).predict(["NEW"])
     e = explain("NEW", p, screen)
     assert e.neighbours_from == POST_HOC
     assert len(e.neighbours) == 10
@@ -208,7 +208,7 @@ def test_langpert_resumes_and_skips_the_costly_check(tmp_path):
 
 def linked(data, knowledge):
     """The first perturbation with a neighbour in the graph."""
-    model = make_predictor("graph neighbours").fit(data, knowledge)
+    model = parts.load("predictor", "graph neighbours").fit(data, knowledge)
     support = model.predict(data.perturbations).support
     return support.index[support["n_support"] > 0][0]
 
@@ -267,10 +267,10 @@ def test_an_unusable_answer_leaves_the_graph_and_counts_as_fallback(simulated):
     data, knowledge = simulated
     with ScriptedServer(lambda asked: Answer("I cannot say.")) as server:
         chat = open_chat(server.openai())
-        edit = make_predictor("graph+edit", llm=chat, k=5).fit(data, knowledge)
+        edit = parts.load("predictor", "graph+edit", llm=chat, k=5).fit(data, knowledge)
         p = edit.predict(data.perturbations[:20])
         chat.shutdown()
-    plain = make_predictor("graph neighbours", k=5).fit(data, knowledge)
+    plain = parts.load("predictor", "graph neighbours", k=5).fit(data, knowledge)
     q = plain.predict(data.perturbations[:20])
     np.testing.assert_allclose(p.mean, q.mean, rtol=1e-5)
     assert (p.support["fallback"] != "").all()

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
+from pertwise import parts
 from pertwise.errors import InputError, UnknownNameError
 from pertwise.knowledge import Graph
-from pertwise.models import make_predictor
 from pertwise.screen import simulate_screen
 from pertwise.select import GraphSelector, Query, SetSelector
 from pertwise.select.words import asks_a_model, selector_from
 
 
 @pytest.fixture
-def parts(simulated):
+def case(simulated):
     data, knowledge = simulated
     held = list(data.perturbations[:6])
     return data.hide(held), knowledge, held
@@ -38,8 +38,8 @@ def picked(words, train, knowledge, subject, **settings):
     return made.select(Query(subject), names, 20)
 
 
-def test_sets_of_two_selectors_by_name(parts, answers):
-    train, knowledge, held = parts
+def test_sets_of_two_selectors_by_name(case, answers):
+    train, knowledge, held = case
     graph = set(picked("graph:string", train, knowledge, held[0]).items)
     said = set(picked(f"recorded:{answers}", train, knowledge, held[0]).items)
     both = f"graph:string or recorded:{answers}"
@@ -50,8 +50,8 @@ def test_sets_of_two_selectors_by_name(parts, answers):
     assert set(picked(common, train, knowledge, held[0]).items) == graph & said
 
 
-def test_settings_reach_the_graph(parts):
-    train, knowledge, _ = parts
+def test_settings_reach_the_graph(case):
+    train, knowledge, _ = case
     made = selector_from("graph:string,go", rewire_seed=3, weighted=False, max_neighbours=7)
     selector = made(knowledge, train)
     assert isinstance(selector, GraphSelector)
@@ -65,9 +65,11 @@ def test_settings_reach_the_graph(parts):
 
 
 @pytest.mark.parametrize("how", ["mean", "similarity", "rank", "median", "trimmed"])
-def test_every_aggregation_is_reached_by_settings(parts, how):
-    train, knowledge, held = parts
-    model = make_predictor("neighbours", selector="embedding:text", how=how, k=6, shrinkage=0.5)
+def test_every_aggregation_is_reached_by_settings(case, how):
+    train, knowledge, held = case
+    model = parts.load(
+        "predictor", "neighbours", selector="embedding:text", how=how, k=6, shrinkage=0.5
+    )
     p = model.fit(train, knowledge).predict(held)
     assert p.provenance["aggregation"] == how
     at = p.support["n_support"].tolist().index(6)
@@ -85,15 +87,15 @@ def test_every_aggregation_is_reached_by_settings(parts, how):
     np.testing.assert_allclose(p.mean[at], want, rtol=1e-4, atol=1e-5)
 
 
-def test_fallbacks_by_name_say_who_answered(parts, answers):
-    train, knowledge, held = parts
+def test_fallbacks_by_name_say_who_answered(case, answers):
+    train, knowledge, held = case
     settings = {"selector": "graph:omnipath", "min_support": 4, "k": 6}
-    model = make_predictor("neighbours", fallbacks=[f"recorded:{answers}"], **settings)
+    model = parts.load("predictor", "neighbours", fallbacks=[f"recorded:{answers}"], **settings)
     p = model.fit(train, knowledge).predict([*held, "NOSUCHGENE1"])
     said = p.support["fallback"].tolist()
     assert "recorded" in said
     assert said[-1] == "training mean"
-    also = make_predictor("graph neighbours", fallbacks=["embedding:text"], min_support=4)
+    also = parts.load("predictor", "graph neighbours", fallbacks=["embedding:text"], min_support=4)
     other = also.fit(train, knowledge).predict(held).support["fallback"]
     assert set(other) <= {"", "embedding (text)"}
     assert "embedding (text)" in set(other)
@@ -101,31 +103,31 @@ def test_fallbacks_by_name_say_who_answered(parts, answers):
 
 def test_what_cannot_be_asked_for():
     with pytest.raises(InputError, match="sees the answers"):
-        make_predictor("neighbours", selector="graph:string and oracle")
+        parts.load("predictor", "neighbours", selector="graph:string and oracle")
     with pytest.raises(UnknownNameError, match="graph"):
-        make_predictor("neighbours", selector="grph:string")
+        parts.load("predictor", "neighbours", selector="grph:string")
     with pytest.raises(UnknownNameError, match="max_candidates"):
-        make_predictor("neighbours", max_candidate=5)
+        parts.load("predictor", "neighbours", max_candidate=5)
     with pytest.raises(InputError, match="needs a file"):
-        make_predictor("neighbours", selector="recorded")
+        parts.load("predictor", "neighbours", selector="recorded")
     assert asks_a_model("graph:string and langpert")
     assert not asks_a_model("graph:string or embedding:text")
 
 
-def test_knowledge_is_asked_for_only_where_it_is_needed(parts, answers):
-    train, _, held = parts
-    alone = make_predictor("neighbours", selector=f"recorded:{answers}")
+def test_knowledge_is_asked_for_only_where_it_is_needed(case, answers):
+    train, _, held = case
+    alone = parts.load("predictor", "neighbours", selector=f"recorded:{answers}")
     assert np.isfinite(alone.fit(train).predict(held).mean).all()
     with pytest.raises(InputError, match="--knowledge"):
-        make_predictor("neighbours").fit(train)
+        parts.load("predictor", "neighbours").fit(train)
 
 
 @pytest.mark.parametrize(
     "words",
     ["graph:string,go", "embedding:text", "kernel:string,go", "learned", "learned or graph:string"],
 )
-def test_many_questions_at_once_are_answered_like_one_by_one(parts, words):
-    train, knowledge, held = parts
+def test_many_questions_at_once_are_answered_like_one_by_one(case, words):
+    train, knowledge, held = case
     measured = train.only_measured()
     selector = selector_from(words)(knowledge, measured)
     names = list(measured.perturbations)
@@ -141,8 +143,8 @@ def test_many_questions_at_once_are_answered_like_one_by_one(parts, words):
         assert names[0] not in ranked[-1]
 
 
-def test_kernels_in_words_are_cosines_of_feature_rows(parts):
-    train, knowledge, held = parts
+def test_kernels_in_words_are_cosines_of_feature_rows(case):
+    train, knowledge, held = case
     names = list(train.only_measured().perturbations)
     selector = selector_from("kernel:string,go")(knowledge, train)
     rows = [knowledge.features(k, [*held, *names], True, weighted=True) for k in ("string", "go")]
@@ -170,7 +172,7 @@ def test_neighbours_of_doubles_share_a_part():
             return Graph(name, genes, csr_matrix((len(genes), len(genes)), dtype=np.float32))
 
     train = simulation.screen.hide([asked])
-    model = make_predictor("graph neighbours", k=4).fit(train, NoEdges())
+    model = parts.load("predictor", "graph neighbours", k=4).fit(train, NoEdges())
     found = model.predict([asked]).neighbours["neighbour"]
     assert len(found) == 4
     assert all({*asked.split("+")} & {*n.split("+")} for n in found)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pertwise import parts
 from pertwise.acquire.assemble import Setup, assemble
 from pertwise.acquire.base import AcquisitionState, Strategy, Target
 from pertwise.acquire.candidates import list_candidates, make_pool
-from pertwise.acquire.factory import open_strategy
 from pertwise.acquire.inputs import match_features, one_context, open_pathway
 from pertwise.acquire.panel import (
     Plan,
@@ -186,8 +186,11 @@ def plan(
         keep_unknown=keep_unknown,
         reading=reading,
     )
-    if isinstance(strategy, str):
-        strategy = open_strategy(strategy, **dict(strategy_settings or {}))
+    picker: Strategy = (
+        parts.load("strategy", strategy, **dict(strategy_settings or {}))
+        if isinstance(strategy, str)
+        else strategy
+    )
     embedding = choose_embedding(setup.knowledge, embedding)
     settings: dict[str, Any] = {
         "pathway": None if setup.target.pathway is None else setup.target.pathway.name,
@@ -196,7 +199,7 @@ def plan(
         if isinstance(candidates, str | os.PathLike)
         else list(candidates),
         "batch": batch,
-        "strategy": strategy.name,
+        "strategy": picker.name,
         "strategy_settings": {k: repr(v) for k, v in (strategy_settings or {}).items()},
         "context": setup.context,
         "context_text": context_text,
@@ -210,7 +213,7 @@ def plan(
     }
     state, notes = make_state(
         setup,
-        strategy,
+        picker,
         predictor=predictor,
         embedding=embedding,
         seed=seed,
@@ -220,9 +223,9 @@ def plan(
     )
     settings["round"] = state.round if state is not None else round_number
     if state is None:
-        chosen = Selection(picks=(), source=strategy.name, utilities=pd.Series(dtype=float))
+        chosen = Selection(picks=(), source=picker.name, utilities=pd.Series(dtype=float))
     else:
-        chosen = strategy.choose(state, setup.n_to_pick)
+        chosen = picker.choose(state, setup.n_to_pick)
     return assemble(setup, state, chosen, notes, settings, by)
 
 
@@ -261,7 +264,7 @@ def make_state(
         )
     uncertainty, members = None, None
     cold = setup.screen is None or not pool.measured
-    needs = getattr(strategy, "needs", "members")
+    needs = looks_at(strategy)
     if setup.screen is not None and not cold and needs != "nothing":
         stored = StoredUncertainty(
             store,
@@ -305,6 +308,12 @@ def make_state(
         else noise_variance(setup.screen, setup.target.features),
     )
     return replace(state, relations=relations_of(state)), notes
+
+
+def looks_at(strategy: Strategy) -> str:
+    """What of the model a strategy looks at: "nothing", "uncertainty" or "members" (if unsaid)."""
+    told = parts.facts(strategy).needs
+    return next((w for w in ("nothing", "uncertainty") if w in told), "members")
 
 
 def _grouped(used: Mapping[str, str]) -> list[RepairNote]:

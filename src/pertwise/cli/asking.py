@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -77,5 +78,7 @@ def nothing_usable(who: str, repairs: Iterable[Mapping[str, Any]], then: str = "
         words = next((str(r["action"]) for r in found if r["kind"] == kind and r["action"]), "")
         why = ", ".join(f"{k} {n}" for k, n in counts.most_common())
         why += f" (for example: {words[:300]})" if words else ""
+    # An address is told without its query, which may hold a key.
+    who = re.sub(r"(://[^\s?#]*)[?#]\S*", r"\1", who)
     typer.echo(f"error: no answer of {who} could be used: {why}{then and '; '}{then}", err=True)
     raise typer.Exit(1)

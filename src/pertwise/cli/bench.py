@@ -20,8 +20,9 @@ app = typer.Typer(
 
 def show_table(table: pd.DataFrame, title: str, digits: int = 3) -> None:
     """Print a data frame as a table on standard output."""
-    from rich.console import Console
     from rich.table import Table
+
+    from pertwise.cli.door import console as clean_console
 
     shown = Table(title=title, title_justify="left")
     numeric = {c: str(table[c].dtype).startswith(("float", "int")) for c in table.columns}
@@ -31,7 +32,7 @@ def show_table(table: pd.DataFrame, title: str, digits: int = 3) -> None:
     for row in table.itertuples(index=False):
         shown.add_row(*(f"{v:.{digits}f}" if isinstance(v, float) else str(v) for v in row))
     # A pipe or file has no width of its own; 80 columns would cut most tables.
-    Console(width=None if sys.stdout.isatty() else 160).print(shown)
+    clean_console(width=None if sys.stdout.isatty() else 160).print(shown)
 
 
 @app.command()

@@ -107,7 +107,7 @@ def acquisition(
             source,
             knowledge,
             strategy or ["random", "knowledge"],
-            predictor or ["kernel ridge"],
+            predictor or ["kernel-ridge"],
             features or [],
             pathway,
             protocol,

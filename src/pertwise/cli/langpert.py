@@ -93,13 +93,14 @@ def langpert(
     from pertwise.errors import InputError
     from pertwise.llm import open_chat
     from pertwise.prediction.asking import LEAST, langpert_questions
+    from pertwise.select.chat.recipes import PREFILTER
+    from pertwise.select.chat.recipes import langpert as langpert_selector
     from pertwise.select.chat.similar import (
         ask_lists,
         estimate_questions,
         partial_path,
         subject_record,
     )
-    from pertwise.select.words import PREFILTER, langpert_from
 
     if prefilter is not None and max_candidates is None:
         raise InputError("--prefilter cuts the list to --max-candidates N: give N")
@@ -130,9 +131,9 @@ def langpert(
         **limits(budget_tokens, budget_usd, timeout, concurrency),
     )
     try:
-        selector = langpert_from(
-            asked.knowledge,
+        selector = langpert_selector(
             asked.screen,
+            asked.knowledge,
             llm=chat,
             k=k,
             max_candidates=max_candidates,

@@ -18,10 +18,12 @@ from pertwise.cli import (
     knowledge,
     langpert,
     llm,
+    parts,
     plan,
     predict,
     screen,
 )
+from pertwise.cli.door import close_door
 from pertwise.errors import PertwiseError
 
 app = typer.Typer(
@@ -40,6 +42,7 @@ app.add_typer(bench.app, name="bench")
 bench_acquisition.register(bench.app, app)
 app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(llm.app, name="llm")
+app.command("parts")(parts.parts)
 app.add_typer(plan.app, name="plan")
 app.command("demo")(demo.demo)
 app.add_typer(screen.app, name="screen")
@@ -62,6 +65,7 @@ def _common(
     ] = False,
 ) -> None:
     set_quiet(quiet)
+    close_door()
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",

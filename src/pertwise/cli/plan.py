@@ -81,8 +81,8 @@ def make(
         str | None,
         typer.Option(
             help="knowledge, llm, uncertainty, iterpert, bald, batchbald, coreset, typiclust, "
-            "badge, lcmd, variance_reduction, random, or module:Class. Default: llm when --llm is "
-            "given, else knowledge.",
+            "badge, lcmd, variance-reduction, random, or path/to/file.py:Class "
+            "(`pertwise parts strategy`). Default: llm when --llm is given, else knowledge.",
             rich_help_panel="Picker",
         ),
     ] = None,
@@ -277,10 +277,10 @@ def make(
         },
     }
     if dry_run or out is None:
-        from pertwise.acquire.factory import open_strategy
+        from pertwise import parts
         from pertwise.acquire.planning import make_state, prepare
 
-        chosen = open_strategy(name, **settings)
+        chosen = parts.load("strategy", name, **settings)
         setup = prepare(screen, knowledge, **asked)
         state, _ = make_state(
             setup,
@@ -375,24 +375,24 @@ def _strategy_settings(
     limits: dict[str, Any],
     replay: bool,
 ) -> dict[str, Any]:
-    if weight and name != "knowledge":
+    from pertwise import parts
+
+    part = parts.describe("strategy", name)
+    taken = part.parameters
+    if weight and "weights" not in taken:
         raise InputError(f"--weight belongs to the strategy 'knowledge', not to {name!r}")
-    if shortlist is not None and name not in ("knowledge", "llm"):
+    if shortlist is not None and not part.facts.more.get("shortlists"):
         raise InputError(f"the strategy {name!r} has no shortlist: leave --shortlist out")
-    if name == "knowledge":
-        if llm:
-            raise InputError("--llm was given, but the strategy 'knowledge' asks no model")
-        given: dict[str, Any] = {"weights": _weights(weight)} if weight else {}
-        if shortlist is not None:
-            given |= {"k": shortlist, "shortlist": "uncertainty"}
-        return given
-    if name != "llm":
+    given: dict[str, Any] = {"weights": _weights(weight)} if weight else {}
+    if shortlist is not None:
+        given |= {"k": shortlist, "shortlist": "uncertainty"}
+    if "chat" not in part.facts.needs:
         if llm:
             raise InputError(f"--llm was given, but the strategy {name!r} asks no model")
-        return {}
+        return given
     if not llm:
         raise InputError(
-            "the strategy 'llm' needs a model: --llm MODEL@URL (for example "
+            f"the strategy {name!r} needs a model: --llm MODEL@URL (for example "
             "qwen3:8b@http://localhost:11434/v1, or anthropic:MODEL)"
         )
     from pertwise.llm import open_chat
@@ -402,12 +402,8 @@ def _strategy_settings(
     if dry_run and (ledger is None or not ledger.is_file()):
         ledger = None
     chat = open_chat(llm, ledger=ledger, replay=replay, run="plan", **limits)
-    return {
-        "chat": chat,
-        "k": 200 if shortlist is None else shortlist,
-        "prompt": prompt,
-        "seed": seed,
-    }
+    asking = {"chat": chat, "prompt": prompt, "seed": seed}
+    return given | {key: value for key, value in asking.items() if key in taken}
 
 
 def _weights(texts: list[str]) -> Any:

@@ -46,8 +46,8 @@ def predict(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Name of a method, langpert, graph+edit (with --llm), or path/to/file.py:Class. "
-            "Default: multi-kernel; langpert when --llm is given."
+            help="Name of a method (`pertwise parts predictor`; langpert and graph-edit go with "
+            "--llm), or path/to/file.py:Class. Default: multi-kernel; langpert when --llm is given."
         ),
     ] = None,
     setting: Annotated[
@@ -170,7 +170,7 @@ def parse_settings(given: list[str]) -> dict[str, Any]:
     pertwise.errors.InputError
         For a pair without "=" or a name given twice.
     """
-    from pertwise.config import toml_value
+    from pertwise.config import refuse_secrets, toml_value
 
     found: dict[str, Any] = {}
     for pair in given:
@@ -181,6 +181,7 @@ def parse_settings(given: list[str]) -> dict[str, Any]:
         if name in found:
             raise InputError(f"--set {name} is given twice")
         found[name] = toml_value(value)
+    refuse_secrets(found, "--set")
     return found
 
 

@@ -79,10 +79,11 @@ def info(
 
 
 def _show(found: ScreenInfo) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    from pertwise.cli.door import console as clean_console
+
+    console = clean_console()
     table = Table(title=found.path, title_justify="left", show_header=False, box=None)
     for name, value in _lines(found):
         table.add_row(name, value)

@@ -8,29 +8,30 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from pertwise import parts
 from pertwise.errors import InputError, unknown_name
 from pertwise.evaluate import metrics as m
 from pertwise.evaluate.metrics import Floats
+from pertwise.evaluate.score import metric_named
 from pertwise.evaluate.statistics import Interval
 from pertwise.screen.core import Screen
 from pertwise.screen.signatures import is_ranked
 
 #: Metric -> function(truth, prediction, mask); "pearson_reference" takes the line mean as well.
 METRICS: Mapping[str, Callable[..., Floats]] = {
-    "pearson_reference": m.pearson_reference,
-    "pearson_delta": m.pearson_delta,
-    "cosine": m.cosine,
-    "direction_accuracy": m.direction_accuracy,
-    "mae": m.mae,
-    "mse": m.mse,
-    "slope": m.regression_slope,
-    "r2": m.r_squared,
-}
+    name: parts.find("metric", name)
+    for name in (
+        "pearson_reference", "pearson_delta", "cosine", "direction_accuracy", "mae", "mse", "slope",
+        "r2",
+    )
+}  # fmt: skip
 #: They speak of how large a response is, which a rank does not know.
-MAGNITUDE = frozenset({"mae", "mse", "squared_error", "slope", "r2"})
+MAGNITUDE = frozenset(
+    part.label
+    for part in (parts.describe("metric", n) for n in parts.names("metric", offered=False))
+    if part.facts.more["magnitude"]
+)
 RANKED_METRICS = tuple(n for n in METRICS if n not in MAGNITUDE)
-#: What a prediction without information scores (a constant has no correlation).
-_UNDEFINED = {"pearson_reference": 0.0, "pearson_delta": 0.0, "cosine": 0.0, "slope": 0.0}
 
 
 def allowed_metrics(screen: Screen, wanted: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -94,7 +95,7 @@ def score_rows(
                 values = m.pearson_reference(arrays[0], arrays[1], arrays[2])
             else:
                 values = METRICS[name](arrays[0], arrays[1])
-            fill = _UNDEFINED.get(name, np.nan)
+            fill = metric_named(name).undefined
             out[name + suffix] = np.where(np.isnan(values), fill, values)
     return pd.DataFrame(out)
 

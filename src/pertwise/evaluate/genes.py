@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pertwise.errors import InputError
-from pertwise.evaluate.metrics import Floats, _ratio
+from pertwise.evaluate.metrics import Floats, _ratio, metric
 from pertwise.screen.core import COMBINATION
 
 
@@ -99,6 +99,7 @@ def top_mask(score: ArrayLike, k: int, mask: ArrayLike | None = None) -> NDArray
     return np.asarray((above | (tied & (np.cumsum(tied, axis=1) <= room))) & usable)
 
 
+@metric("de_overlap", "overlap of top differential features", "high", rows=False)
 def de_overlap(
     truth_score: ArrayLike,
     prediction_score: ArrayLike,

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from pertwise import parts
 from pertwise.errors import InputError
 from pertwise.evaluate import genes, metrics
 from pertwise.evaluate.metrics import Floats
@@ -41,31 +42,29 @@ class Metric:
     undefined: float = float("nan")
 
 
-_ALL = (
-    Metric("squared_error", "squared distance, summed over features", "low"),
-    Metric("mse", "mean squared error", "low"),
-    Metric("mae", "mean absolute error", "low"),
-    Metric("pearson_delta", "Pearson of deltas against control", "high", 0.0),
-    Metric("pearson_reference", "Pearson of deltas against the training mean", "high", 0.0),
-    Metric("cosine", "cosine of deltas against control", "high", 0.0),
-    Metric("direction_accuracy", "share of right signs", "high"),
-    Metric("slope", "slope of truth on prediction", "one", 0.0),
-    Metric("r2", "1 - residual / total sum of squares", "high"),
-    Metric("retrieval", "1 - normalised mid-rank, candidates = all measured responses", "high"),
-    Metric("retrieval_heldout", "the same, candidates = held-out measured responses", "high"),
-    Metric("retrieval_reverse", "the same, candidates = predictions of the held-out", "high"),
-    Metric("de_overlap", "overlap of top differential features", "high"),
-    Metric("energy_distance", "energy distance of predicted and measured cells", "low"),
-)
+def metric_named(name: str) -> Metric:
+    """The `Metric` of a part (any form of `pertwise.parts`)."""
+    part = parts.describe("metric", name)
+    more = part.facts.more
+    better, undefined = more.get("better", "high"), float(more.get("undefined", "nan"))
+    return Metric(part.label, part.about, better, undefined)
+
+
+_BUILT_IN = [parts.describe("metric", n) for n in parts.names("metric", offered=False)]
 #: Base name -> meaning; a column is a base name, then "_top50", "_significant" or "_cosine".
-METRICS: Mapping[str, Metric] = MappingProxyType({m.name: m for m in _ALL})
+METRICS: Mapping[str, Metric] = MappingProxyType({p.label: metric_named(p.name) for p in _BUILT_IN})
+_ROWWISE = [p for p in _BUILT_IN if p.facts.more["rows"]]
 
 
-def metric_of(column: str) -> Metric:
-    """The `Metric` behind a column such as ``cosine_top50`` or ``retrieval_reverse_l2``."""
-    matches = [m for name, m in METRICS.items() if column == name or column.startswith(name + "_")]
+def metric_of(column: str, more: Sequence[str] = ()) -> Metric:
+    """The `Metric` behind a column such as ``cosine_top50`` or ``retrieval_reverse_l2``.
+
+    `more` names further metrics (parts) that may stand in the table.
+    """
+    known = {**METRICS, **{m.name: m for m in map(metric_named, more)}}
+    matches = [m for name, m in known.items() if column == name or column.startswith(name + "_")]
     if not matches:
-        raise InputError(f"no metric is called {column!r}; known: {', '.join(METRICS)}")
+        raise InputError(f"no metric is called {column!r}; known: {', '.join(known)}")
     return max(matches, key=lambda m: len(m.name))
 
 
@@ -101,19 +100,34 @@ def _pairwise(
     truth: Floats, prediction: Floats, reference: Floats | None, mask: NDArray[np.bool_] | None
 ) -> Iterator[tuple[str, Floats]]:
     """(name, (n,) values) of every metric that compares one row with one row."""
-    yield "squared_error", metrics.squared_error(truth, prediction, mask)
-    yield "mse", metrics.mse(truth, prediction, mask)
-    yield "mae", metrics.mae(truth, prediction, mask)
-    yield "pearson_delta", metrics.pearson_delta(truth, prediction, mask)
-    if reference is not None:
-        yield (
-            "pearson_reference",
-            metrics.pearson_reference(truth, prediction, reference, mask),
+    for part in _ROWWISE:
+        if "reference" not in part.facts.needs:
+            yield part.label, part.found(truth, prediction, mask)
+        elif reference is not None:
+            yield part.label, part.found(truth, prediction, reference, mask)
+
+
+def _further(
+    names: Sequence[str], truth: Floats, prediction: Floats, mask: NDArray[np.bool_] | None
+) -> dict[str, tuple[Floats, NDArray[np.bool_]]]:
+    """Metrics of one's own, on all features; what the mask leaves out is NaN in their truth."""
+    out = {}
+    measured = truth if mask is None else np.where(mask, truth, np.nan)
+    for name in names:
+        about, kernel = metric_named(name), parts.load("metric", name)
+        if about.name in METRICS:
+            continue
+        value, perfect = (
+            np.asarray(kernel(measured, p), dtype=np.float64)
+            for p in (prediction, np.nan_to_num(measured))
         )
-    yield "cosine", metrics.cosine(truth, prediction, mask)
-    yield "direction_accuracy", metrics.direction_accuracy(truth, prediction, mask)
-    yield "slope", metrics.regression_slope(truth, prediction, mask)
-    yield "r2", metrics.r_squared(truth, prediction, mask)
+        if value.shape != (len(truth),):
+            raise InputError(
+                f"metric {name} gave an array of shape {value.shape} for {len(truth)} perturbations"
+            )
+        bad = np.isnan(value) & ~np.isnan(perfect)
+        out[about.name] = (np.where(bad, about.undefined, value), bad)
+    return out
 
 
 def _filled(
@@ -167,6 +181,7 @@ def score_predictions(
     include_target: bool = False,
     significant: ArrayLike | None = None,
     retrieval_distances: Sequence[Distance] = DISTANCES,
+    more: Sequence[str] = (),
 ) -> Scores:
     """Every metric of a batch of held-out perturbations.
 
@@ -192,6 +207,8 @@ def score_predictions(
         Whether the target's own feature counts, in every metric.
     significant
         (n, d) bool: features called differential in the truth, adds `*_significant`.
+    more
+        Further metrics: names of parts, such as ``path/to/file.py:Class``.
 
     Raises
     ------
@@ -235,6 +252,7 @@ def score_predictions(
         for name in parts[0]
     }
     columns.update(_retrievals(t, p, candidates, own, retrieval_distances))
+    columns.update(_further(more, t, p, keep))
     index = pd.Index(list(perturbations), name="perturbation")
     return Scores(
         pd.DataFrame({k: v for k, (v, _) in columns.items()}, index=index),

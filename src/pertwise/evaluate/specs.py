@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from pertwise.config import FileName, Settings
+from pertwise import parts
+from pertwise.config import FileName, PartName, Settings
 from pertwise.evaluate.retrieval import DISTANCES, Distance
 
 #: Name under which the answer-seeing bound is asked for.
@@ -19,6 +20,13 @@ class MetricSpec(Settings):
     retrieval: tuple[Distance, ...] = DISTANCES
     #: Shown first, tested, and used by the report's strata.
     main: tuple[str, ...] = ("squared_error", "cosine", "pearson_reference", "retrieval_l2")
+    #: Further metrics: names of parts, such as ``path/to/file.py:Class``; shown after `main`.
+    more: tuple[PartName, ...] = ()
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Columns of the main tables."""
+        return tuple(dict.fromkeys((*self.main, *(parts.label("metric", m) for m in self.more))))
 
 
 class CellsSpec(Settings):

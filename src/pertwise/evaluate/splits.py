@@ -13,12 +13,13 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pertwise.errors import InputError
+from pertwise.parts import part
 from pertwise.screen.core import COMBINATION, canonical_perturbation
 
 
@@ -29,7 +30,7 @@ class Split:
     Attributes
     ----------
     kind
-        "folds", "growing", "doubles", "transfer" or "given".
+        "folds", "growing", "doubles", "transfer", "given", or that of a split of one's own.
     seed
         Number of the shuffle or repeat.
     fold
@@ -59,6 +60,15 @@ class Split:
         }
 
 
+class Splitter(Protocol):
+    """What a split must be: a function of names and a seed, or a class of one's own that is made
+    with the ``settings`` of the configuration and called with both."""
+
+    def __call__(self, perturbations: Sequence[str], seed: int) -> list[Split]:
+        """The splits of these measured perturbations; the same for any order of the names."""
+        ...
+
+
 def _names(perturbations: Sequence[str], least: int) -> NDArray[np.object_]:
     names = sorted({canonical_perturbation(p) for p in perturbations})
     if len(names) < least:
@@ -70,6 +80,7 @@ def _split(kind: str, seed: int, fold: int, train: Iterable[str], test: Iterable
     return Split(kind, seed, fold, tuple(sorted(train)), tuple(sorted(test)))
 
 
+@part(label="folds")
 def split_folds(
     perturbations: Sequence[str], n_folds: int, n_shuffles: int, seed: int
 ) -> list[Split]:
@@ -88,12 +99,13 @@ def split_folds(
     out = []
     for shuffle in range(n_shuffles):
         order = np.random.default_rng([seed, shuffle]).permutation(len(names))
-        for fold, part in enumerate(np.array_split(order, n_folds)):
-            rest = np.setdiff1d(order, part)
-            out.append(_split("folds", shuffle, fold, names[rest], names[part]))
+        for fold, held in enumerate(np.array_split(order, n_folds)):
+            rest = np.setdiff1d(order, held)
+            out.append(_split("folds", shuffle, fold, names[rest], names[held]))
     return out
 
 
+@part(label="growing")
 def split_growing(
     perturbations: Sequence[str],
     sizes: Sequence[int],
@@ -123,6 +135,7 @@ def split_growing(
     return out
 
 
+@part(label="doubles", source="Roohani et al. 2024 (GEARS)")
 def split_doubles(
     perturbations: Sequence[str],
     n_shuffles: int,
@@ -226,11 +239,14 @@ def read_recorded_folds(path: str | os.PathLike[str]) -> list[RecordedFold]:
         ) from error
 
 
-def split_given(perturbations: Sequence[str], path: str | os.PathLike[str]) -> list[Split]:
+@part(label="given", reads="path")
+def split_given(
+    perturbations: Sequence[str], path: str | os.PathLike[str], seed: int = 0
+) -> list[Split]:
     """The folds of a recorded-answers file: train on `available_genes`, hold out the rest.
 
     Every measured perturbation that a fold does not list as available is held out, whether or not
-    an answer was recorded for it.
+    an answer was recorded for it. The seed decides nothing.
 
     Raises
     ------
@@ -252,3 +268,16 @@ def split_given(perturbations: Sequence[str], path: str | os.PathLike[str]) -> l
             raise InputError(f"{path}: fold {i} holds out nothing")
         out.append(_split("given", 0, i, sorted(train), sorted(test)))
     return out
+
+
+@part(label="transfer", needs="source")
+def split_transfer(
+    perturbations: Sequence[str], source: Sequence[str], seed: int = 0
+) -> list[Split]:
+    """Train on everything that another screen or context (`source`) measured, predict all here.
+
+    The seed decides nothing.
+    """
+    known = set(source)
+    strata = {n: "measured in source" if n in known else "new" for n in perturbations}
+    return [Split("transfer", 0, 0, tuple(sorted(source)), tuple(sorted(perturbations)), strata)]

@@ -240,6 +240,7 @@ def _score(
         tops=metrics.tops,
         include_target=metrics.include_target,
         retrieval_distances=metrics.retrieval,
+        more=metrics.more,
     )
 
 

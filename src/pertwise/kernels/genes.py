@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.sparse import csr_matrix, diags
+from scipy.sparse import csr_matrix, diags, hstack
 
+from pertwise import parts as registry
 from pertwise.errors import InputError, unknown_name
 from pertwise.knowledge import Knowledge
 from pertwise.knowledge.genes.features import take_rows, unit_rows
@@ -54,7 +55,12 @@ DENSE = 0.3
 
 
 class KernelSource(Protocol):
-    """Kernels that do not come from the knowledge folder: named neighbours, another screen."""
+    """Kernels that do not come from the knowledge folder: named neighbours, another screen, one's
+    own.
+
+    As a part (`path/to/file.py:Class`) its constructor is handed what it names of ``knowledge``
+    and ``exclude_from_screen``; several `kinds` then count as one kernel, their mean.
+    """
 
     kinds: tuple[str, ...]
     source: str
@@ -139,7 +145,8 @@ def gene_blocks(
     Parameters
     ----------
     kinds
-        See `DEFAULT_KERNELS`; any `Knowledge.features` kind, graph name or embedding works.
+        See `DEFAULT_KERNELS`; any `Knowledge.features` kind, graph name or embedding works, and
+        any other kernel of `pertwise.parts` (``path/to/file.py:Class``).
     sources
         Further kernels, all kinds of each, after the others.
     skip_missing
@@ -182,8 +189,8 @@ def gene_blocks(
 
 
 def available(knowledge: Knowledge, kind: str) -> bool:
-    """Whether the folder can give this kernel."""
-    if kind == "symbol":
+    """Whether the folder can give this kernel; one that is not of the folder is there."""
+    if kind == "symbol" or _of_elsewhere(kind):
         return True
     if kind.startswith("emb:"):
         return kind.removeprefix("emb:").split(":")[0] in knowledge.embedding_kinds()
@@ -195,6 +202,9 @@ def available(knowledge: Knowledge, kind: str) -> bool:
 def _block(
     knowledge: Knowledge, kind: str, genes: Sequence[str], exclude_from_screen: bool
 ) -> csr_matrix:
+    kind = kind.removeprefix("features:")
+    if _of_elsewhere(kind):
+        return _own_rows(knowledge, kind, genes, exclude_from_screen)
     if kind == "symbol":
         return _symbol_rows(knowledge, genes)
     if kind.startswith("emb:"):
@@ -221,6 +231,24 @@ def _block(
         features = knowledge.features(base, neighbours, exclude_from_screen, weighted=True)
         return unit_rows((diags(scale) @ rows[:, touched] @ features).tocsr())
     return knowledge.features(kind, genes, exclude_from_screen, weighted=True)
+
+
+def _of_elsewhere(kind: str) -> bool:
+    """Whether a kernel is a class of one's own or of another package, not of the folder."""
+    slug = registry.slugify(kind.partition(":")[0])
+    if slug in registry.names("kernel", offered=False):
+        return False
+    return ":" in kind or slug in registry.names("kernel")
+
+
+def _own_rows(
+    knowledge: Knowledge, kind: str, genes: Sequence[str], exclude_from_screen: bool
+) -> csr_matrix:
+    made = registry.describe("kernel", kind).serve(
+        knowledge=knowledge, exclude_from_screen=exclude_from_screen
+    )
+    rows = [csr_matrix(made.rows(k, genes)) for k in made.kinds]
+    return rows[0] if len(rows) == 1 else unit_rows(hstack(rows).tocsr())
 
 
 def _symbol_rows(knowledge: Knowledge, genes: Sequence[str]) -> csr_matrix:

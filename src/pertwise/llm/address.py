@@ -8,9 +8,10 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import quote, quote_plus, unquote, urlsplit, urlunsplit
 
+from pertwise.config import is_secret, query_of
 from pertwise.errors import InputError
 
 Protocol = Literal["openai", "anthropic"]
@@ -116,44 +117,7 @@ def parse_address(text: str) -> Address:
     elif not path:
         path = "/v1"
     base = urlunsplit((parts.scheme.lower(), parts.netloc, path, "", ""))
-    return Address(protocol, model, base, _query(parts.query))
-
-
-def _query(text: str) -> dict[str, str]:
-    # Not parse_qsl: it takes the "+" of a pasted key for a space.
-    pairs = (pair.partition("=") for pair in text.split("&") if pair)
-    return {unquote(name): unquote(value) for name, _, value in pairs}
-
-
-_SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth|sig|code|subscription", re.I)
-
-
-def _is_secret(name: str, value: str) -> bool:
-    return bool(_SECRET_NAME.search(name)) or (len(value) >= 8 and name != "api-version")
-
-
-def refuse_secrets(value: Any, where: str) -> None:
-    """Check that no text in a configuration (nested dicts and lists) is an address with a secret.
-
-    Raises
-    ------
-    pertwise.errors.InputError
-        Names the place, not the secret: configurations are stored with results.
-    """
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            refuse_secrets(inner, f"{where}, {name}")
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            refuse_secrets(inner, where)
-    elif isinstance(value, str) and "://" in value:
-        rest = value.rpartition("://")[2]
-        host, _, query = rest.partition("?")
-        if "@" in host.partition("/")[0] or any(_is_secret(*p) for p in _query(query).items()):
-            raise InputError(
-                f"{where}: the address holds a password or key, and configurations are stored with "
-                "the results; put the key into the environment (see docs/llm.md)"
-            )
+    return Address(protocol, model, base, query_of(parts.query))
 
 
 def key_variables(address: Address) -> tuple[str, ...]:
@@ -217,7 +181,7 @@ class Redactor:
             re.escape(s) if len(s) >= 8 else rf"(?<![A-Za-z0-9]){re.escape(s)}(?![A-Za-z0-9])"
             for s in longest
         ]
-        self._known = re.compile("|".join(parts) or r"(?!)")
+        self._known = re.compile("|".join(parts) or r"(?!)", re.IGNORECASE)
 
     def __call__(self, text: str) -> str:
         return _KEY_SHAPES.sub("[redacted]", self.literal(text))
@@ -247,14 +211,21 @@ def _forms(secret: str) -> set[str]:
 
 
 def redactor_for(address: Address, key: str) -> Redactor:
-    """Redactor of the key and of secret-looking query values."""
-    return Redactor([key, *(v for k, v in address.query.items() if _is_secret(k, v))])
+    """Redactor of the key, of secret-looking query values and of all keys in the environment."""
+    query = (v for k, v in address.query.items() if is_secret(k, v))
+    return Redactor([key, *query, *_environment()])
 
 
 def environment_redactor() -> Redactor:
     """Redactor of every key in the environment that this package may read."""
+    return Redactor(_environment())
+
+
+def _environment() -> list[str]:
     names = [n for n in os.environ if _KEY_VARIABLE.fullmatch(n)]
-    return Redactor(v for n in names if len(v := os.environ[n].strip()) >= 8)
+    return [v for n in names if len(v := os.environ[n].strip()) >= 8]
 
 
-_KEY_VARIABLE = re.compile(r"PERTWISE_API_KEY\w*|(?:OPENAI|ANTHROPIC|AZURE_OPENAI)_API_KEY")
+_KEY_VARIABLE = re.compile(
+    r"PERTWISE_API_KEY\w*|(?:OPENAI|ANTHROPIC|AZURE_OPENAI)_(?:API_KEY|AUTH_TOKEN)"
+)

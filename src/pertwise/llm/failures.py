@@ -103,6 +103,8 @@ _STATUS_OF = {
     "timeout_error": 504,
     "overloaded_error": 529,
 }
+#: Header under which `pertwise.llm.wire` keeps the address of a redirect.
+REDIRECTS_TO = "x-pertwise-redirects-to"
 _WORDS = ("message", "msg", "detail", "details", "error_description", "title", "reason", "error")
 _CODES = ("code", "type", "status", "status_code")
 _ANSWERS = ("choices", "content", "message", "output")
@@ -200,7 +202,8 @@ def refused(
         Name asked for: its words are not taken for the server's.
     """
     if 300 <= status < 400:
-        where = redact(shown_url(str(headers.get("location", ""))))[:200]
+        given = headers.get(REDIRECTS_TO) or headers.get("location") or ""
+        where = redact(shown_url(str(given)))[:200]
         return CallFailure(
             "not_found",
             f"HTTP {status}: the server redirects to {where or 'nowhere'}; a redirect is not "

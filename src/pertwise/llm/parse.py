@@ -228,7 +228,7 @@ class _Region:
 #: What begins like JSON and not like a bracket in prose.
 _JSON_LIKE = re.compile(r"\{\s*(?:[\"'“}]|\w{1,40}\s*:|$)|\[\s*(?:[\[{\"'“\]]|$)")
 #: Characters looked at in all, as a multiple of the text: bounds what unbalanced brackets can cost.
-_MAX_PASSES = 20
+_MAX_PASSES = 8
 
 
 def _regions(text: str) -> Iterator[_Region]:

@@ -20,7 +20,15 @@ from pertwise._text import one_line
 from pertwise.errors import InputError
 from pertwise.llm.address import Address, Redactor
 from pertwise.llm.base import ChatReply, ChatRequest
-from pertwise.llm.failures import CallFailure, as_json, disliked, problem_in, refused, web_page
+from pertwise.llm.failures import (
+    REDIRECTS_TO,
+    CallFailure,
+    as_json,
+    disliked,
+    problem_in,
+    refused,
+    web_page,
+)
 from pertwise.llm.replies import error_in_choice, is_reply, read_reply
 from pertwise.llm.settings import ChatSettings
 
@@ -150,7 +158,10 @@ class HttpBackend:
         unusable = ""
         try:
             self._client = httpx.AsyncClient(
-                headers=headers, timeout=settings.timeout_s, follow_redirects=False
+                headers=headers,
+                timeout=settings.timeout_s,
+                follow_redirects=False,
+                event_hooks={"response": [_set_location_aside]},
             )
         except (ValueError, ImportError, OSError, httpx.InvalidURL) as error:
             unusable = type(error).__name__
@@ -244,6 +255,13 @@ class HttpBackend:
         raise CallFailure(
             "malformed_response", page or f"the server's response cannot be used: {problem}"
         )
+
+
+async def _set_location_aside(response: Any) -> None:
+    # The library reads it also where it does not follow, and fails on one that is no address.
+    where = response.headers.pop("location", None)
+    if where is not None:
+        response.headers[REDIRECTS_TO] = where
 
 
 def openai_body(request: ChatRequest, dialect: Dialect, max_tokens: int) -> dict[str, Any]:

@@ -2,14 +2,12 @@
 
 from pertwise.models.base import Prediction, Predictor
 from pertwise.models.baselines import ControlPredictor, TrainingMeanPredictor
-from pertwise.models.catalogue import CATALOGUE, make_predictor
 from pertwise.models.kernel_ridge import KernelPredictor
 from pertwise.models.linear import BilinearPredictor, RidgePredictor
 from pertwise.models.llmpert.predictor import LLMPertEnsemble
 from pertwise.models.neighbours import NeighbourPredictor
 
 __all__ = [
-    "CATALOGUE",
     "BilinearPredictor",
     "ControlPredictor",
     "KernelPredictor",
@@ -19,5 +17,4 @@ __all__ = [
     "Predictor",
     "RidgePredictor",
     "TrainingMeanPredictor",
-    "make_predictor",
 ]

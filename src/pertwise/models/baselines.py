@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pertwise.arrays.means import masked_mean
 from pertwise.errors import InputError
 from pertwise.models.base import Prediction
+from pertwise.parts import part
 from pertwise.screen.core import canonical_perturbation
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class ControlPredictor(ConstantPredictor):
         return np.zeros(responses.shape[1])
 
 
+@part(label="training mean")
 class TrainingMeanPredictor(ConstantPredictor):
     """The mean response of the training perturbations, each counted once; NaN targets masked.
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pertwise.models.neighbours import NeighbourPredictor
+from pertwise.parts import part
 from pertwise.select.base import Selector
-from pertwise.select.graph import GraphSelector
-from pertwise.select.words import PREFILTER, edit_from, langpert_from
+from pertwise.select.chat import recipes
+from pertwise.select.chat.recipes import PREFILTER
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from pertwise.screen import Screen
 
 
+@part(
+    needs="chat",
+    words=("prefilter", "fallbacks"),
+    source="Märtens et al. 2025",
+)
 def langpert(
     llm: str | Chat | None = None,
     *,
@@ -50,9 +56,9 @@ def langpert(
     """
 
     def selector(knowledge: Knowledge | None, screen: Screen) -> Selector:
-        return langpert_from(
-            knowledge,
+        return recipes.langpert(
             screen,
+            knowledge,
             llm=llm,
             k=k,
             ledger=ledger,
@@ -67,6 +73,7 @@ def langpert(
     return NeighbourPredictor(selector, k=k or 10, context_text=context_text, name=name, **settings)
 
 
+@part(label="graph+edit", needs=("knowledge", "chat"), words=("prefilter", "fallbacks"))
 def graph_edit(
     llm: str | Chat | None = None,
     *,
@@ -98,17 +105,13 @@ def graph_edit(
     """
 
     def selector(knowledge: Knowledge, screen: Screen) -> Selector:
-        base = GraphSelector(
+        return recipes.edit(
+            screen,
             knowledge,
             graphs,
             weighted=weighted,
             exclude_from_screen=exclude_from_screen,
             rewire_seed=rewire_seed,
-        )
-        return edit_from(
-            knowledge,
-            screen,
-            base,
             llm=llm,
             ledger=ledger,
             chat_settings=chat_settings,

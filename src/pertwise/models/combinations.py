@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from pertwise import parts
 from pertwise.arrays.gaussian_process import Floats
 from pertwise.errors import InputError
 from pertwise.models.base import Prediction, Predictor, support_table
 from pertwise.models.baselines import ConstantPredictor, TrainingMeanPredictor
+from pertwise.parts import part
 from pertwise.screen import COMBINATION
 from pertwise.screen.training import TrainingData, canonical
 
@@ -130,13 +132,12 @@ class AdditivePredictor:
         )
 
 
+@part(argument="single")
 def additive(
     single: str = "multi-kernel", *, name: str = "additive", **settings: Any
 ) -> AdditivePredictor:
-    """`AdditivePredictor` with any predictor of the catalogue for parts that were not measured.
+    """Sum of the parts of a combination; any predictor for parts that were not measured.
 
     `settings` are those of the predictor `single`.
     """
-    from pertwise.models.catalogue import make_predictor
-
-    return AdditivePredictor(lambda: make_predictor(single, **settings), name=name)
+    return AdditivePredictor(lambda: parts.load("predictor", single, **settings), name=name)

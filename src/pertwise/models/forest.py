@@ -16,6 +16,7 @@ from pertwise.kernels.genes import (
 )
 from pertwise.models.base import MEAN_FALLBACK, Prediction, support_table
 from pertwise.models.kernel_model import KernelModel
+from pertwise.parts import part
 from pertwise.screen.training import canonical
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 MAX_OUTPUTS = 64
 
 
+@part(needs="knowledge", source="Geurts et al. 2006 (extra-trees)")
 class ForestPredictor(KernelModel):
     """Extra-trees (Geurts et al. 2006) on the first axes of every knowledge kernel.
 

@@ -9,6 +9,7 @@ from pertwise.errors import InputError
 from pertwise.kernels.genes import DEFAULT_KERNELS, KernelSource
 from pertwise.models.base import Prediction
 from pertwise.models.neighbours import NeighbourPredictor
+from pertwise.parts import part
 from pertwise.screen.training import TrainingData
 from pertwise.select.learned import LearnedSelector, learned_selector
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pertwise.screen import Screen
 
 
+@part(label="learned neighbours", needs="knowledge")
 class LearnedNeighbourPredictor:
     """Pairs of measured perturbations teach which kernels tell that responses are alike.
 

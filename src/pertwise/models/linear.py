@@ -10,6 +10,7 @@ import numpy as np
 from pertwise.arrays.gaussian_process import Floats, choose_noise
 from pertwise.errors import InputError
 from pertwise.models.base import MEAN_FALLBACK, Prediction, support_table
+from pertwise.parts import part
 from pertwise.screen import COMBINATION
 from pertwise.screen.training import TrainingData, canonical
 
@@ -91,6 +92,7 @@ class _EmbeddingModel:
         )
 
 
+@part(label="ridge on embedding", needs="knowledge", argument="kind")
 class RidgePredictor(_EmbeddingModel):
     """Ridge regression of the centred responses on a gene embedding.
 
@@ -124,6 +126,7 @@ class RidgePredictor(_EmbeddingModel):
         return self._prediction(names, x @ self._coefficients, known, self._error)
 
 
+@part(needs="knowledge", argument="kind", source="Ahlmann-Eltze et al. 2025")
 class BilinearPredictor(_EmbeddingModel):
     """Y ~ A K B^T: gene embeddings on one side, principal directions of the screen on the other.
 

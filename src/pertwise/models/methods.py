@@ -1,32 +1,22 @@
-"""A row of a benchmark: a predictor of the catalogue, or a user's own class, with its settings."""
+"""A row of a benchmark: a predictor by name, or a user's own class, with its settings."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from pertwise import parts
 from pertwise.errors import InputError
-from pertwise.models.catalogue import CATALOGUE, make_predictor
 from pertwise.provenance import checksum
-from pertwise.select.words import placed_words, recorded_files
+from pertwise.select.words import asks_a_model, own_files, placed_words, recorded_files
 
 if TYPE_CHECKING:
     from pertwise.models import Predictor
 
-#: Settings that name a file to read, by method of the catalogue.
-FILE_SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "fused": ("answers",),
-        "langpert (recorded)": ("answers",),
-        "cross-line transfer": ("other",),
-    }
-)
-#: Settings that hold selectors in words, some of which read a file.
-WORD_SETTINGS = ("selector", "fallbacks", "prefilter")
+#: A setting of many methods: the SQLite file that exchanges with a chat model are written to.
 LEDGER = "ledger"
 
 
@@ -39,8 +29,7 @@ class Method:
     label
         Name in tables and figures.
     use
-        A name of `pertwise.models.catalogue.CATALOGUE`, ``package.module:Class`` or
-        ``path/to/file.py:Class``.
+        Name of a predictor in any form of `pertwise.parts`.
     settings
         Keyword arguments of the class.
     sha256
@@ -64,7 +53,8 @@ class Method:
         pertwise.errors.InputError
             If the class cannot be found, refuses the settings, or is no predictor.
         """
-        return make_predictor(self.use, **dict(self.settings))
+        model: Predictor = parts.load("predictor", self.use, **dict(self.settings))
+        return model
 
     def facts(self) -> dict[str, Any]:
         """For a record: what was built, of which contents."""
@@ -86,29 +76,53 @@ def make_method(use: str, label: str | None = None, **settings: Any) -> Method:
         As `Method.build`; or if the user's file, or one that the settings name, does not exist, or
         a file that the method reads is not named.
     """
-    source, _, attribute = use.rpartition(":")
-    digest = ""
-    if source.endswith(".py"):
-        if not Path(source).is_file():
-            raise InputError(f"no such file: {source}")
-        digest = checksum(source)
-    for key in FILE_SETTINGS.get(use, ()):
-        if key not in settings:
+    part = parts.describe("predictor", use)
+    given = {**part.settings, **settings}
+    for key in part.facts.reads:
+        taken = part.parameters.get(key)
+        if key not in given and taken is not None and taken.default is taken.empty:
             made = ", a file that `pertwise langpert` writes" if key == "answers" else ""
             raise InputError(f"the method {use!r} needs the setting {key}=FILE{made}")
-    name = label or (attribute if source else use)
-    Method(name, use, settings, digest).build()
-    return Method(name, use, settings, digest, file_checksums(use, settings))
+    digest = checksum(part.file) if part.file else ""
+    method = Method(label or part.label, part.name, given, digest)
+    method.build()
+    return replace(method, files=file_checksums(part.name, given))
+
+
+def asks_chat(use: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a method asks a chat model per perturbation, itself or by a selector in words."""
+    part = parts.describe("predictor", use)
+    given = {**part.settings, **settings}
+    return "chat" in part.facts.needs or any(map(asks_a_model, _words(part, given)))
+
+
+def answer_files(use: str, settings: Mapping[str, Any]) -> list[str]:
+    """Paths of the recorded answers that a method reads."""
+    part = parts.describe("predictor", use)
+    given = {**part.settings, **settings}
+    named = [given["answers"]] if "answers" in part.facts.reads and "answers" in given else []
+    listed = [file for words in _words(part, given) for file in recorded_files(words)]
+    return list(dict.fromkeys(map(str, (*named, *listed))))
+
+
+def _words(part: parts.Part, settings: Mapping[str, Any]) -> list[str]:
+    """Every selector in words among the settings."""
+    found: list[Any] = []
+    for key in part.facts.words:
+        value = settings.get(key)
+        found += [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    return [str(words) for words in found if words]
 
 
 def setting_files(use: str, settings: Mapping[str, Any]) -> list[str]:
     """Paths that the settings of a method read from.
 
-    Of a method of the catalogue: `FILE_SETTINGS`, and the recorded answers that selectors in words
-    name. Of a user's own class, whose settings nobody here knows: every text that is an existing
-    file. Ledgers are written to, so they are none of them.
+    Those that its part says it reads, and the files of selectors in words: recorded answers, and
+    code of one's own. Of a user's own class that says nothing: every text that is an existing file.
+    Ledgers are written to, so they are none of them.
     """
-    if use not in CATALOGUE:
+    part = parts.describe("predictor", use)
+    if part.own and not (part.facts.reads or part.facts.words):
         return [
             str(text)
             for key, value in settings.items()
@@ -117,14 +131,15 @@ def setting_files(use: str, settings: Mapping[str, Any]) -> list[str]:
         ]
     found = [
         str(settings[key])
-        for key in FILE_SETTINGS.get(use, ())
+        for key in part.facts.reads
         if isinstance(settings.get(key), str | os.PathLike)
     ]
-    for key in WORD_SETTINGS:
-        value = settings.get(key)
-        texts = [value] if isinstance(value, str) else value if isinstance(value, list) else []
-        for words in texts:
-            found += recorded_files(str(words))
+    for words in _words(part, settings):
+        found += [*recorded_files(words), *own_files(words)]
+    for key, value in settings.items():
+        texts = value if isinstance(value, list | tuple) else (value,)
+        if key not in part.facts.words:
+            found += [t.rpartition(":")[0] for t in texts if _is_code(t)]
     return list(dict.fromkeys(found))
 
 
@@ -132,19 +147,32 @@ def placed_settings(
     use: str, settings: Mapping[str, Any], place: Callable[[str], str]
 ) -> dict[str, Any]:
     """The settings with `place` applied to every path in them that `setting_files` would name, and
-    to that of a ledger; those of a user's own class as they are."""
+    to that of a ledger; those of a user's own class that says nothing of them as they are."""
     out = dict(settings)
-    if use not in CATALOGUE:
+    part = parts.describe("predictor", use)
+    if part.own and not (part.facts.reads or part.facts.words):
         return out
-    for key in (*FILE_SETTINGS.get(use, ()), LEDGER):
+    for key in (*part.facts.reads, LEDGER):
         if isinstance(out.get(key), str):
             out[key] = place(out[key])
-    for key in WORD_SETTINGS:
-        if isinstance(out.get(key), str):
-            out[key] = placed_words(out[key], place)
-        elif isinstance(out.get(key), list):
-            out[key] = [placed_words(w, place) if isinstance(w, str) else w for w in out[key]]
+    for key, value in out.items():
+        if key in part.facts.words:
+            out[key] = _each(value, lambda text: placed_words(text, place))
+        elif key not in part.facts.reads:
+            out[key] = _each(value, lambda text: place(text) if _is_code(text) else text)
     return out
+
+
+def _is_code(text: Any) -> bool:
+    """Whether a setting names a class in a file (a kernel of one's own)."""
+    return isinstance(text, str) and parts.is_file(text)
+
+
+def _each(value: Any, change: Callable[[str], str]) -> Any:
+    """`change` applied to a text, or to every text of a list."""
+    if isinstance(value, list):
+        return [change(v) if isinstance(v, str) else v for v in value]
+    return change(value) if isinstance(value, str) else value
 
 
 def file_checksums(use: str, settings: Mapping[str, Any]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The catalogue entry "neighbours": any selector in words, any aggregation, any fallbacks."""
+"""The predictor "neighbours": any selector in words, any aggregation, any fallbacks."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 
 from pertwise.arrays.aggregate import Aggregation
 from pertwise.models.neighbours import NeighbourPredictor
+from pertwise.parts import part
 from pertwise.select.words import selector_from
 
 
+@part(words=("selector", "fallbacks", "prefilter"), argument="selector")
 def neighbours(
     selector: str = "graph:string",
     *,
@@ -27,13 +29,13 @@ def neighbours(
     Parameters
     ----------
     selector, fallbacks
-        In words: "graph:string,go and embedding:text" (`selector_words`). The fallbacks are asked
+        In words: "graph:string,go and embedding:text" (`select.words`). The fallbacks are asked
         one after another where fewer than `min_support` neighbours were found.
     k, how, shrinkage, min_support
         As in `NeighbourPredictor`.
     settings
-        Of `selector_from`: weighted, exclude_from_screen, rewire_seed, dim, max_neighbours; and
-        those of the chat selectors (`selector_words.CHAT_SETTINGS`).
+        Of `select.words.selector_from`: max_neighbours, and those of the selectors: weighted,
+        exclude_from_screen, rewire_seed, dim, llm, ledger, max_candidates ...
     """
     return NeighbourPredictor(
         selector_from(selector, **settings),

@@ -51,7 +51,7 @@ class NeighbourPredictor:
     Parameters
     ----------
     selector
-        A selector, words for one (`selector_words.selector_from`: "graph:string,go and
+        A selector, words for one (`select.words.selector_from`: "graph:string,go and
         embedding:text"), or a function knowledge -> selector (called in `fit`).
     k
         Most neighbours asked for.

@@ -25,6 +25,7 @@ from pertwise.kernels.genes import (
 )
 from pertwise.models.base import MEAN_FALLBACK, Prediction, support_table
 from pertwise.models.kernel_model import KernelModel
+from pertwise.parts import part
 from pertwise.screen.training import canonical
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def radial_kernels(a: Floats, b: Floats, unit: float) -> Floats:
     return np.stack([np.ones_like(distance), *near, a @ b.T])
 
 
+@part(needs="knowledge")
 class RadialPredictor(KernelModel):
     """Kernel ridge with radial kernels on the leading axes of the mean knowledge kernel.
 

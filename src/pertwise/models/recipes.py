@@ -13,6 +13,7 @@ from pertwise.models.kernel_ridge import KernelPredictor
 from pertwise.models.neighbours import NeighbourPredictor
 from pertwise.models.radial import RadialPredictor
 from pertwise.models.stacked import StackedPredictor
+from pertwise.parts import part
 from pertwise.screen import Screen
 from pertwise.screen.read import read_screen
 from pertwise.select.embedding import EmbeddingSelector
@@ -29,6 +30,7 @@ N_TREES = 300
 STACKING_PRIOR = 0.1
 
 
+@part(label="graph neighbours", needs="knowledge", words="fallbacks", argument="graphs*")
 def graph_neighbours(
     graphs: Sequence[str] | str = ("string",),
     *,
@@ -52,6 +54,7 @@ def graph_neighbours(
     return NeighbourPredictor(selector, name=name, **settings)
 
 
+@part(label="rewired graph neighbours", needs="knowledge", words="fallbacks")
 def rewired_graph_neighbours(rewire_seed: int = 0, **settings: Any) -> NeighbourPredictor:
     """`graph_neighbours` on a degree-preserving random graph: the control."""
     return graph_neighbours(
@@ -59,6 +62,7 @@ def rewired_graph_neighbours(rewire_seed: int = 0, **settings: Any) -> Neighbour
     )
 
 
+@part(label="embedding neighbours", needs="knowledge", words="fallbacks", argument="kind")
 def embedding_neighbours(
     kind: str = "text",
     *,
@@ -75,6 +79,7 @@ def embedding_neighbours(
     return NeighbourPredictor(selector, k=k, name=name, **settings)
 
 
+@part(label="gp text", needs="knowledge", argument="kinds*")
 def gp_text(kinds: Sequence[str] = ("text",), name: str = "gp text") -> KernelPredictor:
     """GP on text embeddings ("gp text"), or text and a registered sequence embedding.
 
@@ -84,6 +89,7 @@ def gp_text(kinds: Sequence[str] = ("text",), name: str = "gp text") -> KernelPr
     return KernelPredictor([f"emb:{k}" for k in kinds], skip_missing=False, name=name)
 
 
+@part(label="kernel ridge", needs="knowledge", argument="kernels*")
 def kernel_ridge(
     kernels: Sequence[str] = REFERENCE_KERNELS, name: str = "kernel ridge"
 ) -> KernelPredictor:
@@ -91,6 +97,7 @@ def kernel_ridge(
     return KernelPredictor(kernels, weights="equal", name=name)
 
 
+@part(needs="knowledge")
 def multi_kernel(
     direction: float = 0.5, name: str = "multi-kernel", **settings: Any
 ) -> KernelPredictor:
@@ -98,6 +105,7 @@ def multi_kernel(
     return KernelPredictor(direction=direction, name=name, **settings)
 
 
+@part(needs="knowledge")
 def stacked(
     *,
     tolerance: float | None = None,
@@ -124,6 +132,13 @@ def stacked(
     )
 
 
+@part(
+    label="langpert (recorded)",
+    reads="answers",
+    words="fallbacks",
+    argument="answers",
+    source="Märtens et al. 2025",
+)
 def recorded_langpert(
     answers: str | os.PathLike[str],
     *,
@@ -135,6 +150,7 @@ def recorded_langpert(
     return NeighbourPredictor(RecordedSelector.from_file(answers), k=k, name=name, **settings)
 
 
+@part(needs="knowledge", reads="answers", argument="answers", gene_by_gene=True)
 def fused(
     answers: str | os.PathLike[str],
     *,
@@ -176,6 +192,7 @@ def fused(
     )
 
 
+@part(label="cross-line transfer", needs="knowledge", reads="other", argument="other")
 def transfer(
     other: Screen | str | os.PathLike[str],
     *,

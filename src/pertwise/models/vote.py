@@ -22,6 +22,7 @@ from pertwise.kernels.genes import (
 )
 from pertwise.models.base import MEAN_FALLBACK, Prediction, support_table
 from pertwise.models.kernel_model import KernelModel
+from pertwise.parts import part
 from pertwise.screen.training import TrainingData, canonical
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def related_features(gram: Floats, n_related: int = N_RELATED) -> csr_matrix:
     return (csr_matrix(off) + identity(len(off))).tocsr()
 
 
+@part(label="kernel vote", needs="knowledge")
 class KernelVotePredictor(KernelModel):
     """Mean of the measured values of alike perturbations, feature by feature.
 

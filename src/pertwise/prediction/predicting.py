@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pertwise import parts
 from pertwise._io import atomic_path, write_csv_atomic, write_json_atomic
-from pertwise.errors import InputError, suggest, unknown_name
+from pertwise.errors import InputError, suggest
 from pertwise.evaluate.prefilter import N_NEAREST, check_prefilter
 from pertwise.evaluate.specs import ORACLE
 from pertwise.models.base import MEAN_FALLBACK
-from pertwise.models.catalogue import CATALOGUE, make_predictor
-from pertwise.models.methods import FILE_SETTINGS, Method, file_checksums, make_method
+from pertwise.models.methods import Method, asks_chat, file_checksums, make_method
 from pertwise.models.neighbours import list_cuts
 from pertwise.prediction.explaining import Z90, Explanation, explain
 from pertwise.prediction.recorded_notes import recorded_notes
 from pertwise.prediction.standing import BuiltMethod, Standing, cross_validate
-from pertwise.provenance import input_facts, jsonable, versions
+from pertwise.provenance import checksum, input_facts, jsonable, versions
 from pertwise.screen.core import COMBINATION, canonical_perturbation
 from pertwise.screen.training import one_context
 from pertwise.select.base import Repair
-from pertwise.select.words import PREFILTER, asks_a_model
+from pertwise.select.chat.recipes import PREFILTER
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
@@ -35,10 +35,8 @@ if TYPE_CHECKING:
     from pertwise.models import Prediction
     from pertwise.screen import Screen
 
-#: The strongest method of the catalogue that needs no language model and no second screen.
+#: The strongest method that needs no language model and no second screen.
 DEFAULT_METHOD = "multi-kernel"
-#: Methods that need a chat model.
-LLM_METHODS = ("langpert", "graph+edit")
 #: Explained without being asked for.
 EXPLAINED = 5
 
@@ -99,9 +97,10 @@ def open_method(
     Parameters
     ----------
     use
-        Name in `CATALOGUE`, ``module:Class`` or ``path/to/file.py:Class``.
+        Name of a predictor in any form of `pertwise.parts`.
     chat
-        Needed by `LLM_METHODS` (and by "neighbours" with a chat selector), refused by the others.
+        Needed by methods that ask a chat model, themselves or by a selector in words; refused by
+        the others.
 
     Raises
     ------
@@ -116,41 +115,40 @@ def open_method(
             "the oracle sees the answers, so it cannot predict anything; name it as a method of "
             "`pertwise bench prediction` to see the bound it gives"
         )
-    if use not in CATALOGUE and ":" not in use:
-        hint = "(or your own class as path/to/file.py:ClassName)"
-        if not suggest(use, CATALOGUE):
-            hint = f"(known: {', '.join(CATALOGUE)}) {hint}"
-        raise unknown_name("method", use, CATALOGUE, hint)
+    part = parts.describe("predictor", use)
+    given = {**part.settings, **given}
     if not asks_chat(use, given):
         if chat is not None:
-            hint = ""
-            if "answers" in FILE_SETTINGS.get(use, ()):
-                hint = "; `pertwise langpert` asks a model first and writes the file of answers"
-            raise InputError(
-                f"--llm is not used by the method {use!r} as it is set; it goes with "
-                f"{' or '.join(LLM_METHODS)}, or with 'neighbours' and a chat selector{hint}"
-            )
+            raise _chat_unused(part)
         return make_method(use, **given)
     if chat is None:
         raise InputError(f"the method {use!r} asks a language model: give --llm MODEL@URL")
     asking = {"llm": chat, "seed": seed, "context_text": context_text, **given}
     # Built once here, so that a wrong setting is told before anything is paid for.
-    make_predictor(use, **asking)
+    part.load(**asking)
     return BuiltMethod(
-        use,
-        use,
+        part.label,
+        part.name,
         {"seed": seed, **given},
-        files=file_checksums(use, given),
-        make=lambda: make_predictor(use, **asking),
+        sha256=checksum(part.file) if part.file else "",
+        files=file_checksums(part.name, given),
+        make=lambda: part.load(**asking),
     )
 
 
-def asks_chat(use: str, settings: Mapping[str, Any]) -> bool:
-    """Whether a method asks a chat model for every perturbation."""
-    if use != "neighbours":
-        return use in LLM_METHODS
-    words = [str(settings.get("selector", "")), *map(str, settings.get("fallbacks", ()))]
-    return any(w and asks_a_model(w) for w in words)
+def _chat_unused(part: parts.Part) -> InputError:
+    asking = [
+        name
+        for name in parts.names("predictor", offered=False)
+        if "chat" in parts.describe("predictor", name).facts.needs
+    ]
+    hint = ""
+    if "answers" in part.facts.reads:
+        hint = "; `pertwise langpert` asks a model first and writes the file of answers"
+    return InputError(
+        f"--llm is not used by the method {part.use!r} as it is set; it goes with "
+        f"{' or '.join(asking)}, or with 'neighbours' and a chat selector{hint}"
+    )
 
 
 def predict_genes(
@@ -203,7 +201,7 @@ def predict_genes(
         knowledge = Knowledge.open(knowledge)
     if knowledge is not None:
         inputs["knowledge"] = input_facts(knowledge)
-    elif method == DEFAULT_METHOD:
+    elif "knowledge" in parts.describe("predictor", method).facts.needs:
         raise InputError(
             f"the method {method!r} needs a knowledge folder: give --knowledge DIR (made by "
             "`pertwise knowledge build`), or choose another --method"
@@ -462,7 +460,6 @@ def _label(knowledge: Knowledge | None) -> str:
 
 __all__ = [
     "DEFAULT_METHOD",
-    "LLM_METHODS",
     "Predicted",
     "open_method",
     "predict_genes",

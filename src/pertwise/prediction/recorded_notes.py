@@ -6,17 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pertwise import parts
 from pertwise.knowledge.recorded import Recording, context_key, read_recording
-from pertwise.models.catalogue import CATALOGUE
-from pertwise.models.methods import setting_files
+from pertwise.models.methods import answer_files
 from pertwise.screen.core import genes_of
 
 if TYPE_CHECKING:
     from pertwise.screen import Screen
 
-FUSED = "fused"
-#: Methods that read recorded answers; the other files that settings name are no answers.
-READ_ANSWERS = (FUSED, "langpert (recorded)", "neighbours")
 #: Genes named in one note.
 SHOWN = 10
 
@@ -32,20 +29,19 @@ def recorded_notes(
         Method and settings (`pertwise.models.methods`); methods that read no recorded answers
         get no note.
     asked
-        Perturbations to predict. `fused` looks up the genes of a combination one by one, the
-        neighbour methods look up its name.
+        Perturbations to predict. A method that works gene by gene (`fused`) looks up the genes of
+        a combination one by one, the neighbour methods look up its name.
     train
         Measured rows of one context, what is learned from.
     """
-    if use not in CATALOGUE or use not in READ_ANSWERS:
-        return []
+    gene_by_gene = bool(parts.describe("predictor", use).facts.more.get("gene_by_gene"))
     context = train.contexts[0]
     notes = []
-    for path in setting_files(use, settings):
+    for path in answer_files(use, settings):
         found = read_recording(path)
-        names = genes_of(asked) if use == FUSED else list(asked)
-        notes += _missing(found, path, names, context, use)
-        if use == FUSED:
+        names = genes_of(asked) if gene_by_gene else list(asked)
+        notes += _missing(found, path, names, context, gene_by_gene)
+        if gene_by_gene:
             measured = genes_of(train.perturbations)
             n = sum(_state(found, g, context) == "" for g in measured)
             if n < len(measured):
@@ -73,11 +69,11 @@ def _state(found: Recording, name: str, context: str) -> str:
 
 
 def _missing(
-    found: Recording, path: str, names: Sequence[str], context: str, use: str
+    found: Recording, path: str, names: Sequence[str], context: str, gene_by_gene: bool
 ) -> list[str]:
     then = (
         "rests on the other kernels alone"
-        if use == FUSED
+        if gene_by_gene
         else "has no neighbours from this file to rest on"
     )
     states = {name: _state(found, name, context) for name in names}

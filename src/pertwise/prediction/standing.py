@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pertwise.screen import Screen
 
 BASELINE = "training mean"
+BASELINE_USE = "training-mean"
 #: Column of the score table -> words; all of them are defined in `score.METRICS`.
 SHOWN = {
     "mse": "mean squared error (lower is better)",
@@ -39,7 +40,7 @@ COVERAGE_KEPT = (0.85, 0.95)
 
 @dataclass(frozen=True)
 class BuiltMethod(Method):
-    """A `Method` made by a function instead of a name of the catalogue."""
+    """A `Method` made by a function instead of a name."""
 
     make: Callable[[], Predictor] | None = field(default=None, compare=False)
 
@@ -172,7 +173,7 @@ def cross_validate(
         )
     splits = split_folds(measured.perturbations, n_folds, 1, seed)
     metrics = MetricSpec(tops=(), retrieval=("l2",))
-    baseline = Method(BASELINE, BASELINE)
+    baseline = Method(BASELINE, BASELINE_USE)
     tables: dict[str, list[pd.DataFrame]] = {"method": [], "baseline": []}
     errors = []
     for split in track(splits, "cross-validation"):
@@ -210,7 +211,7 @@ def cross_validate(
 
 
 def _verdict(use: str, row: pd.Series) -> str:
-    if use == BASELINE:
+    if use == BASELINE_USE:
         return "baseline"
     if row["high"] < 0:
         return "better"

@@ -40,7 +40,7 @@ def write_page(run: BenchmarkRun[PredictionTask], path: Path) -> Path:
     simulated = inputs.screen.simulated
     report = Page("Predicting unmeasured perturbations", simulated=simulated, folder=path.parent)
     _opening(report, config, inputs, results)
-    _main_section(report, run.summary, main)
+    _main_section(report, run.summary, main, config.metrics.more)
     _ceiling_section(report, results, items, config, main)
     if results["split"].iloc[0] == "growing":
         _curve_section(report, results, main)
@@ -106,10 +106,12 @@ def _groups(full: pd.DataFrame) -> list[tuple[tuple[int, str], pd.DataFrame]]:
     return [((int(n), str(stratum)), part) for (n, stratum), part in found]
 
 
-def _main_section(report: Page, full: pd.DataFrame, main: Sequence[str]) -> None:
+def _main_section(
+    report: Page, full: pd.DataFrame, main: Sequence[str], more: Sequence[str] = ()
+) -> None:
     report.head("Methods")
     better = {"low": "lower is better", "high": "higher is better", "one": "1 is best"}
-    described = [(m, metric_of(m)) for m in main]
+    described = [(m, metric_of(m, more)) for m in main]
     report.say("; ".join(f"{name}: {m.about} ({better[m.better]})" for name, m in described))
     for (n_train, stratum), part in _groups(full):
         table = tables.main_table(part, main)

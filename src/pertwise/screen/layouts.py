@@ -9,12 +9,13 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pertwise import parts as registry
 from pertwise.errors import InputError, unknown_name
 from pertwise.screen.core import COMBINATION, canonical_perturbation
 
@@ -101,7 +102,7 @@ class Layout:
         ]
         if self.context_name:
             parts.append(f"context {self.context_name!r}")
-        return f"{_TITLES[self.kind]}: " + ", ".join(parts)
+        return f"{_TITLES.get(self.kind, self.kind)}: " + ", ".join(parts)
 
 
 _TITLES = {
@@ -128,6 +129,28 @@ _KINDS = (
     ("drug", "treatment"),
     ("named", "gene_perturbed"),
 )
+
+
+@dataclass(frozen=True)
+class KnownLayout:
+    """A layout by name: its title, and the columns that name the perturbation in it."""
+
+    about: str
+    columns: tuple[str, ...]
+
+
+class LayoutPart(Protocol):
+    """What a layout of another package must have (entry points ``pertwise.layouts``): its columns
+    are looked for after those known here, and their labels are read as plain names."""
+
+    columns: tuple[str, ...]
+
+
+#: Name -> layout; in `pertwise.parts` under the same names.
+LAYOUTS = {
+    kind: KnownLayout(title, tuple(column for k, column in _KINDS if k == kind))
+    for kind, title in _TITLES.items()
+}
 #: Columns that are recognised as naming the perturbation, in order.
 PERTURBATION_KEYS = tuple(dict.fromkeys(column for _, column in _KINDS))
 
@@ -135,7 +158,7 @@ PERTURBATION_KEYS = tuple(dict.fromkeys(column for _, column in _KINDS))
 def relevant_columns(columns: Sequence[str], keys: Keys) -> list[str]:
     """Those of a file's columns that `recognise` and `group_rows` may look at."""
     known = {*PERTURBATION_KEYS, *_CONTEXT_KEYS, *_DOSE_KEYS, *_BATCH_KEYS, *_N_CELLS_KEYS}
-    known |= {*_VARIANCE_KEYS, "is_control", "nperts"}
+    known |= {*_VARIANCE_KEYS, "is_control", "nperts", *(c for _, c in _offered())}
     known |= {
         c for c in (keys.perturbation, keys.context, keys.dose, keys.batch, keys.n_cells) if c
     }
@@ -219,7 +242,7 @@ def _kind(obs: pd.DataFrame, keys: Keys, where: str, names: Sequence[str]) -> tu
         return known.get(keys.perturbation, "named"), keys.perturbation
     if obs.index.name == "gene_transcript" and "gene" not in obs.columns:
         return "replogle_bulk", ""
-    found = [(kind, column) for kind, column in _KINDS if column in obs.columns]
+    found = [(kind, c) for kind, c in (*_KINDS, *_offered()) if c in obs.columns]
     for kind, column in found:
         # A column "condition" may hold anything; GEARS writes "ctrl" into it.
         if kind == "gears" and len(found) > 1 and not _mentions_ctrl(obs[column]):
@@ -230,6 +253,16 @@ def _kind(obs: pd.DataFrame, keys: Keys, where: str, names: Sequence[str]) -> tu
         f"{', '.join(sorted({c for _, c in _KINDS}))}). Columns are: {_listing(names)}. "
         "Name it with --perturbation-key (perturbation_key=...)"
     )
+
+
+def _offered() -> list[tuple[str, str]]:
+    """(layout, column) of other packages."""
+    return [
+        (name, column)
+        for name in registry.names("layout")
+        if name not in registry.names("layout", offered=False)
+        for column in registry.load("layout", name).columns
+    ]
 
 
 def _mentions_ctrl(column: pd.Series) -> bool:

@@ -8,285 +8,159 @@
     langpert                            a chat model's 5-10 (langpert:MODEL@URL for one of its own)
     edit:string                         graph neighbours corrected by a chat model
     learned                             by a similarity learned from the measured pairs
+    path/to/file.py:Class               a selector of one's own (or package.module:Class)
 
 Any two are combined by " and " (intersection), " or " (union), " without " (difference); several
-from left to right: "graph:string and embedding:text or langpert".
+from left to right: "graph:string and embedding:text or langpert". What a word means is looked up
+in `pertwise.parts`; a class of one's own is handed what its constructor names of ``knowledge``,
+``screen`` and the settings below.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from pertwise.arrays.gaussian_process import Floats
+from pertwise import parts
 from pertwise.errors import InputError, unknown_name
-from pertwise.kernels.genes import gene_blocks
-from pertwise.llm import open_chat
+from pertwise.parts import Part
 from pertwise.select.base import Selector
-from pertwise.select.chat.edit import EditSelector
-from pertwise.select.chat.selector import ChatSelector, knowledge_resolver
-from pertwise.select.chat.similar import langpert_selector
-from pertwise.select.embedding import EmbeddingSelector
-from pertwise.select.graph import GraphSelector
-from pertwise.select.learned import LearnedSelector, learned_selector
-from pertwise.select.recorded import RecordedSelector
 from pertwise.select.sets import SetSelector
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
-    from pertwise.llm.base import Chat
     from pertwise.screen import Screen
 
-KINDS = ("graph", "embedding", "kernel", "recorded", "langpert", "edit", "learned")
 OPERATIONS = {"and": "intersection", "or": "union", "without": "difference"}
-#: Settings that go to the chat selectors; see `chat_recipes.langpert` and `graph_edit`.
-CHAT_SETTINGS = (
-    "llm",
-    "ledger",
-    "chat_settings",
-    "max_candidates",
-    "prefilter",
-    "max_edits",
-    "seed",
-)
-_JOINED = r"\s+(and|or|without)\s+"
-_CHAT = ("langpert", "edit")
-_NEED_KNOWLEDGE = ("graph", "embedding", "kernel", "edit", "learned")
+_JOINED = re.compile(r"\s+(and|or|without)\s+")
+#: What a selector is handed besides settings.
+_GIVEN = ("knowledge", "screen")
 
 
 def selector_from(
-    words: str,
-    *,
-    weighted: bool = True,
-    exclude_from_screen: bool = True,
-    rewire_seed: int | None = None,
-    dim: int = 256,
-    max_neighbours: int = 20,
-    **chat: Any,
+    words: str, *, max_neighbours: int = 20, **settings: Any
 ) -> Callable[[Knowledge | None, Screen], Selector]:
     """A function (knowledge, training screen) -> selector, from words (see the module).
 
     Parameters
     ----------
-    weighted, exclude_from_screen, rewire_seed
-        Of every graph selector in it; see `GraphSelector`.
-    dim
-        Columns of every computed embedding block.
     max_neighbours
         Most picks of each numeric selector, and what each of two combined selectors is asked for.
-    chat
-        `CHAT_SETTINGS`, for the chat selectors in it.
+    settings
+        Of any selector of `pertwise.parts`: weighted, exclude_from_screen, rewire_seed, dim, llm,
+        ledger ...; each selector in the words gets those that it knows.
 
     Raises
     ------
     pertwise.errors.InputError
-        If the words name no selector, or the oracle; or for an unknown setting.
+        If the words name no selector, or one that sees the answers; or for a setting that no
+        selector has.
     """
-    for setting in chat:
-        if setting not in CHAT_SETTINGS:
-            known = ("weighted", "exclude_from_screen", "rewire_seed", "dim", "max_neighbours")
-            raise unknown_name("setting", setting, (*known, *CHAT_SETTINGS))
-    parts = re.split(_JOINED, words.strip())
-    named = [_split(text) for text in parts[::2]]
-    graph = {
-        "weighted": weighted,
-        "exclude_from_screen": exclude_from_screen,
-        "rewire_seed": rewire_seed,
-        "max_neighbours": max_neighbours,
-    }
+    texts = _JOINED.split(words.strip())
+    named = [_described(text) for text in texts[::2]]
+    _check_settings(settings, named)
+    shared = {"max_neighbours": max_neighbours, **settings}
 
     def build(knowledge: Knowledge | None, screen: Screen) -> Selector:
-        made = [_one(kind, what, knowledge, screen, graph, dim, chat) for kind, what in named]
+        made = [_made(part, knowledge, screen, shared) for part in named]
         whole = made[0]
-        for operation, other in zip(parts[1::2], made[1:], strict=True):
+        for operation, other in zip(texts[1::2], made[1:], strict=True):
             whole = SetSelector(whole, other, OPERATIONS[operation], max_neighbours)
         return whole
 
     build.needs_screen = True  # type: ignore[attr-defined]
-    build.needs_knowledge = any(k in _NEED_KNOWLEDGE for k, _ in named)  # type: ignore[attr-defined]
+    build.needs_knowledge = any(map(_needs_knowledge, named))  # type: ignore[attr-defined]
     build.name = words  # type: ignore[attr-defined]
     return build
 
 
 def asks_a_model(words: str) -> bool:
     """Whether a selector in words asks a chat model."""
-    return any(_split(t)[0] in _CHAT for t in re.split(_JOINED, words.strip())[::2])
+    return any("chat" in part.facts.needs for part in _parts(words))
 
 
 def recorded_files(words: str) -> list[str]:
-    """The files of recorded answers that a selector in words reads."""
-    pairs = [t.partition(":") for t in re.split(_JOINED, words.strip())[::2]]
-    return [what for kind, _, what in pairs if kind == "recorded" and what]
+    """The files (recorded answers) that a selector in words reads."""
+    return [text for part in _parts(words) if (text := _file(part))]
+
+
+def own_files(words: str) -> list[str]:
+    """The files with classes of one's own that a selector in words names, kernels included."""
+    named = [text for part in _parts(words) for text in (part.name, *_listed(part))]
+    return [text.rpartition(":")[0] for text in named if parts.is_file(text)]
 
 
 def placed_words(words: str, place: Callable[[str], str]) -> str:
-    """The words with `place` applied to the path of every recorded file in them."""
-    parts = re.split(_JOINED, words.strip())
-    for i, text in enumerate(parts):
-        kind, _, what = text.partition(":")
-        if i % 2 == 0 and kind == "recorded" and what:
-            parts[i] = f"recorded:{place(what)}"
-        elif i % 2:
-            parts[i] = f" {text} "
-    return "".join(parts)
+    """The words with `place` applied to the path of every file in them."""
+    texts = _JOINED.split(words.strip())
+    for i, text in enumerate(texts):
+        if i % 2:
+            texts[i] = f" {text} "
+        elif parts.is_file(text):
+            texts[i] = place(text)
+        elif _file(part := _described(text)):
+            texts[i] = f"{part.name}:{place(str(part.given))}"
+        elif any(map(parts.is_file, _listed(part))):
+            listed = [place(t) if parts.is_file(t) else t for t in _listed(part)]
+            texts[i] = f"{part.name}:{','.join(listed)}"
+    return "".join(texts)
 
 
-def _split(text: str) -> tuple[str, str]:
-    kind, _, what = text.partition(":")
-    if kind == "oracle":
+def _parts(words: str) -> list[Part]:
+    return [_described(text) for text in _JOINED.split(words.strip())[::2]]
+
+
+def _listed(part: Part) -> list[str]:
+    return [text for value in part.settings.values() if isinstance(value, list) for text in value]
+
+
+def _file(part: Part) -> str:
+    """The file that the argument of a selector names; "" where it names none."""
+    return part.given or "" if part.facts.argument in part.facts.reads else ""
+
+
+def _described(text: str) -> Part:
+    part = parts.describe("selector", text)
+    if "truth" in part.facts.needs:
         raise InputError(
-            "the oracle sees the answers, so it cannot choose neighbours for a prediction; name "
-            'the method "oracle" in `pertwise bench prediction` to see the bound it gives'
+            f"the selector {part.name!r} sees the answers, so it cannot choose neighbours for a "
+            'prediction; name the method "oracle" in `pertwise bench prediction` to see the bound '
+            "it gives"
         )
-    if kind not in KINDS:
-        raise unknown_name("selector", text, KINDS)
-    if kind == "recorded" and not what:
-        raise InputError("the selector 'recorded' needs a file: recorded:answers.json.gz")
-    return kind, what
+    if part.facts.reads and not part.given:
+        raise InputError(f"the selector {part.name!r} needs a file: {part.name}:answers.json.gz")
+    return part
 
 
-def _one(
-    kind: str,
-    what: str,
-    knowledge: Knowledge | None,
-    screen: Screen,
-    graph: dict[str, Any],
-    dim: int,
-    chat: dict[str, Any],
+def _check_settings(settings: dict[str, Any], named: list[Part]) -> None:
+    """A setting must be one that some selector knows: the built-in ones, or one of the words."""
+    if not settings:
+        return
+    built_in = [parts.describe("selector", n) for n in parts.names("selector", offered=False)]
+    known = {
+        key
+        for part in (*built_in, *named)
+        for key, parameter in part.parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY or part.own
+    } - set(_GIVEN)
+    for key in settings:
+        if key not in known:
+            raise unknown_name("setting", key, sorted(known))
+
+
+def _needs_knowledge(part: Part) -> bool:
+    given = part.parameters.get("knowledge")
+    required = given is not None and given.default is given.empty
+    return required or "knowledge" in part.facts.needs
+
+
+def _made(
+    part: Part, knowledge: Knowledge | None, screen: Screen, settings: dict[str, Any]
 ) -> Selector:
-    if kind == "recorded":
-        return RecordedSelector.from_file(what)
-    if kind == "langpert":
-        given = {k: v for k, v in chat.items() if k != "max_edits"}
-        own = {"llm": what} if what else {}
-        return langpert_from(knowledge, screen, **{**given, **own})
-    if knowledge is None:
-        raise InputError(f"the selector {kind!r} needs a knowledge folder: give --knowledge DIR")
-    if kind == "learned":
-        return learned_selector(
-            screen,
-            knowledge,
-            exclude_from_screen=graph["exclude_from_screen"],
-            max_neighbours=graph["max_neighbours"],
+    if knowledge is None and _needs_knowledge(part):
+        raise InputError(
+            f"the selector {part.name!r} needs a knowledge folder: give --knowledge DIR"
         )
-    names = tuple(what.split(",")) if what else ("string",)
-    if kind == "graph":
-        return GraphSelector(knowledge, names, **graph)
-    if kind == "kernel":
-        return _by_kernels(names, knowledge, graph)
-    if kind == "edit":
-        base = GraphSelector(knowledge, names, **graph)
-        return edit_from(knowledge, screen, base, **chat)
-    most = graph["max_neighbours"]
-    return EmbeddingSelector(knowledge, what or "text", dim=dim, max_neighbours=most)
-
-
-def _by_kernels(
-    kinds: Sequence[str], knowledge: Knowledge, graph: Mapping[str, Any]
-) -> LearnedSelector:
-    """Nearest by kernels at equal weights; no weight is learned, so any `kinds` will do."""
-
-    def between(subjects: Sequence[str], candidates: Sequence[str]) -> Floats:
-        asked, known = (
-            gene_blocks(knowledge, names, kinds, exclude_from_screen=graph["exclude_from_screen"])
-            for names in (subjects, candidates)
-        )
-        return np.asarray(asked.cross(known))
-
-    return LearnedSelector(
-        between,
-        kinds,
-        np.full(len(kinds), 1.0 / len(kinds)),
-        max_neighbours=graph["max_neighbours"],
-        name=f"kernel ({', '.join(kinds)})",
-    )
-
-
-def _chat(llm: str | Chat | None, ledger: str | os.PathLike[str] | None, **settings: Any) -> Chat:
-    if llm is None:
-        raise InputError("this method asks a chat model: give llm='MODEL@URL' (--llm)")
-    return open_chat(llm, ledger=ledger, **settings) if isinstance(llm, str) else llm
-
-
-def gene_facts(knowledge: Knowledge) -> Callable[[str], str]:
-    """name -> "full name. summary" for a prompt; "" for unknown genes."""
-
-    def facts(name: str) -> str:
-        card = knowledge.cards([name])[name]
-        return ". ".join(x for x in (card.full_name, card.summary) if x) if card.known else ""
-
-    return facts
-
-
-#: What ranks the measured list where it is too long to show (`pertwise bench prefilter` says
-#: how much of what matters it keeps).
-PREFILTER = "embedding:text+graph"
-
-
-def _prefilter(
-    words: str,
-    max_candidates: int | None,
-    knowledge: Knowledge | None,
-    screen: Screen,
-) -> Selector | None:
-    if max_candidates is None:
-        return None
-    if knowledge is None:
-        raise InputError("max_candidates needs a knowledge folder to prefilter by")
-    return selector_from(words, max_neighbours=max_candidates)(knowledge, screen)
-
-
-def langpert_from(
-    knowledge: Knowledge | None,
-    screen: Screen,
-    *,
-    llm: str | Chat | None = None,
-    k: int | None = None,
-    ledger: str | os.PathLike[str] | None = None,
-    chat_settings: dict[str, Any] | None = None,
-    max_candidates: int | None = None,
-    prefilter: str = PREFILTER,
-    prompt: str | os.PathLike[str] = "langpert",
-    seed: int = 0,
-) -> ChatSelector:
-    """LangPert's selector with gene facts, aliases and a prefilter from the knowledge folder."""
-    return langpert_selector(
-        _chat(llm, ledger, **(chat_settings or {})),
-        k=k,
-        facts=None if knowledge is None else gene_facts(knowledge),
-        resolve=None if knowledge is None else knowledge_resolver(knowledge),
-        max_candidates=max_candidates,
-        prefilter=_prefilter(prefilter, max_candidates, knowledge, screen),
-        prompt=prompt,
-        seed=seed,
-    )
-
-
-def edit_from(
-    knowledge: Knowledge,
-    screen: Screen,
-    base: Selector,
-    *,
-    llm: str | Chat | None = None,
-    ledger: str | os.PathLike[str] | None = None,
-    chat_settings: dict[str, Any] | None = None,
-    max_candidates: int | None = None,
-    prefilter: str = PREFILTER,
-    max_edits: int = 5,
-    seed: int = 0,
-) -> EditSelector:
-    """The picks of `base`, corrected by a chat model."""
-    return EditSelector(
-        base,
-        _chat(llm, ledger, **(chat_settings or {})),
-        max_edits=max_edits,
-        facts=gene_facts(knowledge),
-        resolve=knowledge_resolver(knowledge),
-        max_candidates=max_candidates,
-        prefilter=_prefilter(prefilter, max_candidates, knowledge, screen),
-        seed=seed,
-    )
+    made: Selector = part.serve(knowledge=knowledge, screen=screen, **settings)
+    return made

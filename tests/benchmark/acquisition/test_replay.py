@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests_toy_predictor import Toy
 
-from pertwise.acquire.factory import open_strategy
+from pertwise import parts
 from pertwise.benchmark.acquisition.config import AcquisitionConfig, Curve, Protocol, curves
 from pertwise.benchmark.acquisition.replay import (
     Replay,
@@ -99,7 +99,9 @@ def replay(settings, strategy, seed=0, **protocol):
         batch=config.protocol.batch[0],
         seed=seed,
     )
-    made = Replay(world, unit, config.protocol, open_strategy(strategy), lambda s: Toy(seed=s))
+    made = Replay(
+        world, unit, config.protocol, parts.load("strategy", strategy), lambda s: Toy(seed=s)
+    )
     return made, made.run()
 
 

@@ -354,8 +354,10 @@ def test_a_changed_file_of_answers_never_reuses_an_old_result(screen, tmp_path, 
 
 RECORDED = """
 from pertwise.models.neighbours import NeighbourPredictor
+from pertwise.parts import part
 from pertwise.select.recorded import RecordedSelector
 
+@part()
 def recorded(path):
     return NeighbourPredictor(RecordedSelector.from_file(path), k=20)
 """

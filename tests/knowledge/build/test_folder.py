@@ -303,7 +303,7 @@ def test_string_links_without_names(raw, tmp_path):
 def test_wrong_sources(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         build_knowledge([tmp_path / "absent.tsv"], tmp_path / "k")
-    with pytest.raises(InputError, match="unknown kind of source 'hngc'"):
+    with pytest.raises(InputError, match="unknown source 'hngc'; did you mean"):
         build_knowledge({"hngc": tmp_path / "x"}, tmp_path / "k")
     (tmp_path / "odd.tsv").write_text("foo\tbar\n1\t2\n")
     with pytest.raises(InputError, match=r"odd\.tsv: not recognised"):

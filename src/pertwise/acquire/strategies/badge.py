@@ -49,7 +49,9 @@ def kmeans_plus_plus(phi: Floats, n: int, rng: np.random.Generator) -> tuple[lis
 
 
 class Badge:
-    """Utility = 1 - position / n_candidates: picks in the order drawn, then by distance.
+    """BADGE-like: diverse and uncertain at once, by k-means++ over disagreement vectors.
+
+    Utility = 1 - position / n_candidates: picks in the order drawn, then by distance.
 
     After Ash et al. 2020 (arXiv:1906.03671), whose gradient embedding belongs to classifiers. The
     counterpart here is the vector of all members' deviations from the ensemble mean on the

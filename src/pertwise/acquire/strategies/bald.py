@@ -66,7 +66,10 @@ def noise_level(state: AcquisitionState) -> tuple[float, str]:
 
 
 class Bald:
-    """Utility = `bald`; the batch is the top n, chosen one by one. Cold start: random."""
+    """BALD: information that one measurement would give about which ensemble member is right.
+
+    Utility = `bald`; the batch is the top n, chosen one by one. Cold start: random.
+    """
 
     name = "bald"
     needs = "members"

@@ -61,7 +61,9 @@ def greedy_logdet(
 
 
 class BatchBald:
-    """Utility = joint information gained when chosen (for the rest: given the whole batch).
+    """BatchBALD-style joint information: log-determinant of the member covariance of the batch.
+
+    Utility = joint information gained when chosen (for the rest: given the whole batch).
 
     Feature source: ensemble predictions on the target's features. Cold start: random.
     """

@@ -16,6 +16,7 @@ from pertwise.acquire.common import (
     selection,
     tie_order,
 )
+from pertwise.parts import part
 from pertwise.select.base import Selection
 
 
@@ -61,14 +62,16 @@ def k_centre_greedy(
     return order, value
 
 
+@part(needs="nothing", target_free=True)
 class CoreSet:
-    """Utility = distance to the nearest acquired or chosen item.
+    """Core-set: k-centre greedy.
+
+    Utility = distance to the nearest acquired or chosen item.
 
     Feature source: the knowledge embedding (unit rows). Uses no uncertainty; works cold.
     """
 
     name = "coreset"
-    needs = "nothing"
 
     def choose(self, state: AcquisitionState, n: int) -> Selection:
         """Candidates that cover the embedding space."""

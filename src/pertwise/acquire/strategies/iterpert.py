@@ -77,7 +77,9 @@ def iterpert(
 
 
 class IterPert:
-    """Utility = `iterpert`, the form in which the method is compared with here.
+    """IterPert: uncertain, but not like what is already there.
+
+    Utility = `iterpert`, the form in which the method is compared with here.
 
     After Huang et al. 2024, "Sequential optimal experimental design of perturbation screens
     guided by multi-modal priors" (IterPert): prior-knowledge similarity keeps a batch from

@@ -23,6 +23,7 @@ from pertwise.acquire.common import (
 from pertwise.acquire.strategies.variance_reduction import Information
 from pertwise.errors import InputError
 from pertwise.knowledge.types import Relation
+from pertwise.parts import part
 from pertwise.select.base import Selection
 
 #: A measured neighbour informs; a second pick of the same complex in one batch mostly repeats.
@@ -248,6 +249,7 @@ def module_counts(
     }
 
 
+@part(needs="uncertainty", shortlists=True)
 class KnowledgePicker:
     """A greedy panel by information, uncertainty, relation, module coverage and redundancy.
 
@@ -271,7 +273,6 @@ class KnowledgePicker:
     """
 
     name = "knowledge"
-    needs = "uncertainty"
 
     def __init__(
         self,

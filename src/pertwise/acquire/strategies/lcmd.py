@@ -60,7 +60,9 @@ def largest_cluster_maximum_distance(
 
 
 class Lcmd:
-    """Utility = 1 - position / n_candidates: picks in order, then by distance to a centre.
+    """LCMD-like: largest cluster, maximum distance.
+
+    Utility = 1 - position / n_candidates: picks in order, then by distance to a centre.
 
     Feature source: ensemble deviations on the target's features. Cold start: random.
     """

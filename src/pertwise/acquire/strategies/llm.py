@@ -20,6 +20,7 @@ from pertwise.acquire.common import (
 )
 from pertwise.acquire.strategies.knowledge import KnowledgePicker, neighbour_matrix, relations_of
 from pertwise.errors import InputError
+from pertwise.parts import part
 from pertwise.select.base import Pick, Query, Selection
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pertwise.select.chat.selector import ChatSelector
 
 
+@part(needs=("uncertainty", "chat"), shortlists=True)
 class LlmStrategy:
     """Shortlist of the `k` most uncertain candidates, then the chat selector.
 
@@ -51,7 +53,6 @@ class LlmStrategy:
     """
 
     name = "llm"
-    needs = "uncertainty"
 
     def __init__(
         self,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from pertwise.acquire.base import AcquisitionState
 from pertwise.acquire.common import check_n, selection
+from pertwise.parts import part
 from pertwise.select.base import Selection
 
 
+@part(needs="nothing", target_free=True)
 class Random:
-    """Uniform draw without replacement. Utility = a uniform random number for each candidate."""
+    """Random panel: the reference every other strategy must beat.
+
+    Uniform draw without replacement. Utility = a uniform random number for each candidate.
+    """
 
     name = "random"
-    needs = "nothing"
 
     def choose(self, state: AcquisitionState, n: int) -> Selection:
         """The `n` candidates with the largest random numbers."""

@@ -17,6 +17,7 @@ from pertwise.acquire.common import (
     selection,
     tie_order,
 )
+from pertwise.parts import part
 from pertwise.select.base import Selection
 
 #: At most this many clusters, and neighbours in the typicality, as in the paper.
@@ -73,15 +74,17 @@ def typiclust_order(
     return np.array(order, dtype=np.int64)
 
 
+@part(needs="nothing", target_free=True)
 class TypiClust:
-    """Utility = 1 - position / n_candidates in the visiting order.
+    """TypiClust: the most typical candidate of every large cluster nobody has touched.
+
+    Utility = 1 - position / n_candidates in the visiting order.
 
     Feature source: the knowledge embedding; k-means into min(n_acquired + n, 500) clusters of
     candidates and acquired together. Uses no uncertainty; works cold.
     """
 
     name = "typiclust"
-    needs = "nothing"
 
     def choose(self, state: AcquisitionState, n: int) -> Selection:
         """Typical candidates of the largest clusters without an acquired item."""

@@ -10,7 +10,9 @@ from pertwise.select.base import Selection
 
 
 class Uncertainty:
-    """Utility = u(p) = mean over the target's features of the variance over ensemble members.
+    """Top-n by ensemble uncertainty.
+
+    Utility = u(p) = mean over the target's features of the variance over ensemble members.
 
     Cold start: random.
     """

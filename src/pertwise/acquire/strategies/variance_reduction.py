@@ -18,6 +18,7 @@ from pertwise.acquire.common import (
     tie_order,
 )
 from pertwise.errors import InputError
+from pertwise.parts import part
 from pertwise.select.base import Selection
 
 
@@ -158,8 +159,11 @@ def greedy_reduction(
     return ReductionSteps(order, kept, informed)
 
 
+@part(label="variance_reduction", needs="nothing", target_free=True)
 class VarianceReduction:
-    """Utility = `greedy_reduction` gain when chosen (for the rest: after the whole batch).
+    """Expected error reduction: the batch after which knowledge leaves least unexplained.
+
+    Utility = `greedy_reduction` gain when chosen (for the rest: after the whole batch).
 
     Feature source: the knowledge embedding; uses neither responses nor a target. Works cold.
 
@@ -170,7 +174,6 @@ class VarianceReduction:
     """
 
     name = "variance_reduction"
-    needs = "nothing"
 
     def __init__(self, noise: float = 0.5) -> None:
         if not noise > 0:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from pertwise import parts
 from pertwise.config import FileName, Settings, placing
 from pertwise.models.methods import placed_settings
 
@@ -74,8 +75,13 @@ class AcquisitionConfig(Settings):
 
     @field_validator("strategies", "predictors", mode="before")
     @classmethod
-    def _list_of_names(cls, value: Any) -> Any:
-        return {name: {} for name in value} if isinstance(value, list | tuple) else value
+    def _list_of_names(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        kind = {"strategies": "strategy", "predictors": "predictor"}[str(info.field_name)]
+        names = [placing(info)(n) if parts.is_file(n) else n for n in map(str, value)]
+        labels = {parts.label(kind, name): name for name in names}
+        return {label: {} if label == name else {"use": name} for label, name in labels.items()}
 
     @field_validator("strategies", "predictors")
     @classmethod
@@ -86,9 +92,11 @@ class AcquisitionConfig(Settings):
         out = {}
         for label, settings in value.items():
             use = str(settings.get("use", label))
-            placed = placed_settings(use, settings, placing(info))
-            if ".py:" in use:
-                placed["use"] = placing(info)(use)
+            own = parts.is_file(use)
+            use = placing(info)(use) if own else use
+            placed = {**settings, "use": use} if own else dict(settings)
+            if info.field_name == "predictors":
+                placed = placed_settings(use, placed, placing(info))
             out[label] = placed
         return out
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pertwise import parts
 from pertwise.models.base import Prediction, Predictor
-from pertwise.models.catalogue import factory, make_predictor
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
@@ -70,16 +69,17 @@ def open_loop_model(
 ) -> Predictor:
     """A fresh predictor of one label for one round.
 
-    The settings key ``use`` names the predictor (a catalogue name, ``module:Class`` or
-    ``path/to/file.py:Class``) when the label is something else. A constructor that takes ``seed``
+    The settings key ``use`` names the predictor (any form of `pertwise.parts`) when the label is
+    something else. A constructor that takes ``seed``
     gets the round's, one that takes ``embedding`` the run's.
     """
     values = dict(settings)
     use = str(values.pop("use", label))
-    taken = inspect.signature(factory(use)).parameters
+    part = parts.describe("predictor", use)
+    taken = part.parameters
     if "seed" in taken:
         values.setdefault("seed", seed)
     if "embedding" in taken:
         values.setdefault("embedding", embedding)
-    predictor = make_predictor(use, **values)
+    predictor: Predictor = part.load(**values)
     return predictor if rows is None else PosteriorDraws(predictor, rows, seed)

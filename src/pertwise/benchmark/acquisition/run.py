@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from pertwise import parts
 from pertwise.acquire.base import AcquisitionState, Strategy
-from pertwise.acquire.factory import open_strategy
 from pertwise.benchmark.acquisition.biology import (
     enriched_sets,
     module_coverage_by_round,
@@ -43,8 +43,8 @@ def target_free(config: AcquisitionConfig) -> frozenset[str]:
     """Labels of strategies that look at neither model nor target: one replay serves all targets."""
     free = set()
     for label, settings in config.strategies.items():
-        use = str(settings.get("use", label))
-        if use in {"random", "coreset", "typiclust", "variance_reduction"}:
+        part = parts.describe("strategy", str(settings.get("use", label)))
+        if part.facts.more.get("target_free"):
             free.add(label)
     return frozenset(free)
 
@@ -94,9 +94,9 @@ class AcquisitionTask(Task):
             labels = curve.model_dump()
             own = [
                 settings.strategies[curve.strategy],
-                _code(curve.strategy, settings.strategies),
+                _code("strategy", curve.strategy, settings.strategies[curve.strategy]),
                 settings.predictors[curve.predictor],
-                _code(curve.predictor, settings.predictors),
+                _code("predictor", curve.predictor, settings.predictors[curve.predictor]),
                 [
                     t.model_dump(mode="json")
                     for t in settings.targets
@@ -168,7 +168,8 @@ class AcquisitionTask(Task):
         picks = run.read("picks.parquet")
         for label, settings in self.settings.strategies.items():
             own = picks[picks["strategy"] == label]
-            if settings.get("use", label) == "llm" and len(own) and own["pick_fallback"].all():
+            part = parts.describe("strategy", str(settings.get("use", label)))
+            if "chat" in part.facts.needs and len(own) and own["pick_fallback"].all():
                 rounds = own.drop_duplicates([*CURVE, "seed", "round"])
                 kinds = [k for text in rounds["repairs"] for k in text.split(", ") if k]
                 found[label] = [{"kind": kind, "action": ""} for kind in kinds]
@@ -183,14 +184,15 @@ class _StandIn:
     """Random picks for a strategy that failed, each selection marked as its fallback."""
 
     def __init__(self, name: str) -> None:
-        self.name, self._inner = name, open_strategy("random")
+        self.name = name
+        self._inner: Strategy = parts.load("strategy", "random")
 
     def choose(self, state: AcquisitionState, n: int) -> Selection:
         """Draw with the state's generator."""
         return replace(self._inner.choose(state, n), source=self.name, fallback=True)
 
 
-def _code(label: str, settings: Mapping[str, Mapping[str, Any]]) -> str:
+def _code(kind: str, label: str, settings: Mapping[str, Any]) -> str:
     """Checksum of a user's own file; "" for what is built in."""
-    source, _, _ = str(settings[label].get("use", label)).rpartition(":")
-    return checksum(source) if source.endswith(".py") else ""
+    part = parts.describe(kind, str(settings.get("use", label)))
+    return checksum(part.file) if part.file else ""

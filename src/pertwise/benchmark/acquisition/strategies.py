@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pertwise import parts
 from pertwise.acquire.base import AcquisitionState, Strategy
-from pertwise.acquire.factory import open_strategy
 from pertwise.benchmark.acquisition.config import AcquisitionConfig
 from pertwise.errors import InputError
 from pertwise.knowledge import GeneCard, Knowledge
@@ -128,11 +128,12 @@ def open_replay_strategy(
     hide = bool(values.pop("hide_uncertainty", False))
     shortlist = values.pop("random_shortlist", False)
     shuffle = bool(values.pop("shuffle_annotations", False))
-    if use in ("knowledge", "llm"):
+    part = parts.describe("strategy", use)
+    if part.facts.more.get("shortlists"):
         values.setdefault("k", config.protocol.shortlist)
-    if use == "llm":
+    if "chat" in part.facts.needs:
         values = _chat_settings(label, values, folder, seed, replay)
-    strategy = open_strategy(use, **values)
+    strategy: Strategy = part.load(**values)
     if shuffle:
         strategy = ShuffledAnnotations(strategy, label, seed)
     if hide:

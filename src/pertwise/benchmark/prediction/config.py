@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from pertwise.config import FileName, Settings, placing
+from pertwise import parts
+from pertwise.config import FileName, PartName, Settings, placing
 from pertwise.evaluate.specs import CellsSpec, MetricSpec
 from pertwise.models.methods import placed_settings
 
@@ -16,10 +17,12 @@ class SplitSpec(Settings):
 
     kind: ``folds`` (k-fold, repeated), ``growing`` (nested training sets), ``doubles`` (seen and
     unseen parts), ``transfer`` (train in another screen or context), ``given`` (folds of a file
-    of recorded answers, `folds_from`).
+    of recorded answers, `folds_from`), or a split of one's own (``path/to/file.py:Class``).
     """
 
-    kind: Literal["folds", "growing", "doubles", "transfer", "given"] = "folds"
+    kind: PartName = "folds"
+    #: Of a split of one's own.
+    settings: dict[str, Any] = Field(default_factory=dict)
     folds: int = Field(default=5, ge=2)
     shuffles: int = Field(default=3, ge=1)
     train_sizes: tuple[int, ...] = (50, 100, 200, 400)
@@ -34,11 +37,19 @@ class SplitSpec(Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if self.kind == "given" and not self.folds_from:
-            raise ValueError('kind = "given" needs folds_from = "FILE"')
-        if self.kind == "transfer" and not (self.source or self.source_context):
-            raise ValueError('kind = "transfer" needs source = "FILE" or source_context = "NAME"')
+        part = parts.describe("split", self.kind)
+        if part.facts.reads and not self.folds_from:
+            raise ValueError(f'kind = "{self.kind}" needs folds_from = "FILE"')
+        if self.trains_elsewhere and not (self.source or self.source_context):
+            raise ValueError(
+                f'kind = "{self.kind}" needs source = "FILE" or source_context = "NAME"'
+            )
         return self
+
+    @property
+    def trains_elsewhere(self) -> bool:
+        """Whether the training rows come from another screen or context."""
+        return "source" in parts.describe("split", self.kind).facts.needs
 
 
 class MethodSpec(Settings):
@@ -58,21 +69,21 @@ class MethodSpec(Settings):
         use = data.get("use") if isinstance(data, dict) else None
         if not isinstance(use, str):
             return data
-        if ".py:" in use:
-            return {**data, "use": placing(info)(use)}
+        use = placing(info)(use) if parts.is_file(use) else use
+        data = {**data, "use": use}
         if isinstance(data.get("settings"), dict):
-            return {**data, "settings": placed_settings(use, data["settings"], placing(info))}
+            data["settings"] = placed_settings(use, data["settings"], placing(info))
         return data
 
     @property
     def name(self) -> str:
         """Label shown; the name or class when none was given."""
-        return self.label or self.use.rpartition(":")[2]
+        return self.label or parts.label("predictor", self.use)
 
 
 class PredictionConfig(Settings):
     """A whole benchmark. Paths in a file are relative to that file, also those in the settings of
-    the methods of the catalogue (answers, other, ledger, recorded:FILE); the settings of a class of
+    the built-in methods (answers, other, ledger, recorded:FILE); the settings of a class of
     one's own reach it as they are."""
 
     screen: FileName
@@ -97,6 +108,9 @@ class PredictionConfig(Settings):
         twice = sorted({name for name in labels if labels.count(name) > 1})
         if twice:
             raise ValueError(f"method label {twice[0]!r} occurs twice; give each its own label")
+        if self.reference is not None and self.reference not in labels:
+            # The name of a method stands for the label that it has in the tables.
+            self.__dict__["reference"] = parts.label("predictor", self.reference)
         if self.reference is not None and self.reference not in labels:
             raise ValueError(f"reference {self.reference!r} is not among the methods {labels}")
         return self

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pertwise import parts
 from pertwise.benchmark.engine import BenchmarkRun, Failed, Played, Tables, Task, Unit
 from pertwise.benchmark.prediction.config import MethodSpec, PredictionConfig, SplitSpec
 from pertwise.benchmark.prediction.tables import comparisons, summary
@@ -19,17 +20,10 @@ from pertwise.errors import InputError
 from pertwise.evaluate.ceiling import ceiling_from_variance
 from pertwise.evaluate.cells import CellBank, open_cell_bank, split_half_table
 from pertwise.evaluate.specs import ORACLE
-from pertwise.evaluate.splits import (
-    Split,
-    split_doubles,
-    split_folds,
-    split_given,
-    split_growing,
-)
+from pertwise.evaluate.splits import Split
 from pertwise.evaluate.units import run_unit
-from pertwise.models.methods import LEDGER, Method, make_method
-from pertwise.prediction.predicting import asks_chat
-from pertwise.provenance import contents, identity, input_facts
+from pertwise.models.methods import LEDGER, Method, asks_chat, make_method
+from pertwise.provenance import checksum, contents, identity, input_facts
 from pertwise.screen.training import one_context
 
 if TYPE_CHECKING:
@@ -76,7 +70,7 @@ def open_inputs(config: PredictionConfig) -> Inputs:
 
     spec = config.split
     named = {"screen": config.screen, "source": None, "folds": spec.folds_from}
-    if spec.kind == "transfer":
+    if spec.trains_elsewhere:
         named["source"] = spec.source
     if config.cells is not None:
         named["cells"] = config.cells.file
@@ -86,7 +80,7 @@ def open_inputs(config: PredictionConfig) -> Inputs:
     facts = {role: input_facts(path) for role, path in named.items() if path is not None}
     whole = read_screen(config.screen)
     source = screen = one_context(whole, config.context, config.screen)
-    if spec.kind == "transfer":
+    if spec.trains_elsewhere:
         other = read_screen(spec.source) if spec.source else whole
         source = one_context(other, spec.source_context, spec.source or config.screen)
         screen, source = _shared_features(screen, source, spec)
@@ -119,18 +113,19 @@ def _shared_features(screen: Screen, source: Screen, spec: SplitSpec) -> tuple[S
 def make_splits(config: PredictionConfig, inputs: Inputs) -> list[Split]:
     """The splits of a benchmark, the same for every method."""
     spec, names = config.split, list(inputs.screen.obs["perturbation"])
-    if spec.kind == "folds":
-        return split_folds(names, spec.folds, spec.shuffles, config.seed)
-    if spec.kind == "growing":
-        return split_growing(names, spec.train_sizes, spec.shuffles, config.seed, spec.test_share)
-    if spec.kind == "doubles":
-        return split_doubles(names, spec.shuffles, config.seed, unseen_share=spec.unseen_share)
-    if spec.kind == "given":
-        return split_given(names, str(spec.folds_from))
-    train = tuple(sorted(inputs.source.obs["perturbation"]))
-    known = set(train)
-    strata = {n: "measured in source" if n in known else "new" for n in names}
-    return [Split("transfer", 0, 0, train, tuple(sorted(names)), strata)]
+    splitter = parts.describe("split", spec.kind).serve(
+        n_folds=spec.folds,
+        n_shuffles=spec.shuffles,
+        n_repeats=spec.shuffles,
+        sizes=spec.train_sizes,
+        test_share=spec.test_share,
+        unseen_share=spec.unseen_share,
+        path=spec.folds_from,
+        source=list(inputs.source.obs["perturbation"]),
+        **spec.settings,
+    )
+    splits: list[Split] = splitter(perturbations=names, seed=config.seed)
+    return splits
 
 
 def make_methods(specs: Sequence[MethodSpec]) -> list[Method]:
@@ -188,7 +183,9 @@ class PredictionTask(Task):
     def units(self) -> list[Unit]:
         """Methods x splits."""
         data = contents(self.inputs)
-        more = {"means": True} if self.settings.keep_predictions else {}
+        more: dict[str, Any] = {"means": True} if self.settings.keep_predictions else {}
+        own = [parts.describe("metric", name).file for name in self.settings.metrics.more]
+        more["code of metrics"] = [checksum(file) for file in own if file]
         metrics = self.settings.metrics.model_dump(mode="json", exclude={"main"})
         found = []
         for spec, method in zip(self.settings.methods, self.methods, strict=True):
@@ -201,7 +198,11 @@ class PredictionTask(Task):
 
     def _with_account(self, method: Method) -> Method:
         """A method that asks a chat model, with one ledger and one account for all its units."""
-        if self.folder is None or not asks_chat(method.use, method.settings):
+        if (
+            self.folder is None
+            or method.use == ORACLE
+            or not asks_chat(method.use, method.settings)
+        ):
             return method
         settings = {LEDGER: str(self.folder / "ledger.sqlite"), **method.settings}
         chat = {"run": method.label, **({"replay": True} if self.replay else {})}
@@ -213,7 +214,7 @@ class PredictionTask(Task):
         found: dict[str, list[dict[str, Any]]] = {}
         answers = run.read("answers.parquet") if run.has("answers.parquet") else pd.DataFrame()
         for spec in self.settings.methods:
-            if not asks_chat(spec.use, spec.settings):
+            if not _asks(spec.use, spec.settings):
                 continue
             said = answers[answers["method"].astype(str) == spec.name] if len(answers) else answers
             results = run.table[run.table["method"].astype(str) == spec.name]
@@ -238,8 +239,8 @@ class PredictionTask(Task):
             cells=self.opened.cells,
         )
         scores = result.scores.assign(seconds=result.facts["seconds"], error=result.facts["error"])
-        parts = {"neighbours": result.neighbours, "answers": result.answers, "means": result.means}
-        tables = {k: v for k, v in parts.items() if v is not None} | {"results": scores}
+        more = {"neighbours": result.neighbours, "answers": result.answers, "means": result.means}
+        tables = {k: v for k, v in more.items() if v is not None} | {"results": scores}
         if result.facts["error"]:
             raise Failed(result.facts["error"], tables)
         return tables
@@ -248,9 +249,9 @@ class PredictionTask(Task):
         """results, neighbours, answers, means (those there are), items, summary, comparisons."""
         tables: Tables = {}
         for name in ("results", "neighbours", "answers", "means"):
-            parts = [p.tables[name] for p in played if name in p.tables]
-            if parts:
-                tables[f"{name}.parquet"] = _categories(pd.concat(parts, ignore_index=True))
+            found = [p.tables[name] for p in played if name in p.tables]
+            if found:
+                tables[f"{name}.parquet"] = _categories(pd.concat(found, ignore_index=True))
         results = tables["results.parquet"]
         tables["items.parquet"] = _items(self.settings, self.opened)
         rng = np.random.default_rng(self.settings.seed)
@@ -280,10 +281,14 @@ class PredictionTask(Task):
         }
 
 
+def _asks(use: str, settings: Mapping[str, Any]) -> bool:
+    return use != ORACLE and asks_chat(use, settings)
+
+
 def main_metrics(settings: PredictionConfig, results: pd.DataFrame) -> list[str]:
     """Those of the main metrics that were scored."""
     known = set(results["metric"].unique())
-    return [m for m in settings.metrics.main if m in known]
+    return [m for m in settings.metrics.shown if m in known]
 
 
 def at_full_size(results: pd.DataFrame) -> pd.DataFrame:

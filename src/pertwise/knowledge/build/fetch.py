@@ -10,9 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from pertwise._io import sha256_file, write_json_atomic
 from pertwise._progress import track
+from pertwise._text import shown_url
 from pertwise.errors import InputError, unknown_name
 from pertwise.knowledge.layout import SIDECAR
 
@@ -161,9 +163,11 @@ def fetch_sources(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     record = _read_record(folder)
-    pooch.get_logger().setLevel(logging.WARNING)
+    # Below that level they print whole addresses, a mirror's password among them.
+    for logger in (pooch.get_logger(), logging.getLogger("urllib3")):
+        logger.setLevel(logging.WARNING)
     for remote in track(wanted, "downloading", len(wanted)):
-        url = f"{mirror.rstrip('/')}/{remote.file}" if mirror else remote.url
+        url = _at_mirror(mirror, remote.file) if mirror else remote.url
         known = record["files"].get(remote.file, {}).get("sha256")
         target = folder / remote.file
         if known and target.is_file() and sha256_file(target) == known:
@@ -179,16 +183,22 @@ def fetch_sources(
                 downloader=pooch.HTTPDownloader(timeout=timeout),
             )
         except requests.RequestException as error:
-            raise InputError(_failure(remote, url, folder, error)) from error
+            shown = shown_url(url) if mirror else url
+            raise InputError(_failure(remote, shown, folder, error)) from None
         record["files"][remote.file] = {
             "title": remote.title,
-            "url": url,
+            "url": shown_url(url) if mirror else url,
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "licence": remote.licence,
             "sha256": sha256_file(target),
         }
         write_json_atomic(folder / SIDECAR, record)
     return folder
+
+
+def _at_mirror(mirror: str, file: str) -> str:
+    parts = urlsplit(mirror)
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{file}"))
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

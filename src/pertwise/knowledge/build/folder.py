@@ -38,7 +38,7 @@ def build_knowledge(
     ----------
     sources
         A folder (every file that is recognised is used, the others are listed as ignored), a list
-        of files, or a mapping kind -> file(s) with the kinds of `layout.KINDS` (and
+        of files, or a mapping kind -> file(s) with the kinds of `pertwise parts source` (and
         "graph:NAME" for a user's own edge table).
     out
         The folder to make. One that is there is replaced only with `overwrite` and only when it

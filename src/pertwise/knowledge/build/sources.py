@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pertwise import __version__
+from pertwise import __version__, parts
 from pertwise._io import sha256_file
 from pertwise.errors import InputError
-from pertwise.knowledge.layout import FORMAT, FORMAT_VERSION, KINDS, SIDECAR, SIMULATED
+from pertwise.knowledge.layout import FORMAT, FORMAT_VERSION, SIDECAR, SIMULATED
 from pertwise.knowledge.build.readers import Parsed, recognise
 
 Sources = (
@@ -44,10 +44,7 @@ def gather(
     ignored: list[str] = []
     if isinstance(sources, Mapping):
         for kind, given in sources.items():
-            if kind not in KINDS and not kind.startswith("graph:"):
-                raise InputError(
-                    f"unknown kind of source {kind!r}; choose one of {', '.join(sorted(KINDS))}"
-                )
+            kind = _spelled(kind)
             many = [given] if isinstance(given, str | os.PathLike) else list(given)
             explicit.extend((kind, Path(p)) for p in many)
     elif isinstance(sources, str | os.PathLike) and Path(sources).is_dir():
@@ -70,8 +67,8 @@ def gather(
         if found_kind is None:
             if not from_folder:
                 raise InputError(
-                    f"{path}: not recognised as a knowledge source; name its kind, one of "
-                    f"{', '.join(sorted(KINDS))} (kind=FILE)"
+                    f"{path}: not recognised as a knowledge source; name its kind (kind=FILE), one "
+                    f"of {', '.join(parts.names('source'))}, or a reader of your own"
                 )
             ignored.append(path.name)
             continue
@@ -92,6 +89,15 @@ def gather(
         taken.add(name)
         source.id = name
     return found, ignored
+
+
+def _spelled(kind: str) -> str:
+    """The name of a kind of source as the manifest has it: "string_links", "graph:mine"."""
+    part = parts.describe("source", kind)
+    if part.facts.argument and part.given is None:
+        raise InputError(f"the source {kind!r} needs a name of your own: {kind}:NAME")
+    given = "" if part.given is None else f":{part.given}"
+    return part.name if part.own else f"{part.facts.label or part.name}{given}"
 
 
 _SUFFIX = re.compile(r"(?:\.(?:gz|zip|tsv|txt|csv|gmt|gtf|obo|gaf))+$")
@@ -149,8 +155,8 @@ def new_manifest(
     """The manifest without its tables: format, sources with checksums, what was left out."""
     sources: dict[str, Any] = {}
     for source in found:
-        kind = KINDS["graph" if source.kind.startswith("graph:") else source.kind]
-        title, licence = _provider(source, kind.title, kind.licence)
+        part = parts.describe("source", source.kind)
+        title, licence = _provider(source, part.about, str(part.facts.more.get("licence", "")))
         in_name = _VERSION.search(source.path.name)
         modified = datetime.datetime.fromtimestamp(source.path.stat().st_mtime, datetime.UTC)
         sources[source.id] = {
@@ -169,16 +175,15 @@ def new_manifest(
             "from_screen": bool(source.info.get("from_screen", False)),
             "left_out": dict(source.parsed.counts),
         }
-    curated = KINDS["curated"]
     sources["curated"] = {
         "kind": "curated",
-        "title": curated.title,
+        "title": "module descriptions curated for pertwise",
         "file": "",
         "url": "",
         "version": __version__,
         "date": "",
         "file_date": "",
-        "licence": curated.licence,
+        "licence": "BSD-3-Clause",
         "sha256": "",
         "bytes": 0,
         "from_screen": False,

@@ -14,6 +14,7 @@ from pertwise.errors import InputError, unknown_name
 from pertwise.models.base import Prediction
 from pertwise.models.llmpert.ensemble import FittedEnsemble, fit_ensemble, mean_variance
 from pertwise.models.llmpert.train import EnsembleSettings
+from pertwise.parts import part
 from pertwise.screen.core import COMBINATION, canonical_perturbation
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 NO_FEATURES = "no features: predicted at the mean training input"
 
 
+@part(label="LLMPert", needs=("knowledge", "torch"))
 class LLMPertEnsemble:
     """Ensemble of multilayer perceptrons on gene embeddings (the predictor "LLMPert").
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pertwise.errors import InputError
-from pertwise.knowledge.layout import KINDS
-from pertwise.knowledge.build.readers import genes, networks, terms
+from pertwise import parts
 from pertwise.knowledge.build.readers._text import Parsed, head, split_header
 
 __all__ = ["Parsed", "read_source", "recognise"]
 
 
 def recognise(path: Path) -> str | None:
-    """The kind of a source file (key of `layout.KINDS`) from its content; None when unknown.
+    """The kind of a source file (of `pertwise parts source`) from its content; None when unknown.
 
     The name decides only between tables whose columns are the same.
     """
@@ -79,35 +77,8 @@ def read_source(
     InputError
         When the file does not have the form of its kind; names the file and the row or column.
     """
-    if kind.startswith("graph:"):
-        return networks.read_graph(path, kind.split(":", 1)[1])
-    if kind == "string_links":
-        return networks.read_string_links(path, string_min_score, string_text_mining)
-    if kind in ("collectri", "dorothea", "regulation") or (
-        kind == "omnipath" and "source_genesymbol" not in split_header((head(path, 1) or [""])[0])
-    ):
-        if "source_genesymbol" in split_header((head(path, 1) or [""])[0]):
-            return networks.read_omnipath(path)
-        return networks.read_regulons(path, kind)
-    simple = {
-        "hgnc": genes.read_hgnc,
-        "alias": genes.read_alias,
-        "gene_info": genes.read_gene_info,
-        "gene_summary": genes.read_gene_summary,
-        "gene_text": genes.read_gene_text,
-        "gaf": terms.read_gaf,
-        "gene_go": terms.read_gene_go,
-        "obo": terms.read_obo,
-        "go_table": terms.read_go_table,
-        "gmt": terms.read_gmt,
-        "string_info": genes.read_string_info,
-        "string_aliases": genes.read_string_aliases,
-        "string": networks.read_string,
-        "string_ge800": networks.read_string_ge800,
-        "omnipath": networks.read_omnipath,
-        "positions": terms.read_positions,
-        "gtf": terms.read_gtf,
-    }
-    if kind not in simple:
-        raise InputError(f"{path}: unknown kind {kind!r}; choose one of {', '.join(sorted(KINDS))}")
-    return simple[kind](path)
+    reader = parts.describe("source", kind).serve(
+        min_score=string_min_score, text_mining=string_text_mining
+    )
+    parsed: Parsed = reader(path)
+    return parsed

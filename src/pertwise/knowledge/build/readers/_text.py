@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import pandas as pd
 
@@ -34,6 +34,23 @@ class Parsed:
     version: str = ""
     date: str = ""
     counts: dict[str, int] = field(default_factory=dict)
+
+
+class SourceReader(Protocol):
+    """What a kind of source must be: a function, or a class of one's own without settings.
+
+    A class says by plain attributes ``about`` (title) and ``licence`` what goes into the manifest.
+    """
+
+    def __call__(self, path: Path) -> Parsed:
+        """Read one file.
+
+        Raises
+        ------
+        pertwise.errors.InputError
+            When the file does not have the form of its kind; names the row or column.
+        """
+        ...
 
 
 @contextlib.contextmanager

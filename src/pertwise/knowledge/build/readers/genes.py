@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from pertwise.errors import InputError
+from pertwise.parts import part
 from pertwise.knowledge.build.readers._text import Parsed, open_text, read_table
 
 HUMAN = "9606"
@@ -28,6 +29,7 @@ def _ensembl(symbols: pd.Series, ids: pd.Series) -> pd.DataFrame:
     return table[table["name"].str.startswith("ENS")]
 
 
+@part(label="hgnc", about="HGNC complete set", licence="CC0 1.0")
 def read_hgnc(path: Path) -> Parsed:
     """HGNC complete set: approved, previous and alias symbols, names, Entrez and Ensembl ids."""
     table = read_table(path, ["symbol", "name", "alias_symbol", "prev_symbol"])
@@ -54,6 +56,7 @@ def read_hgnc(path: Path) -> Parsed:
     return Parsed({"symbols": symbols, "genes": genes}, counts={"not_approved": n - len(table)})
 
 
+@part(label="alias", about="HGNC aliases (symbol, approved)", licence="CC0 1.0")
 def read_alias(path: Path) -> Parsed:
     """A two-column table symbol, approved: each approved symbol itself and its other names."""
     table = read_table(path, ["symbol", "approved"])
@@ -67,6 +70,7 @@ def read_alias(path: Path) -> Parsed:
     return Parsed({"symbols": symbols})
 
 
+@part(label="gene_info", about="NCBI gene_info", licence="public domain")
 def read_gene_info(path: Path) -> Parsed:
     """NCBI gene_info: symbols, synonyms, Ensembl ids (dbXrefs), full names; human rows only."""
     table = read_table(path, ["tax_id", "GeneID", "Symbol", "Synonyms", "description"])
@@ -102,6 +106,7 @@ def read_gene_info(path: Path) -> Parsed:
     return Parsed({"symbols": symbols, "genes": genes}, counts={"not_human": n - len(table)})
 
 
+@part(label="gene_summary", about="NCBI gene_summary (RefSeq)", licence="public domain")
 def read_gene_summary(path: Path) -> Parsed:
     """NCBI gene_summary (tax_id, GeneID, Source, Summary): human RefSeq texts by Entrez id.
 
@@ -129,6 +134,7 @@ def read_gene_summary(path: Path) -> Parsed:
     return Parsed({"genes": genes}, counts={"not_human": others})
 
 
+@part(label="gene_text", about="gene names and texts (HGNC, STRING annotation, RefSeq summary)", licence="HGNC CC0 1.0; STRING CC BY 4.0; RefSeq public domain")
 def read_gene_text(path: Path) -> Parsed:
     """A table symbol, ids, full_name, string_annotation, refseq_summary."""
     table = read_table(path, ["symbol", "full_name"])
@@ -139,6 +145,7 @@ def read_gene_text(path: Path) -> Parsed:
     return Parsed({"genes": genes}, counts={"without_symbol": n - len(table)})
 
 
+@part(label="string_info", about="STRING protein.info", licence="CC BY 4.0")
 def read_string_info(path: Path) -> Parsed:
     """STRING protein.info: protein id, preferred name, annotation."""
     table = read_table(path, ["string_protein_id", "preferred_name"])
@@ -155,6 +162,7 @@ def read_string_info(path: Path) -> Parsed:
     return Parsed({"genes": genes, "string_names": names})
 
 
+@part(label="string_aliases", about="STRING protein.aliases", licence="CC BY 4.0")
 def read_string_aliases(path: Path) -> Parsed:
     """STRING protein.aliases: only the gene symbols among them, to map proteins to genes."""
     table = read_table(path, ["string_protein_id", "alias", "source"])

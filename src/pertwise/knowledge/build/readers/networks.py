@@ -13,8 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pertwise.errors import InputError
+from pertwise.parts import part
 from pertwise.knowledge.layout import STRING_CHANNELS
-from pertwise.knowledge.build.readers._text import Parsed, numeric, read_table
+from pertwise.knowledge.build.readers._text import Parsed, head, numeric, read_table, split_header
 
 #: CollecTRI names two dimer families as one regulator; the field splits them into their members
 #: (Müller-Dott et al. 2023, Nucleic Acids Research 51:10934).
@@ -31,6 +32,7 @@ _STRING_CHANNELS = (
 )  # fmt: skip
 
 
+@part(label="string", about="STRING, gene symbols", licence="CC BY 4.0")
 def read_string(path: Path) -> Parsed:
     """Pairs of gene symbols with combined_score (0..1000)."""
     table = read_table(path, ["a", "b", "combined_score"])
@@ -56,12 +58,14 @@ def _channels(path: Path, table: pd.DataFrame, pairs: pd.DataFrame) -> dict[str,
     return found
 
 
+@part(label="string_ge800", about="STRING pairs of combined score >= 800, gene symbols", licence="CC BY 4.0")
 def read_string_ge800(path: Path) -> Parsed:
     """Unweighted pairs of gene symbols, combined score >= 800: weight 0.8, the lower bound."""
     table = read_table(path, ["a", "b"])
     return Parsed({"edges_string_ge800": table[["a", "b"]].assign(weight=0.8, sign=0)})
 
 
+@part(label="string_links", about="STRING protein.links", licence="CC BY 4.0")
 def read_string_links(path: Path, min_score: int = 400, text_mining: bool = True) -> Parsed:
     """STRING 9606.protein.links(.detailed): protein pairs, score >= `min_score`.
 
@@ -226,6 +230,38 @@ def read_regulons(path: Path, kind: str, levels: str = "ABC") -> Parsed:
     return Parsed({f"edges_{kind}": edges}, counts=counts)
 
 
+def _directed(path: Path, kind: str) -> Parsed:
+    """OmniPath's own table (genesymbols=1), or regulators and targets."""
+    if "source_genesymbol" in split_header((head(path, 1) or [""])[0]):
+        return read_omnipath(path)
+    return read_regulons(path, kind)
+
+
+@part(label="omnipath", about="OmniPath interactions", licence="composite (per source)")
+def omnipath(path: Path) -> Parsed:
+    """Interactions of OmniPath."""
+    return _directed(path, "omnipath")
+
+
+@part(label="regulation", about="OmniPath gene regulation", licence="composite (per source)")
+def regulation(path: Path) -> Parsed:
+    """Transcriptional interactions of OmniPath."""
+    return _directed(path, "regulation")
+
+
+@part(label="collectri", about="CollecTRI", licence="composite (per source)")
+def collectri(path: Path) -> Parsed:
+    """Regulators and their targets, with signs."""
+    return _directed(path, "collectri")
+
+
+@part(label="dorothea", about="DoRothEA", licence="composite (per source)")
+def dorothea(path: Path) -> Parsed:
+    """Regulators and their targets, with confidence levels."""
+    return _directed(path, "dorothea")
+
+
+@part(label="graph", about="user graph", licence="", argument="name")
 def read_graph(path: Path, name: str) -> Parsed:
     """A user's edges: columns a, b or source, target; optional weight (0..1] and sign."""
     table = read_table(path, [])

@@ -9,6 +9,7 @@ from typing import TextIO, cast
 import pandas as pd
 
 from pertwise.errors import InputError
+from pertwise.parts import part
 from pertwise.knowledge.genes.ontology import go_namespace
 from pertwise.knowledge.build.readers._text import Parsed, open_text, read_table
 
@@ -22,6 +23,7 @@ _COLLECTIONS = (
 )  # fmt: skip
 
 
+@part(label="gaf", about="GO annotations (goa_human)", licence="CC BY 4.0")
 def read_gaf(path: Path) -> Parsed:
     """GO annotation file 2.x: symbol, term, evidence. Rows with a NOT qualifier are left out."""
     version = date = ""
@@ -57,6 +59,7 @@ def read_gaf(path: Path) -> Parsed:
     return Parsed({"gene_go": gene_go}, version=version, date=date, counts=counts)
 
 
+@part(label="gene_go", about="GO annotations (symbol, go)", licence="CC BY 4.0")
 def read_gene_go(path: Path) -> Parsed:
     """A table symbol, go(, src): evidence codes are not known."""
     table = read_table(path, ["symbol", "go"])
@@ -64,6 +67,7 @@ def read_gene_go(path: Path) -> Parsed:
     return Parsed({"gene_go": gene_go})
 
 
+@part(label="obo", about="Gene Ontology (go-basic)", licence="CC BY 4.0")
 def read_obo(path: Path) -> Parsed:
     """go-basic.obo by obonet: names, namespaces and parents (is_a and part_of)."""
     import obonet
@@ -89,6 +93,7 @@ def read_obo(path: Path) -> Parsed:
     return Parsed({"go_terms": table}, version=str(graph.graph.get("data-version", "")))
 
 
+@part(label="go_table", about="Gene Ontology (table)", licence="CC BY 4.0")
 def read_go_table(path: Path) -> Parsed:
     """A table id, name, ns, parents(, obsolete)."""
     table = read_table(path, ["id", "name", "ns", "parents"])
@@ -106,6 +111,7 @@ def read_go_table(path: Path) -> Parsed:
     return Parsed({"go_terms": terms}, counts={"obsolete": n - len(table)})
 
 
+@part(label="gmt", about="gene sets", licence="see the provider")
 def read_gmt(path: Path) -> Parsed:
     """Gene sets: name, description, members. Reactome's own file has title and id swapped."""
     sets: list[tuple[str, str, str]] = []
@@ -165,6 +171,7 @@ def pretty(name: str) -> str:
     return text.lower() if text.isupper() else text
 
 
+@part(label="positions", about="gene positions", licence="see the provider")
 def read_positions(path: Path) -> Parsed:
     """A table symbol, chr, start, end, strand(, ensgene, biotype); 1-based, strand 1 or -1."""
     table = read_table(path, ["symbol", "chr", "start", "end", "strand"])
@@ -185,6 +192,7 @@ def read_positions(path: Path) -> Parsed:
 _ATTRIBUTE = re.compile(r'(\w+) "([^"]*)"')
 
 
+@part(label="gtf", about="Ensembl / GENCODE gene annotation", licence="open (EMBL-EBI)")
 def read_gtf(path: Path) -> Parsed:
     """Ensembl or GENCODE gtf: its gene lines (chromosomes without "chr", strand 1 or -1)."""
     rows: list[tuple[str, ...]] = []
