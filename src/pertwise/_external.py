@@ -94,8 +94,10 @@ def _wanted(protocol: type) -> str:
 
 
 def _takes(own: Any, wanted: Any) -> bool:
+    """Whether all that is handed on by position is taken; keywords of a protocol are options."""
+    asked = inspect.signature(wanted).parameters.values()
     try:
-        inspect.signature(own).bind(*inspect.signature(wanted).parameters)
+        inspect.signature(own).bind(*(p.name for p in asked if p.kind is not p.KEYWORD_ONLY))
     except (TypeError, ValueError):
         return False
     return True

@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-from acquire.conformance import check_strategy, make_state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
@@ -20,6 +19,7 @@ from pertwise.acquire.strategies.knowledge import KnowledgePicker, Weights, gree
 from pertwise.acquire.strategies.lcmd import largest_cluster_maximum_distance
 from pertwise.acquire.strategies.typiclust import typicality, typiclust_order
 from pertwise.errors import InputError
+from pertwise.testing.strategies import check_strategy, example_state
 
 OFFLINE = [n for n in parts.names("strategy") if n != "llm"]
 NO_TIES = np.arange(100)
@@ -129,7 +129,7 @@ def test_iterpert_equals_its_formula(seed, n, n_acquired, weight):
 
 
 def test_iterpert_with_weight_zero_is_top_n_uncertainty():
-    state = make_state()
+    state = example_state()
     assert (
         parts.load("strategy", "iterpert", weight=0).choose(state, 10).items
         == parts.load("strategy", "uncertainty").choose(state, 10).items
@@ -232,7 +232,7 @@ def test_greedy_panel_equals_its_formula(seed):
 
 
 def test_knowledge_panel_spreads_over_modules_and_avoids_a_second_of_a_complex():
-    state = make_state(n_candidates=40, cold=True)
+    state = example_state(n_candidates=40, cold=True)
     panel = KnowledgePicker().choose(state, 8)
     modules = [p.extra["module"] for p in panel.picks]
     assert set(modules) >= {f"module {m}" for m in range(4)}
@@ -242,8 +242,8 @@ def test_knowledge_panel_spreads_over_modules_and_avoids_a_second_of_a_complex()
 
 
 def test_pinned_gene_keeps_its_complex_off_the_panel():
-    free = KnowledgePicker().choose(make_state(n_candidates=40, cold=True), 1).items[0]
-    knowledge_free = make_state(n_candidates=40, cold=True)
+    free = KnowledgePicker().choose(example_state(n_candidates=40, cold=True), 1).items[0]
+    knowledge_free = example_state(n_candidates=40, cold=True)
     names = [c for c in knowledge_free.candidates if c != free]
     from dataclasses import replace
 
@@ -268,7 +268,7 @@ def test_pinned_gene_keeps_its_complex_off_the_panel():
 
 def test_random_start_is_stated():
     for name in ("bald", "iterpert", "uncertainty", "batchbald", "badge", "lcmd"):
-        cold = parts.load("strategy", name).choose(make_state(cold=True), 5)
+        cold = parts.load("strategy", name).choose(example_state(cold=True), 5)
         assert cold.fallback
         assert "drawn at random" in cold.repairs[0].action
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pertwise.benchmark import TASKS, bench
+from pertwise import parts
+from pertwise.benchmark import bench
 from pertwise.benchmark.engine import BenchmarkRun, Task, Unit, run_task
 from pertwise.config import Settings, check_settings
 from pertwise.errors import BudgetError, InputError
@@ -31,7 +32,7 @@ class Sums(Settings):
 class SumTask(Task):
     """Doubles numbers; `bad` ones fail and count as 0, `stop` ends the run."""
 
-    name, settings_of = "sums", Sums
+    name, mark, settings_of = "sums", "numbers", Sums
     played: typing.ClassVar = []
 
     @property
@@ -160,7 +161,7 @@ def test_the_front_finds_the_task_of_settings(tmp_path):
     with pytest.raises(InputError, match=r"belong to no benchmark.*methods \(prediction\)"):
         bench({"x": 1})
     with pytest.raises(InputError, match="did you mean 'prediction'"):
-        bench({"x": 1}, task="predictions")
+        bench({"x": 1}, task="predictionz")
     with pytest.raises(InputError, match="screen: Field required"):
         bench({"methods": ["control"]})
     labels = pd.DataFrame(
@@ -172,4 +173,5 @@ def test_the_front_finds_the_task_of_settings(tmp_path):
     (tmp_path / "qa.toml").write_text('labels = "."\nmethods = ["training-mean"]\n')
     run = bench(tmp_path / "qa.toml", tmp_path / "out")
     assert len(run.summary) == 2
-    assert set(TASKS) >= {"prediction", "acquisition", "perturbqa", "prefilter", "drugs", "judges"}
+    tasks = [parts.find("task", name) for name in parts.names("task")]
+    assert len({t.mark for t in tasks}) == len(tasks)

@@ -5,8 +5,6 @@ import json
 import pandas as pd
 import pytest
 from benchmark.test_perturbqa import table
-from models.conformance import example_screen
-from scripted_llm import Answer, ScriptedServer, first_alphabetical
 from typer.testing import CliRunner
 
 from pertwise._io import sha256_file
@@ -14,6 +12,8 @@ from pertwise.cli.main import app
 from pertwise.errors import BudgetError, InputError
 from pertwise.knowledge import build_knowledge
 from pertwise.screen import simulate_screen
+from pertwise.testing.predictors import example_screen
+from pertwise.testing.server import Answer, ScriptedServer, first_alphabetical
 
 runner = CliRunner()
 

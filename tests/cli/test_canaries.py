@@ -18,13 +18,13 @@ import pytest
 import tenacity
 import typer
 from drug_example import drug_frame, drug_screen
-from scripted_llm import Answer as Said
-from scripted_llm import Fault, ScriptedServer, answer_body, first_alphabetical
 
 from pertwise.cli.main import app, main
 from pertwise.errors import PertwiseError
 from pertwise.knowledge import Knowledge, build_knowledge
 from pertwise.screen import simulate_screen
+from pertwise.testing.server import Answer as Said
+from pertwise.testing.server import Fault, ScriptedServer, answer_body, first_alphabetical
 
 KEY = 'canary-KEY-4f"8/x+y=='
 QUERY = "qU3ry+c/anary="
@@ -188,11 +188,9 @@ def judge(world, address, out):
         "protocol": {"seeds": 1, "batch": 4, "rounds": 2},
         "embedding": "go",
     }
-    from pertwise.benchmark.acquisition.config import AcquisitionConfig
-    from pertwise.benchmark.acquisition.run import Run
+    from pertwise.benchmark import bench
 
-    run = Run.create(out / "run", AcquisitionConfig.parse(config), resume=True)
-    run.execute(executor="serial")
+    bench(config, out / "run")
     return ["judge", out / "run", "--llm", address, "--max-pairs", 2]
 
 

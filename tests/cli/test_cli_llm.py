@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from scripted_llm import Fault
 from typer.testing import CliRunner
 
 from pertwise.cli.main import app
@@ -11,6 +10,7 @@ from pertwise.errors import ChatError, InputError
 from pertwise.llm import open_chat
 from pertwise.select import Query
 from pertwise.select.chat.similar import langpert_selector
+from pertwise.testing.server import Fault
 
 
 def run(*arguments):

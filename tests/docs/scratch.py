@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from drug_example import cell_table, drug_frame, drug_screen
-from scripted_llm import ScriptedServer
 
 from pertwise.acquire import planning
 from pertwise.knowledge import build_knowledge
@@ -25,6 +24,7 @@ from pertwise.llm.loop import run_sync
 from pertwise.models import LLMPertEnsemble
 from pertwise.screen import Screen, simulate_screen
 from pertwise.screen.core import make_obs
+from pertwise.testing.server import ScriptedServer
 
 #: Names of real genes that the pages ask for; a simulated gene stands behind each.
 MEASURED = ("MYC", "SMG5", "MED1", "AARS", "MYB", "ISCU")

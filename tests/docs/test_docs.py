@@ -27,12 +27,12 @@ from docs.markdown import (
     prose,
 )
 from docs.scratch import Mirror, fill_ledger, make_scratch, small_networks
-from scripted_llm import ScriptedServer, picks_json
-from scripted_llm import first_alphabetical as by_alphabet
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from pertwise.cli.main import app
+from pertwise.testing.server import ScriptedServer, picks_json
+from pertwise.testing.server import first_alphabetical as by_alphabet
 
 RUN = ("python", "bash", "console")
 #: Placeholder of a chat address, and what an address looks like.

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from scripted_llm import ScriptedServer
 from typer.testing import CliRunner
 
 from pertwise.cli.main import app
@@ -22,7 +21,8 @@ from pertwise.evaluate.prefilter import (
 )
 from pertwise.evaluate.splits import split_folds
 from pertwise.llm import open_chat
-from pertwise.prediction.predicting import predict_genes
+from pertwise.prediction.predicting import predict
+from pertwise.testing.server import ScriptedServer
 
 
 def test_expected_recall_counts_the_random_fill():
@@ -97,7 +97,7 @@ def test_check_on_the_side_and_the_note_of_predict(simulated):
         chat = open_chat(server.openai())
         words = "langpert or graph:string"
         for method, extra in (("langpert", {}), ("neighbours", {"selector": words})):
-            told = predict_genes(
+            told = predict(
                 data, ["NEW1"], knowledge=knowledge, method=method, chat=chat,
                 settings={"max_candidates": 30, "prefilter": "embedding:text", **extra},
             )  # fmt: skip

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 from drug_example import DRUGS, LINES, cell_table, drug_frame, drug_screen
 from golden.digest import normalised
-from scripted_llm import ScriptedServer, first_alphabetical
 
 from pertwise import parts
 from pertwise.acquire import (
@@ -28,13 +27,13 @@ from pertwise.acquire import (
 )
 from pertwise.acquire.amendment import amend
 from pertwise.acquire.state import gene_features, neighbour_weights
+from pertwise.arrays.folds import group_folds
 from pertwise.benchmark.acquisition import config as acquisition_config
 from pertwise.benchmark.acquisition.judged import JudgeConfig, JudgeTask
 from pertwise.benchmark.acquisition.replay import make_split
 from pertwise.benchmark.acquisition.run import AcquisitionTask
 from pertwise.benchmark.drugs.ask import bench_selector, lgr_questions
-from pertwise.benchmark.drugs.methods import build_method, method_names
-from pertwise.benchmark.drugs.predict import predict_one
+from pertwise.benchmark.drugs.methods import build_method, method_names, open_lists
 from pertwise.benchmark.drugs.run import (
     BenchConfig,
     DrugTask,
@@ -59,22 +58,24 @@ from pertwise.evaluate import (
     calibration,
     ceiling,
     distribution,
-    drug_scores,
     genes,
     metrics,
+    plates,
+    row_scores,
     splits,
     statistics,
 )
-from pertwise.evaluate.drug_splits import REGIMES
+from pertwise.evaluate.given import split_given
 from pertwise.evaluate.prefilter import PREFILTERS, mean_recall, split_recall
 from pertwise.evaluate.retrieval import DISTANCES, distances, retrieval_all
 from pertwise.evaluate.score import METRICS, score_predictions
+from pertwise.evaluate.splits import REGIME_WORDS, REGIMES, split_rows
 from pertwise.kernels.genes import DEFAULT_KERNELS, gene_blocks
+from pertwise.kernels.known import drug_kernels, kernel, list_kernels
 from pertwise.knowledge import Knowledge, build_knowledge
 from pertwise.llm import open_chat
-from pertwise.models.drugs_dose import RULES, DosePredictor
-from pertwise.models.drugs_ridge import group_folds
-from pertwise.prediction.predicting import predict_genes
+from pertwise.models.dose import RULES, DosePredictor
+from pertwise.prediction.predicting import predict
 from pertwise.report.acquisition_page import write_markdown
 from pertwise.report.acquisition_page import write_page as write_acquisition_page
 from pertwise.report.drug_bench import regimes
@@ -87,12 +88,13 @@ from pertwise.screen.core import make_obs
 from pertwise.screen.signatures import RANKED_UNIT, normal_scores
 from pertwise.select.base import Query, Selection
 from pertwise.select.chat.selector import RandomSelector
-from pertwise.select.drugs import DrugSelector, HybridSelector
 from pertwise.select.embedding import EmbeddingSelector
 from pertwise.select.graph import GraphSelector
+from pertwise.select.kernel import HybridSelector, KernelSelector
 from pertwise.select.oracle import OracleSelector
 from pertwise.select.recorded import LinkedSelector, RecordedSelector
 from pertwise.select.words import selector_from
+from pertwise.testing.server import ScriptedServer, first_alphabetical
 
 Value = Mapping[str, Any]
 Case = Callable[["World"], Value]
@@ -539,8 +541,10 @@ for kind in DEFAULT_KERNELS:
 @case("kernels of drugs")
 def _drug_kernels(w: World) -> Value:
     names = [*w.drugs.screen.perturbations, "NoSuchDrug"]
-    known = w.drugs.known
-    return {k: known.kernel(k).matrix(names, names[:7], names) for k in known.kernel_names()}
+    known = w.drugs.knowledge
+    made = [kernel(known, k) for k in drug_kernels(known)]
+    made += list_kernels(open_lists(w.drugs.known).answers)
+    return {k.name: k.between(names, names[:7], names) for k in made}
 
 
 # -- selectors -------------------------------------------------------------------------------------
@@ -616,14 +620,14 @@ def _classes(w: World) -> Value:
 
 @case("selector/drugs")
 def _drug_selectors(w: World) -> Value:
-    known = w.drugs.known
+    known, lists = w.drugs.knowledge, open_lists(w.drugs.known)
     chat = bench_selector(w.drugs, w.chat(), k=3, fallback=True)
-    chemistry = DrugSelector(known.kernel("chemistry"))
+    chemistry = KernelSelector(kernel(known, "chemistry"))
     made = {
         "chemistry": chemistry,
-        "mechanism": DrugSelector(known.kernel("mechanism"), above=0.3),
-        "recorded": known.lists,
-        "hybrid": HybridSelector(known.lists, chemistry, min_coverage=1.0),
+        "mechanism": KernelSelector(kernel(known, "mechanism"), above=0.3),
+        "recorded": lists,
+        "hybrid": HybridSelector(lists, chemistry, min_coverage=1.0),
         "lgr": chat,
     }
     questions = lgr_questions(w.drugs)[:: len(DRUGS)]
@@ -769,10 +773,10 @@ def _amended(w: World) -> Value:
 
 #: Golden name -> name of the method.
 DRUG_METHODS = {
-    "cell-mean": "cell mean",
-    "cell-mean-shrunk": "cell mean (shrunk)",
-    "drug-mean": "drug mean",
-    "drug-and-cell": "drug + cell",
+    "cell-mean": "context mean",
+    "cell-mean-shrunk": "context mean (shrunk)",
+    "drug-mean": "perturbation mean",
+    "drug-and-cell": "additive contexts",
     "pca-ridge": "PCA + ridge",
     "chemistry-knn": "chemistry kNN",
     "kernel-ridge": "kernel ridge",
@@ -793,7 +797,11 @@ REGIMES_LEARNED = ("unseen drug", "unseen line", "open world", "scaffold", "give
 def uncovered_drugs(w: World) -> set[str]:
     """Drug methods and regimes that no golden builds."""
     methods = {*method_names(w.drugs.known), *method_names(w.raw_drugs.known)}
-    return (methods - set(DRUG_METHODS.values())) | (set(REGIMES) - {*REGIMES_LEARNED, "dose"})
+    return (methods - set(DRUG_METHODS.values())) | (
+        set(REGIMES)
+        - {REGIME_WORDS.get(r, r) for r in REGIMES_LEARNED}
+        - {"dose", "perturbation", "both"}
+    )
 
 
 def _drug_method(w: World, name: str, regime: str, raw: bool = False) -> Value:
@@ -802,8 +810,8 @@ def _drug_method(w: World, name: str, regime: str, raw: bool = False) -> Value:
     out = {}
     for split in bench_splits(bench, regime, 0)[:2]:
         train, test = split.of(bench.screen)
-        model = build_method(DRUG_METHODS[name], bench.known, regime, train.perturbations)
-        model.fit(train)
+        model = build_method(DRUG_METHODS[name], bench.known, split.hold_out)
+        model.fit(train, bench.knowledge)
         for line in test.contexts:
             drugs = list(test.in_context(line).obs["perturbation"])
             out[f"{split.fold} {line}"] = told(model.predict([*drugs, "NoSuchDrug"], line))
@@ -856,8 +864,16 @@ def _one_drug(w: World) -> Value:
         ("[K+].[O-]C(=O)c1ccccc1O", "A549"),
         ("Aspirin", "CVCL_0546"),
     ):
-        found, notes = predict_one(w.drugs, drug, line)
-        out[drug] = {**told(found), "notes": [f"{k}: {v}" for k, v in notes.items()]}
+        found = predict(
+            w.drugs.screen,
+            [drug],
+            knowledge=w.drugs.knowledge,
+            method="fused",
+            settings={"answers": w.drugs.known.answers},
+            context=line,
+            folds=0,
+        )
+        out[drug] = {**told(found.prediction), "notes": list(found.notes)}
     return out
 
 
@@ -865,7 +881,7 @@ def _one_drug(w: World) -> Value:
 def _drug_report(w: World) -> Value:
     config = w.drug_config(
         regimes=["unseen drug", "unseen line", "open world"],
-        methods=["cell mean", "drug mean", "chemistry kNN", "multi-kernel", "fused"],
+        methods=["context mean", "perturbation mean", "chemistry kNN", "multi-kernel", "fused"],
         top_n=[20],
     )
     bench = load_bench(config, w.drug_folder)
@@ -905,7 +921,7 @@ def _gene_splits(w: World) -> Value:
         "folds": sides(splits.split_folds(names, 4, 2, 7)),
         "growing": sides(splits.split_growing(names, (5, 20, 999), 2, 7)),
         "doubles": sides(splits.split_doubles(w.doubles[0].perturbations, 2, 7)),
-        "given": sides(splits.split_given(names, file)),
+        "given": sides(split_given(names, file)),
         "replay": f"{','.join(replay.heldout)} | {','.join(replay.pool)}",
     }
 
@@ -913,9 +929,7 @@ def _gene_splits(w: World) -> Value:
 def _drug_split(w: World, regime: str) -> Value:
     bench = w.drugs
     if regime == "dose":
-        from pertwise.evaluate.drug_splits import make_splits
-
-        return {"splits": sides(make_splits(w.doses, regime, bench.known.table))}
+        return {"splits": sides(split_rows(w.doses, regime, bench.knowledge))}
     return {"splits": sides([s for seed in (0, 1) for s in bench_splits(bench, regime, seed)])}
 
 
@@ -1130,19 +1144,18 @@ def _drug_scores(w: World) -> Value:
     tops = {"_top": np.arange(30) < 12}
     rng = np.random.default_rng(29)
     clusters = [f"c{i % 5}" for i in range(len(t))]
-    interval = drug_scores.cluster_interval(
+    interval = statistics.cluster_interval(
         p[:, 0], clusters, rng, weights=np.abs(p[:, 1]), n_resamples=300
     )
     raw = w.raw_drugs.screen
-    plates = [f"p{i % 3}" for i in range(len(raw))]
     plated = raw.take(np.arange(len(raw)))
-    plated.obs["plate"] = plates
-    centred, left_out = drug_scores.centre_within(plated, "plate")
+    plated.obs["plate"] = [f"p{i % 3}" for i in range(len(raw))]
+    centred, left_out = plates.centre_within(plated, "plate")
     return {
-        "rows": drug_scores.score_rows(t, p, rows, list(drug_scores.METRICS), tops),
+        "rows": row_scores.score_rows(t, p, rows, list(row_scores.ROWWISE), tops),
         "interval": [interval.mean, interval.low, interval.high, interval.n],
-        "variable": drug_scores.top_variable(raw, 7),
-        "plates": drug_scores.plate_confounding(plated, "plate"),
+        "variable": row_scores.top_variable(raw, 7),
+        "plates": plates.plate_confounding(plated, "plate"),
         "centred": centred.responses,
         "left out": left_out,
         "ranks": normal_scores(p),
@@ -1156,7 +1169,7 @@ def _drug_scores(w: World) -> Value:
 @case("page/prediction")
 def _prediction_page(w: World) -> Value:
     asked = [*w.screen.perturbations[3:5], w.asked[0], UNKNOWN]
-    found = predict_genes(
+    found = predict(
         w.screen.hide(w.asked),
         asked,
         knowledge=w.knowledge,
@@ -1177,7 +1190,7 @@ def _prediction_page(w: World) -> Value:
 
 @case("page/prediction by chat")
 def _chat_page(w: World) -> Value:
-    found = predict_genes(
+    found = predict(
         w.train, w.asked, knowledge=w.knowledge, method=PREDICTORS["langpert"][0], chat=w.chat()
     )
     return {"page": normalised(render_prediction(found), str(w.folder))}
@@ -1267,7 +1280,7 @@ def _perturbqa(w: World) -> Value:
 def _prefilter(w: World) -> Value:
     found = splits.split_folds(w.train.only_measured().perturbations, 3, 1, 0)
     whole = w.train.only_measured()
-    parts = [
+    pieces = [
         split_recall(
             words,
             whole.of_perturbations(split.train),
@@ -1278,5 +1291,5 @@ def _prefilter(w: World) -> Value:
         for split in found
         for words in PREFILTERS
     ]
-    table = mean_recall(pd.concat(parts))
+    table = mean_recall(pd.concat(pieces))
     return {"table": table}

@@ -7,10 +7,10 @@ from drug_example import DRUGS, drug_table
 from scipy.sparse import csr_matrix
 
 from pertwise.errors import InputError
+from pertwise.kernels.base import Kernel
 from pertwise.kernels.drugs import (
-    CombinedSimilarity,
-    DrugSimilarity,
-    NeighbourSimilarity,
+    ListKernel,
+    MeanKernel,
     chemistry_similarity,
     diffuse,
     mechanism_similarity,
@@ -61,23 +61,23 @@ def kernels():
         pathway_similarity(targets, genes),
         target_graph_similarity(targets, genes),
         text_similarity("text", {n: f"drug {m}" for n, _, _, m in DRUGS}),
-        NeighbourSimilarity("chat", lists()),
-        CombinedSimilarity((chemistry_similarity(table), mechanism_similarity(table)), (2.0, 1.0)),
+        ListKernel("chat", lists()),
+        MeanKernel((chemistry_similarity(table), mechanism_similarity(table)), (2.0, 1.0)),
     ]
 
 
 @pytest.mark.parametrize("kernel", kernels(), ids=lambda k: k.name)
 def test_every_kernel_is_one(kernel):
-    assert isinstance(kernel, DrugSimilarity)
+    assert isinstance(kernel, Kernel)
     names = [*NAMES, "not in any table"]
-    k = kernel.matrix(names, names, NAMES)
+    k = kernel.between(names, names, NAMES)
     np.testing.assert_allclose(k, k.T, atol=1e-12)
     np.testing.assert_allclose(np.diag(k), 1.0)
     assert k.min() >= 0
     assert np.linalg.eigvalsh(k).min() > -1e-9
     assert "not in any table" in kernel.missing(names)
     np.testing.assert_array_equal(k[-1, :-1], 0.0)
-    part = kernel.matrix(names[2:4], names[5:9], NAMES)
+    part = kernel.between(names[2:4], names[5:9], NAMES)
     np.testing.assert_allclose(part, k[2:4, 5:9], atol=1e-12)
 
 
@@ -86,17 +86,17 @@ def test_values_by_hand():
     targets = target_sets(table, SmallGenes())
     assert targets["Aspirin"] == ("PTGS1", "COX2")
     k = target_similarity(targets)
-    assert k.matrix(["Gefitinib"], ["Lapatinib"], [])[0, 0] == pytest.approx(1 / np.sqrt(2))
+    assert k.between(["Gefitinib"], ["Lapatinib"], [])[0, 0] == pytest.approx(1 / np.sqrt(2))
     m = mechanism_similarity(table, label_weight=0.5)
-    assert m.matrix(["Aspirin"], ["Ibuprofen"], [])[0, 0] == pytest.approx(1.0)
-    assert 0 < m.matrix(["Aspirin"], ["Vorinostat"], [])[0, 0] < 0.5
+    assert m.between(["Aspirin"], ["Ibuprofen"], [])[0, 0] == pytest.approx(1.0)
+    assert 0 < m.between(["Aspirin"], ["Vorinostat"], [])[0, 0] < 0.5
     assert "Caffeine" in m.missing(NAMES)
 
 
 def test_graph_proximity_goes_beyond_shared_targets():
     """EGFR and KRAS share no gene, but are neighbours; HDAC1 is in another component."""
     k = target_graph_similarity({"a": ("EGFR",), "b": ("KRAS",), "c": ("HDAC1",)}, SmallGenes())
-    values = k.matrix(["a"], ["b", "c"], [])[0]
+    values = k.between(["a"], ["b", "c"], [])[0]
     assert values[0] > 0.5
     assert values[1] == pytest.approx(0.0)
     with pytest.raises(InputError, match="no drug target is a node"):
@@ -140,6 +140,6 @@ def test_combined_refuses_wrong_weights():
     part = chemistry_similarity(drug_table())
     for weights in [(1.0, 2.0), (-1.0,), (0.0,)]:
         with pytest.raises(InputError):
-            CombinedSimilarity((part,), weights)
+            MeanKernel((part,), weights)
     with pytest.raises(InputError, match="at least one"):
-        CombinedSimilarity(())
+        MeanKernel(())

@@ -4,13 +4,13 @@ import asyncio
 import json
 
 import pytest
-from scripted_llm import Answer, ScriptedServer
 
 from pertwise.errors import BudgetError, InputError
 from pertwise.llm import Message, Price, open_chat, read_prices, run_sync
 from pertwise.llm.account import Amount, MemoryAccount
 from pertwise.llm.address import parse_address
 from pertwise.llm.budget import Budget, find_price, prompt_tokens_at_most, prompt_tokens_expected
+from pertwise.testing.server import Answer, ScriptedServer
 
 PRICES = {"m": Price(input=1.0, output=10.0)}
 

@@ -5,11 +5,11 @@ import threading
 import time
 
 import pytest
-from scripted_llm import Answer, Fault, ScriptedServer
 
 from pertwise.errors import ChatError, InputError, ReplayMissError
 from pertwise.llm import ChatSettings, Ledger, Message, open_chat, run_sync
 from pertwise.llm.failures import retry_after
+from pertwise.testing.server import Answer, Fault, ScriptedServer
 
 PROTOCOLS = ["openai", "anthropic"]
 SCHEMA = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}

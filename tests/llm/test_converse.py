@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from scripted_llm import ScriptedServer, first_alphabetical, listed
 
 from pertwise.llm import Message, converse, open_chat, run_sync
 from pertwise.llm.answers import PicksAnswer
 from pertwise.select import Query
 from pertwise.select.chat.acquire import CandidateFacts, acquisition_selector
 from pertwise.select.chat.similar import langpert_selector, lgr_selector
+from pertwise.testing.server import ScriptedServer, first_alphabetical, listed
 
 GENES = [f"G{i}" for i in range(8)]
 #: Names that try to be more than one row of the prompt.

@@ -6,10 +6,10 @@ import time
 import zlib
 
 import pytest
-from scripted_llm import Answer, Fault, ScriptedServer
 
 from pertwise.errors import ChatError
 from pertwise.llm import FatalChatError, Message, open_chat, run_sync
+from pertwise.testing.server import Answer, Fault, ScriptedServer
 
 PROTOCOLS = ["openai", "anthropic"]
 SCHEMA = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}

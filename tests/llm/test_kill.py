@@ -7,11 +7,11 @@ import sys
 import time
 
 import pytest
-from scripted_llm import Answer, ScriptedServer, first_alphabetical
 
 from pertwise.llm import Ledger, open_chat
 from pertwise.select import Query
 from pertwise.select.chat.similar import langpert_selector
+from pertwise.testing.server import Answer, ScriptedServer, first_alphabetical
 
 RUN = """
 import sys

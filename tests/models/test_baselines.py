@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from models.conformance import CHECKS, example_screen
 
 from pertwise.arrays.means import masked_mean
 from pertwise.errors import InputError
 from pertwise.models import ControlPredictor, TrainingMeanPredictor
 from pertwise.screen.core import make_screen
+from pertwise.testing.predictors import CHECKS, example_screen
 
 
 @pytest.mark.parametrize("factory", [ControlPredictor, TrainingMeanPredictor])

@@ -3,15 +3,15 @@
 import json
 
 import pytest
-from models.conformance import CHECKS, check_predictor, example_screen
 
 from pertwise import parts
 from pertwise.errors import InputError, UnknownNameError
+from pertwise.testing.predictors import CHECKS, check_predictor, example_screen
 
-CONSTANT = {"control", "training-mean"}
-NEEDS_ANSWERS = {"langpert-recorded", "fused"}
+CONSTANT = {"control", "training-mean", "context-mean", "context-mean-shrunk"}
+NEEDS_ANSWERS = {"langpert-recorded", "fused", "chat-kernel"}
 #: Tried in tests of their own.
-ELSEWHERE = {"llmpert", "langpert", "graph-edit"}
+ELSEWHERE = {"llmpert", "langpert", "graph-edit", "dose"}
 #: Fewer trees: the suite checks the contract, not the accuracy.
 SETTINGS = {"forest": {"n_trees": 4}, "stacked": {"n_trees": 4}, "fused": {"n_trees": 4}}
 

@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from scripted_llm import Answer, ScriptedServer, first_alphabetical, listed
 
 from pertwise import parts
 from pertwise.errors import InputError
 from pertwise.screen import make_screen
-from pertwise.select.chat.recipes import gene_facts
+from pertwise.testing.server import Answer, ScriptedServer, first_alphabetical, listed
 
 
 def screen(names):
@@ -70,6 +69,6 @@ def test_a_chat_model_must_be_named(simulated):
         parts.load("predictor", "langpert").fit(data)
     with pytest.raises(InputError, match="knowledge"):
         parts.load("predictor", "graph+edit", llm="m@http://127.0.0.1:1/v1").fit(data)
-    facts = gene_facts(knowledge)
+    facts = knowledge.facts
     assert facts(data.perturbations[0])
     assert facts("NOSUCHGENE1") == ""

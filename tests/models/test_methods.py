@@ -28,7 +28,7 @@ def own(tmp_path):
     return path
 
 
-NEED_A_FILE = ("langpert-recorded", "fused", "cross-line-transfer")
+NEED_A_FILE = ("langpert-recorded", "fused", "chat-kernel", "cross-line-transfer")
 
 
 @pytest.mark.parametrize("name", NEED_A_FILE)

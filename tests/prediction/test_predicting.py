@@ -7,8 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_knowledge import FakeKnowledge
-from models.conformance import example_screen
-from scripted_llm import Answer, ScriptedServer
 
 from pertwise import parts
 from pertwise.errors import InputError, UnknownNameError
@@ -16,9 +14,12 @@ from pertwise.evaluate.splits import split_folds
 from pertwise.llm import open_chat
 from pertwise.models.methods import Method
 from pertwise.prediction.explaining import NAMED, POST_HOC, explain, mean_pairwise_cosine
-from pertwise.prediction.predicting import open_method, predict_genes, write_prediction
+from pertwise.prediction.predicting import open_method, predict
 from pertwise.prediction.standing import cross_validate
+from pertwise.prediction.writing import write_prediction
 from pertwise.screen import make_screen
+from pertwise.testing.predictors import example_screen
+from pertwise.testing.server import Answer, ScriptedServer
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def screen():
 
 @pytest.fixture(scope="module")
 def found(screen):
-    return predict_genes(
+    return predict(
         screen,
         ["G001", "NOSUCH", "G003+G040"],
         knowledge=FakeKnowledge(),
@@ -52,9 +53,7 @@ def test_a_measured_gene_is_hidden_and_predicted_from_the_others(screen, found):
 
 
 def test_a_gene_measured_under_another_name_is_hidden_too(screen):
-    one = predict_genes(
-        screen, ["OLD001"], knowledge=FakeKnowledge(), method="graph neighbours", folds=0
-    )
+    one = predict(screen, ["OLD001"], knowledge=FakeKnowledge(), method="graph neighbours", folds=0)
     assert one.n_train == 31
     assert any("as G001" in n for n in one.notes)
 
@@ -68,7 +67,7 @@ def test_an_unknown_gene_gets_the_stated_training_mean(screen, found):
 
 
 def test_combination_is_accepted_in_canonical_form(screen):
-    one = predict_genes(screen, ["G040+G003"], method="training mean", folds=0)
+    one = predict(screen, ["G040+G003"], method="training mean", folds=0)
     assert one.prediction.perturbations == ("G003+G040",)
 
 
@@ -119,7 +118,7 @@ def test_explanation_against_hand_calculation(screen, found):
 
 
 def test_failures_are_the_neighbours_predicted_worse_than_the_mean(screen):
-    found = predict_genes(
+    found = predict(
         screen,
         ["G001"],
         knowledge=FakeKnowledge(),
@@ -180,23 +179,23 @@ def test_wrong_requests_are_told(screen):
         open_method("oracle")
     with pytest.raises(InputError, match="does not take the settings"):
         open_method("graph neighbours", settings={"nonsense": 1})
-    with pytest.raises(InputError, match="no gene"):
-        predict_genes(screen, [" "], method="control")
+    with pytest.raises(InputError, match="nothing to predict"):
+        predict(screen, [" "], method="control")
     with pytest.raises(InputError, match="knowledge"):
-        predict_genes(screen, ["G050"])
+        predict(screen, ["G050"])
     with pytest.raises(InputError, match="nothing is left"):
-        predict_genes(screen, list(screen.perturbations), method="training mean")
+        predict(screen, list(screen.perturbations), method="training mean")
     with pytest.raises(InputError, match="fewer folds"):
-        predict_genes(screen, ["G050"], method="training mean", folds=50)
+        predict(screen, ["G050"], method="training mean", folds=50)
 
 
 def test_langpert_resumes_and_skips_the_costly_check(tmp_path):
     """The scripted endpoint names what comes first in the alphabet; it is no language model."""
     with ScriptedServer() as server:
         chat = open_chat(server.openai(), ledger=tmp_path / "ledger.sqlite")
-        found = predict_genes(example_screen(), ["NEW1"], method="langpert", chat=chat)
+        found = predict(example_screen(), ["NEW1"], method="langpert", chat=chat)
         asked = server.count
-        again = predict_genes(example_screen(), ["NEW1"], method="langpert", chat=chat)
+        again = predict(example_screen(), ["NEW1"], method="langpert", chat=chat)
         assert server.count == asked
         chat.shutdown()
     np.testing.assert_array_equal(found.prediction.mean, again.prediction.mean)
@@ -224,7 +223,7 @@ def test_what_a_chat_selector_did_is_told(simulated, tmp_path):
 
     with ScriptedServer(answer) as server:
         chat = open_chat(server.openai(), ledger=tmp_path / "ledger.sqlite")
-        found = predict_genes(
+        found = predict(
             data, [gene], knowledge=knowledge, method="graph+edit", chat=chat,
             settings={"max_candidates": 9, "k": 4},
         )  # fmt: skip
@@ -252,7 +251,7 @@ def test_everything_removed_means_the_training_mean(simulated):
 
     with ScriptedServer(answer) as server:
         chat = open_chat(server.openai())
-        found = predict_genes(
+        found = predict(
             data, [held], knowledge=knowledge, method="graph+edit", chat=chat,
             settings={"max_edits": 20},
         )  # fmt: skip

@@ -144,6 +144,27 @@ class Plan(BaseModel):
 
     # -- what a notebook asks --------------------------------------------------------------
 
+    def amend(
+        self,
+        *,
+        replace: Mapping[str, str] | None = None,
+        drop: Sequence[str] = (),
+        add: Sequence[str] = (),
+        by: str,
+        why: str,
+    ) -> Plan:
+        """A new revision of this plan, changed by a person; see `pertwise.amend`."""
+        import pertwise
+
+        return pertwise.amend(self, replace=replace, drop=drop, add=add, by=by, why=why)
+
+    def write(self, folder: str | os.PathLike[str]) -> dict[str, Path]:
+        """plan.html, plan.csv and plan.json into `folder`, atomically; name -> path."""
+        # The page is made in a room above this one, which the front door reaches.
+        import pertwise
+
+        return pertwise.write_plan(self, folder)
+
     @property
     def genes(self) -> tuple[str, ...]:
         """The panel's names, best first."""

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import os
-import pkgutil
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from pertwise import parts
 from pertwise.config import check_settings, read_settings, read_toml
-from pertwise.errors import InputError, unknown_name
+from pertwise.errors import InputError
 
 if TYPE_CHECKING:
-    from pertwise.benchmark.engine import BenchmarkRun
-
-#: Task -> class, and the setting that only it has.
-TASKS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "acquisition": ("pertwise.benchmark.acquisition.run:AcquisitionTask", "strategies"),
-        "prefilter": ("pertwise.benchmark.prefilter:PrefilterTask", "prefilters"),
-        "perturbqa": ("pertwise.benchmark.perturbqa:PerturbqaTask", "labels"),
-        "judges": ("pertwise.benchmark.acquisition.judged:JudgeTask", "judges"),
-        "drugs": ("pertwise.benchmark.drugs.run:DrugTask", "data"),
-        "prediction": ("pertwise.benchmark.prediction.run:PredictionTask", "methods"),
-    }
-)
+    from pertwise.benchmark.engine import BenchmarkRun, Task
 
 
 def bench(
@@ -44,7 +31,7 @@ def bench(
     out
         Folder of results, reused to go on where a run stopped; None keeps nothing.
     task
-        One of `TASKS`; by default the one that the settings belong to.
+        A task of `pertwise.parts`; by default the one that the settings belong to.
     replay
         Chat models answer from the ledger in `out` only.
     how
@@ -58,15 +45,18 @@ def bench(
     from pertwise.benchmark.engine import run_task
 
     data = settings if isinstance(settings, Mapping) else read_toml(settings)
-    kind = task or next((name for name, (_, mark) in TASKS.items() if mark in data), "")
-    if not kind:
-        marks = ", ".join(f"{mark} ({name})" for name, (_, mark) in TASKS.items())
-        raise InputError(f"these settings belong to no benchmark; each has one of: {marks}")
-    if kind not in TASKS:
-        raise unknown_name("benchmark", kind, TASKS)
-    chosen = pkgutil.resolve_name(TASKS[kind][0])
+    chosen = parts.find("task", task) if task else _task_of(data)
     if isinstance(settings, Mapping):
         checked = check_settings(settings, chosen.settings_of)
     else:
         checked = read_settings(settings, chosen.settings_of)
     return run_task(chosen(checked, replay=replay), out, **how)
+
+
+def _task_of(data: Mapping[str, Any]) -> type[Task]:
+    known: list[type[Task]] = [parts.find("task", name) for name in parts.names("task")]
+    for found in known:
+        if found.mark in data:
+            return found
+    marks = ", ".join(f"{found.mark} ({found.name})" for found in known)
+    raise InputError(f"these settings belong to no benchmark; each has one of: {marks}")

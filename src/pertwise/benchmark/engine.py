@@ -117,6 +117,8 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
+    #: A key of the settings that tells them from those of other tasks.
+    mark: ClassVar[str]
     settings_of: ClassVar[type[Settings]]
     #: Files of the tidy scores, of their summary, and function that makes the page (a room below).
     scores: ClassVar[str] = "scores.parquet"

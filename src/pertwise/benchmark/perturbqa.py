@@ -388,7 +388,7 @@ class PerturbqaTask(Task):
     means over the inner folds if any. Scores: line, task, method, fold, gene, auroc.
     """
 
-    name, settings_of = "perturbqa", PerturbqaConfig
+    name, mark, settings_of = "perturbqa", "labels", PerturbqaConfig
     scores = "per_gene.csv"
     settings: PerturbqaConfig
 

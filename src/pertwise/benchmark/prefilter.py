@@ -12,8 +12,9 @@ from pydantic import Field
 
 from pertwise.benchmark.engine import Played, Tables, Task, Unit
 from pertwise.config import FileName, Settings
+from pertwise.evaluate.given import split_given
 from pertwise.evaluate.prefilter import PREFILTERS, mean_recall, split_recall
-from pertwise.evaluate.splits import Split, split_folds, split_given
+from pertwise.evaluate.splits import Split, split_folds
 from pertwise.knowledge import Knowledge
 from pertwise.knowledge.recorded import read_recorded
 from pertwise.provenance import contents, identity, input_facts
@@ -48,7 +49,7 @@ class PrefilterTask(Task):
         Screen of one context and knowledge, when they are open already.
     """
 
-    name, settings_of = "prefilter", PrefilterConfig
+    name, mark, settings_of = "prefilter", "prefilters", PrefilterConfig
     settings: PrefilterConfig
 
     def __init__(

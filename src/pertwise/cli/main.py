@@ -11,12 +11,12 @@ from pertwise import __version__
 from pertwise._process import Interrupted, ends_on_signals
 from pertwise._progress import set_quiet
 from pertwise.cli import (
+    ask,
     bench,
     bench_acquisition,
     demo,
     drugs,
     knowledge,
-    langpert,
     llm,
     parts,
     plan,
@@ -35,9 +35,10 @@ app = typer.Typer(
 )
 bench.app.command("drugs")(drugs.bench_drugs)
 app.command("predict")(predict.predict)
-app.command("predict-drug")(drugs.predict_drug_command)
-app.command("lgr")(drugs.lgr)
-app.command("langpert")(langpert.langpert)
+app.command("ask")(ask.ask)
+# The names of the two questions, as the papers call them.
+app.command("langpert", hidden=True)(ask.ask)
+app.command("lgr", hidden=True)(ask.ask)
 app.add_typer(bench.app, name="bench")
 bench_acquisition.register(bench.app, app)
 app.add_typer(knowledge.app, name="knowledge")

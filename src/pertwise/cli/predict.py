@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,27 +100,43 @@ def predict(
     timeout: Timeout = None,
     concurrency: Concurrency = None,
     drug: Annotated[
-        str | None,
-        typer.Option(help="Predict a drug instead: name or SMILES.", rich_help_panel="Drugs"),
+        list[str] | None,
+        typer.Option(
+            help="A drug to predict: name in any spelling, or SMILES; repeat.",
+            rich_help_panel="Drugs and lines",
+        ),
     ] = None,
     drugs: Annotated[
         list[Path] | None,
-        typer.Option(help="Table of drug facts (parquet, csv); repeat.", rich_help_panel="Drugs"),
+        typer.Option(
+            help="Table of drug facts (parquet, csv); repeat.", rich_help_panel="Drugs and lines"
+        ),
     ] = None,
-    top: Annotated[
-        int, typer.Option(help="Features shown at either end.", rich_help_panel="Drugs")
-    ] = 10,
+    lines: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table of cell-line facts (parquet, csv).", rich_help_panel="Drugs and lines"
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the files in the TOML config.", rich_help_panel="Drugs and lines"
+        ),
+    ] = None,
 ) -> None:
     """Predicted responses of unmeasured perturbations, what they rest on, and how good that is."""
-    if drug is not None:
-        _drug(screen, drug, drugs or [], context, knowledge, method or "", top, out, genes)
-        return
     if out is None:
         raise InputError("--out DIR is needed")
-    from pertwise.prediction.predicting import DEFAULT_METHOD, predict_genes, write_prediction
+    from pertwise.prediction.predicting import DEFAULT_METHOD
+    from pertwise.prediction.predicting import predict as predicted
+    from pertwise.prediction.writing import write_prediction
     from pertwise.report.prediction_page import write_page
 
     settings = parse_settings(setting or [])
+    given = _inputs(screen, knowledge, drugs or [], lines, data, DEFAULT_METHOD)
+    if method is None and llm is None and given.answers:
+        settings.setdefault("answers", given.answers)
     chat = None
     if llm is not None:
         from pertwise.llm import open_chat
@@ -133,16 +150,18 @@ def predict(
         )
     with only_writer(out):
         try:
-            found = predict_genes(
-                screen,
-                read_names(genes or []),
-                knowledge=knowledge,
-                method=method or (DEFAULT_METHOD if llm is None else "langpert"),
+            found = predicted(
+                given.screen,
+                [*read_names(genes or []), *(drug or [])],
+                knowledge=given.knowledge,
+                drugs=given.drugs,
+                lines=given.lines,
+                method=method or (given.method if llm is None else "langpert"),
                 context=context,
                 context_text=context_text,
                 chat=chat,
                 settings=settings,
-                explain_genes=read_names(explain or []),
+                explain_names=read_names(explain or []),
                 folds=folds,
                 seed=seed,
             )
@@ -243,23 +262,38 @@ def _show(found: Predicted) -> None:
     typer.echo(found.standing_sentence)
 
 
-def _drug(
-    screen: Path,
-    drug: str,
-    drugs: list[Path],
-    context: str | None,
-    knowledge: Path | None,
-    method: str,
-    top: int,
-    out: Path | None,
-    genes: list[str] | None,
-) -> None:
-    from pertwise.cli.drugs import drug_config, predict_drug, show_drug
+@dataclass(frozen=True)
+class _Inputs:
+    """What to predict from: files as given, or what the config of a benchmark names."""
 
-    if genes:
-        raise InputError("give either --genes or --drug, not both")
-    if context is None:
-        raise InputError("--drug needs --context CELL, the line to predict it in")
-    config = screen if screen.suffix == ".toml" else drug_config(screen, drugs, knowledge)
-    prediction, notes = predict_drug(config, None, drug, context, method)
-    show_drug(prediction, notes, context, top, None if out is None else out / "prediction.csv")
+    screen: Any
+    knowledge: Any
+    drugs: list[Path]
+    lines: Path | None
+    method: str
+    answers: str = ""
+
+
+def _inputs(
+    screen: Path,
+    knowledge: Path | None,
+    drugs: list[Path],
+    lines: Path | None,
+    data: Path | None,
+    method: str,
+) -> _Inputs:
+    if screen.suffix != ".toml":
+        if data is not None:
+            raise InputError("--data goes with a TOML config in place of SCREEN")
+        return _Inputs(screen, knowledge, drugs, lines, method)
+    if knowledge is not None or drugs or lines is not None:
+        raise InputError(
+            f"{screen} says which knowledge, drugs and lines there are: leave --knowledge, --drugs "
+            "and --lines out"
+        )
+    from pertwise.benchmark.drugs.run import BenchConfig, load_bench
+    from pertwise.config import read_settings
+
+    bench = load_bench(read_settings(screen, BenchConfig, folder=data))
+    answers = bench.known.answers or ""
+    return _Inputs(bench.screen, bench.knowledge, [], None, "fused" if answers else method, answers)

@@ -8,7 +8,7 @@ for this perturbation), and returns (n_perturbations,) float64. The rules they s
 * NaN in the prediction where the truth was measured makes the score NaN: a method cannot gain by
   not answering.
 * A score that is not defined (no feature left, zero variance, zero norm) is NaN here; what NaN
-  becomes in a table is stated on the metric (`metric`).
+  becomes in a table says `filled`.
 
 Write t_f and p_f for truth and prediction of feature f, F for the set of features that count.
 """
@@ -76,6 +76,29 @@ def metric(
         magnitude=magnitude,
         rows=rows,
     )
+
+
+def filled(value: Floats, perfect: Floats, undefined: float) -> tuple[Floats, NDArray[np.bool_]]:
+    """The one meaning of a score that is not defined, for genes and drugs alike.
+
+    Parameters
+    ----------
+    value, perfect
+        (n,) scores of the prediction and of the truth itself as a prediction.
+    undefined
+        What the metric is worth without information.
+
+    Where the *truth* leaves a score undefined (nothing measured, no variance) no method can be
+    scored: NaN, left out of every mean, and the same rows for all methods. Where only the
+    *prediction* does (a constant has no correlation) it says nothing and gets `undefined`, so that
+    a method cannot gain by not answering.
+
+    Returns
+    -------
+    (n,) scores, and (n,) True where `undefined` was put in.
+    """
+    bad = np.isnan(value) & ~np.isnan(perfect)
+    return np.where(bad, undefined, value), bad
 
 
 def _in_blocks(kernel: Kernel) -> Kernel:

@@ -33,13 +33,17 @@ class Metric:
     undefined
         Value a perturbation gets when the *prediction* leaves the metric undefined (a constant has
         no correlation): that of no information. When the *truth* leaves it undefined
-        (nothing measured, no variance), no method can be scored and the value stays NaN.
+        (nothing measured, no variance), no method can be scored and the value stays NaN
+        (`metrics.filled`).
+    magnitude
+        It speaks of how large a response is, which a rank does not know.
     """
 
     name: str
     about: str
     better: Literal["high", "low", "one"]
     undefined: float = float("nan")
+    magnitude: bool = False
 
 
 def metric_named(name: str) -> Metric:
@@ -47,7 +51,7 @@ def metric_named(name: str) -> Metric:
     part = parts.describe("metric", name)
     more = part.facts.more
     better, undefined = more.get("better", "high"), float(more.get("undefined", "nan"))
-    return Metric(part.label, part.about, better, undefined)
+    return Metric(part.label, part.about, better, undefined, bool(more.get("magnitude")))
 
 
 _BUILT_IN = [parts.describe("metric", n) for n in parts.names("metric", offered=False)]
@@ -97,10 +101,16 @@ class Scores:
 
 
 def _pairwise(
-    truth: Floats, prediction: Floats, reference: Floats | None, mask: NDArray[np.bool_] | None
+    truth: Floats,
+    prediction: Floats,
+    reference: Floats | None,
+    mask: NDArray[np.bool_] | None,
+    ranked: bool,
 ) -> Iterator[tuple[str, Floats]]:
     """(name, (n,) values) of every metric that compares one row with one row."""
     for part in _ROWWISE:
+        if ranked and METRICS[part.label].magnitude:
+            continue
         if "reference" not in part.facts.needs:
             yield part.label, part.found(truth, prediction, mask)
         elif reference is not None:
@@ -108,14 +118,18 @@ def _pairwise(
 
 
 def _further(
-    names: Sequence[str], truth: Floats, prediction: Floats, mask: NDArray[np.bool_] | None
+    names: Sequence[str],
+    truth: Floats,
+    prediction: Floats,
+    mask: NDArray[np.bool_] | None,
+    ranked: bool,
 ) -> dict[str, tuple[Floats, NDArray[np.bool_]]]:
     """Metrics of one's own, on all features; what the mask leaves out is NaN in their truth."""
     out = {}
     measured = truth if mask is None else np.where(mask, truth, np.nan)
     for name in names:
         about, kernel = metric_named(name), parts.load("metric", name)
-        if about.name in METRICS:
+        if about.name in METRICS or (ranked and about.magnitude):
             continue
         value, perfect = (
             np.asarray(kernel(measured, p), dtype=np.float64)
@@ -125,31 +139,32 @@ def _further(
             raise InputError(
                 f"metric {name} gave an array of shape {value.shape} for {len(truth)} perturbations"
             )
-        bad = np.isnan(value) & ~np.isnan(perfect)
-        out[about.name] = (np.where(bad, about.undefined, value), bad)
+        out[about.name] = metrics.filled(value, perfect, about.undefined)
     return out
 
 
 def _filled(
-    truth: Floats, prediction: Floats, reference: Floats | None, mask: NDArray[np.bool_] | None
+    truth: Floats,
+    prediction: Floats,
+    reference: Floats | None,
+    mask: NDArray[np.bool_] | None,
+    ranked: bool,
 ) -> dict[str, tuple[Floats, NDArray[np.bool_]]]:
     """Values with NaN replaced by the stated one where the prediction is to blame."""
-    found = dict(_pairwise(truth, prediction, reference, mask))
+    found = dict(_pairwise(truth, prediction, reference, mask, ranked))
     missing = np.isnan(np.stack(list(found.values()))).any(axis=0)
-    blame: dict[str, NDArray[np.bool_]] = {}
+    perfect = {name: np.zeros(len(truth)) for name in found}
     if missing.any():
         # A perfect prediction is defined wherever the truth allows a score at all.
         t = truth[missing]
         ref = reference[missing] if reference is not None and reference.ndim == 2 else reference
-        perfect = dict(_pairwise(t, np.nan_to_num(t), ref, None if mask is None else mask[missing]))
-        for name, value in found.items():
-            blame[name] = np.zeros(len(truth), dtype=bool)
-            blame[name][missing] = np.isnan(value[missing]) & ~np.isnan(perfect[name])
-    out = {}
-    for name, value in found.items():
-        bad = blame.get(name, np.zeros(len(truth), dtype=bool))
-        out[name] = (np.where(bad, METRICS[name].undefined, value), bad)
-    return out
+        m = None if mask is None else mask[missing]
+        for name, best in _pairwise(t, np.nan_to_num(t), ref, m, ranked):
+            perfect[name][missing] = best
+    return {
+        name: metrics.filled(value, perfect[name], METRICS[name].undefined)
+        for name, value in found.items()
+    }
 
 
 def _gather(top: NDArray[np.bool_], *arrays: Floats) -> tuple[list[Floats], NDArray[np.bool_]]:
@@ -182,6 +197,7 @@ def score_predictions(
     significant: ArrayLike | None = None,
     retrieval_distances: Sequence[Distance] = DISTANCES,
     more: Sequence[str] = (),
+    ranked: bool = False,
 ) -> Scores:
     """Every metric of a batch of held-out perturbations.
 
@@ -209,6 +225,8 @@ def score_predictions(
         (n, d) bool: features called differential in the truth, adds `*_significant`.
     more
         Further metrics: names of parts, such as ``path/to/file.py:Class``.
+    ranked
+        The responses are ranks: metrics of magnitude are left out.
 
     Raises
     ------
@@ -242,6 +260,7 @@ def score_predictions(
                 None if keep is None else keep[rows],
                 None if called is None else called[rows],
                 [k for k in tops if k < t.shape[1]],
+                ranked,
             )
         )
     columns = {
@@ -252,7 +271,7 @@ def score_predictions(
         for name in parts[0]
     }
     columns.update(_retrievals(t, p, candidates, own, retrieval_distances))
-    columns.update(_further(more, t, p, keep))
+    columns.update(_further(more, t, p, keep, ranked))
     index = pd.Index(list(perturbations), name="perturbation")
     return Scores(
         pd.DataFrame({k: v for k, (v, _) in columns.items()}, index=index),
@@ -268,8 +287,9 @@ def _score_rows(
     keep: NDArray[np.bool_] | None,
     called: NDArray[np.bool_] | None,
     tops: Sequence[int],
+    ranked: bool,
 ) -> dict[str, tuple[Floats, NDArray[np.bool_]]]:
-    out = dict(_filled(t, p, ref, keep))
+    out = dict(_filled(t, p, ref, keep, ranked))
     sets = {f"top{k}": genes.top_mask(order, k, keep) for k in tops}
     never = np.zeros(len(t), dtype=bool)
     for k in tops:
@@ -285,7 +305,7 @@ def _score_rows(
             arrays.append(np.broadcast_to(ref, t.shape))
         small, mask = _gather(chosen & ~np.isnan(t), *arrays)
         small_ref = small[2] if ref is not None else None
-        for name, value in _filled(small[0], small[1], small_ref, mask).items():
+        for name, value in _filled(small[0], small[1], small_ref, mask, ranked).items():
             out[f"{name}_{label}"] = value
     return out
 

@@ -25,11 +25,13 @@ from pertwise.evaluate.score import Scores, score_predictions
 from pertwise.evaluate.specs import ORACLE, MetricSpec
 from pertwise.evaluate.splits import Split
 from pertwise.llm import FatalChatError
-from pertwise.models.base import Prediction
+from pertwise.models.base import Prediction, predict_in
 from pertwise.models.baselines import TrainingMeanPredictor
+from pertwise.models.context_means import ContextMean
 from pertwise.models.methods import Method
 from pertwise.models.neighbours import list_cuts
 from pertwise.screen.degs import compare_to_control
+from pertwise.screen.signatures import is_ranked
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
@@ -50,8 +52,8 @@ class UnitResult:
     ----------
     scores
         Tidy: method, split, seed, fold, n_train, perturbation, stratum, metric, value, undefined,
-        fallback. Interval coverages ("coverage_90"), "spread", "error" and "n_support" are rows
-        like any metric.
+        fallback, and context where a split of rows holds several. Interval coverages
+        ("coverage_90"), "spread", "error" and "n_support" are rows like any metric.
     neighbours
         Prediction.neighbours with method, seed and fold, or None.
     answers
@@ -82,12 +84,14 @@ def run_unit(
     keep_means: bool = False,
     cells: CellBank | None = None,
 ) -> UnitResult:
-    """Fit on ``split.train`` of `source`, predict ``split.test``, score against `screen`.
+    """Fit on the training side of a split of `source`, predict and score the held-out of `screen`.
 
-    `source` is `screen` itself except in transfer. A method that raises one of pertwise's own
-    errors answers the whole unit with the training mean, declared as its fallback, so that the
-    unit stays in every average; any other exception is a defect and is raised with the method
-    and split named.
+    `source` is `screen` itself except in transfer. A split of rows (`Split.by`) may hold several
+    contexts: the method is fitted once and asked context by context, and every context is scored
+    with its own candidates and the context mean as reference. A method that raises one of
+    pertwise's own errors answers the whole unit with the training (context) mean, declared as its
+    fallback, so that the unit stays in every average; any other exception is a defect and is raised
+    with the method and split named.
 
     Raises
     ------
@@ -96,52 +100,129 @@ def run_unit(
     pertwise.errors.BudgetError, pertwise.errors.ReplayMissError, pertwise.llm.FatalChatError
         A chat model cannot be asked any further; what was answered is in its ledger.
     """
-    train = source.of_perturbations(split.train)
-    truth = screen.of_perturbations(split.test)
-    names = list(truth.obs["perturbation"])
-    if len(names) != len(split.test):
+    train, truth = split.of(screen, source)
+    if len(truth) != len(split.test):
         raise InputError(
-            f"{len(split.test)} held-out perturbations have {len(names)} rows; the benchmark needs "
+            f"{len(split.test)} held-out perturbations have {len(truth)} rows; the benchmark needs "
             "one row each (choose one context and dose)"
         )
+    questions = [Question.of(train, truth, screen, c, knowledge) for c in _contexts(split, truth)]
     started = time.perf_counter()
-    error = ""
-    if method.use == ORACLE:
-        prediction = oracle(train, truth)
-    else:
-        try:
-            prediction = method.build().fit(train, knowledge).predict(names)
-        except STOPS:
-            # The run must stop and can go on later; a stored fallback would never be asked again.
-            raise
-        except PertwiseError as problem:
-            error = f"{type(problem).__name__}: {problem}"
-            prediction = TrainingMeanPredictor().fit(train).predict(names)
-            prediction.support["fallback"] = "training mean (method failed)"
-        except Exception as problem:
-            raise InputError(
-                f"method {method.label!r} failed on {split.kind} seed {split.seed} fold "
-                f"{split.fold} ({len(split.train)} training perturbations): "
-                f"{type(problem).__name__}: {problem}"
-            ) from problem
+    error, found = "", []
+    try:
+        if method.use == ORACLE:
+            found = [oracle(train, q.truth) for q in questions]
+        else:
+            model = method.build(split.hold_out if split.by == "row" else "").fit(train, knowledge)
+            found = [predict_in(model, q.names, q.context) for q in questions]
+    except STOPS:
+        # The run must stop and can go on later; a stored fallback would never be asked again.
+        raise
+    except PertwiseError as problem:
+        error = f"{type(problem).__name__}: {problem}"
+        found = [q.fallback(train) for q in questions]
+    except Exception as problem:
+        raise InputError(
+            f"method {method.label!r} failed on {split.kind} seed {split.seed} fold "
+            f"{split.fold} ({len(split.train)} training perturbations): "
+            f"{type(problem).__name__}: {problem}"
+        ) from problem
     seconds = time.perf_counter() - started
-    _check(prediction, names, screen.features, method.label)
-    variance, n_cells = truth_variance(truth, cells)
-    scores = _score(prediction, truth, train, screen, metrics, variance, n_cells)
-    if cells is not None:
-        distances = energy_distances(cells, names, prediction.mean)
-        scores.values["energy_distance"] = distances
-        scores.undefined["energy_distance"] = False
-    table = _tidy(scores, prediction, truth)
-    table = table.assign(**_labels(method, split, len(train)))
+    labels = _labels(method, split, len(train))
+    tables, near, answers, means = [], [], [], []
+    for question, prediction in zip(questions, found, strict=True):
+        here = {} if question.context is None else {"context": question.context}
+        _check(prediction, question.names, screen.features, method.label)
+        tables.append(_table(question, prediction, metrics, cells).assign(**labels, **here))
+        near.append(_neighbours(prediction, method, split))
+        answers.append(_answers(prediction, method, split))
+        means.append(_means(prediction, method, split) if keep_means else None)
+    table = pd.concat(tables, ignore_index=True)
     table["stratum"] = table["perturbation"].map(dict(split.strata)).fillna("").astype(str)
     return UnitResult(
         scores=table,
-        neighbours=_neighbours(prediction, method, split),
-        answers=_answers(prediction, method, split),
-        means=_means(prediction, method, split) if keep_means else None,
+        neighbours=_together(near),
+        answers=_together(answers),
+        means=_together(means),
         facts={"seconds": seconds, "error": error},
     )
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked in one context, and what the answer is scored with.
+
+    Attributes
+    ----------
+    context
+        None where the whole screen is one context.
+    truth, candidates
+        Held-out rows, and all measured rows that a prediction may be mistaken for.
+    reference
+        (d,) mean response of the training rows in this context (borrowed where there are none).
+    """
+
+    context: str | None
+    truth: Screen
+    candidates: Screen
+    reference: NDArray[np.float64]
+    mean: Prediction | None = None
+
+    @classmethod
+    def of(
+        cls,
+        train: Screen,
+        truth: Screen,
+        screen: Screen,
+        context: str | None,
+        knowledge: Knowledge | None,
+    ) -> Question:
+        """The question of one context."""
+        if context is None:
+            return cls(None, truth, screen, masked_mean(train.responses))
+        part = truth.in_context(context)
+        names = list(part.obs["perturbation"])
+        mean = ContextMean().fit(train, knowledge).predict(names, context)
+        reference = mean.mean[0].astype(np.float64)
+        return cls(context, part, screen.in_context(context), reference, mean)
+
+    @property
+    def names(self) -> list[str]:
+        """Held-out perturbations, in the order of their rows."""
+        return list(self.truth.obs["perturbation"])
+
+    def fallback(self, train: Screen) -> Prediction:
+        """The mean that stands in for a method that failed."""
+        if self.mean is None:
+            out = TrainingMeanPredictor().fit(train).predict(self.names)
+            out.support["fallback"] = "training mean (method failed)"
+        else:
+            out = self.mean
+            out.support["fallback"] = "context mean (method failed)"
+        return out
+
+
+def _contexts(split: Split, truth: Screen) -> tuple[str | None, ...]:
+    return truth.contexts if split.by == "row" else (None,)
+
+
+def _together(parts: Sequence[pd.DataFrame | None]) -> pd.DataFrame | None:
+    there = [p for p in parts if p is not None]
+    return pd.concat(there, ignore_index=True) if there else None
+
+
+def _table(
+    question: Question, prediction: Prediction, metrics: MetricSpec, cells: CellBank | None
+) -> pd.DataFrame:
+    """Scores of one context, tidy."""
+    truth = question.truth
+    variance, n_cells = truth_variance(truth, cells)
+    scores = _score(prediction, question, metrics, variance, n_cells)
+    if cells is not None:
+        distances = energy_distances(cells, question.names, prediction.mean)
+        scores.values["energy_distance"] = distances
+        scores.undefined["energy_distance"] = False
+    return _tidy(scores, prediction, truth)
 
 
 def oracle(train: Screen, truth: Screen, k: int = ORACLE_NEIGHBOURS) -> Prediction:
@@ -218,13 +299,12 @@ def _significant(
 
 def _score(
     prediction: Prediction,
-    truth: Screen,
-    train: Screen,
-    screen: Screen,
+    question: Question,
     metrics: MetricSpec,
     variance: NDArray[np.float64] | None,
     n_cells: NDArray[np.float64],
 ) -> Scores:
+    truth, screen = question.truth, question.candidates
     position = {p: i for i, p in enumerate(screen.obs["perturbation"])}
     own = [position[p] for p in truth.obs["perturbation"]]
     return score_predictions(
@@ -232,7 +312,7 @@ def _score(
         prediction.mean,
         perturbations=prediction.perturbations,
         features=screen.features,
-        reference=masked_mean(train.responses),
+        reference=question.reference,
         sampling_variance=variance,
         significant=_significant(truth, variance, n_cells),
         candidates=screen.responses,
@@ -241,6 +321,7 @@ def _score(
         include_target=metrics.include_target,
         retrieval_distances=metrics.retrieval,
         more=metrics.more,
+        ranked=is_ranked(screen),
     )
 
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from pertwise.errors import InputError
+from pertwise.kernels.base import Floats, Kernel, same_names
 from pertwise.knowledge.drugs.chemistry import (
-    Floats,
     SimilarityKind,
     fingerprint_similarity,
     fingerprints,
@@ -25,30 +24,8 @@ from pertwise.knowledge.drugs.table import DrugTable
 from pertwise.knowledge.store import Knowledge
 
 
-@runtime_checkable
-class DrugSimilarity(Protocol):
-    """A kernel between drugs, which may depend on the pool of measured drugs."""
-
-    @property
-    def name(self) -> str:
-        """What tables and reasons call it."""
-        ...
-
-    def matrix(self, rows: Sequence[str], columns: Sequence[str], pool: Sequence[str]) -> Floats:
-        """(n_rows, n_columns) similarity, 1 for a drug with itself.
-
-        `pool` are the measured (training) drugs: a kernel built from picks of a closed list
-        reads nothing outside it.
-        """
-        ...
-
-    def missing(self, names: Sequence[str]) -> tuple[str, ...]:
-        """The names this kernel knows nothing about (similar to themselves only)."""
-        ...
-
-
 @dataclass(frozen=True)
-class FeatureSimilarity:
+class FeatureKernel:
     """Cosine or Tanimoto similarity of one feature row a drug.
 
     Attributes
@@ -69,7 +46,8 @@ class FeatureSimilarity:
                 f"{self.name}: {self.features.shape} features, {len(self.names)} names"
             )
 
-    def _rows(self, names: Sequence[str]) -> NDArray[np.float64]:
+    def rows(self, names: Sequence[str]) -> Floats:
+        """(n_names, n_features); a zero row for a name that is not there."""
         position = {n: i for i, n in enumerate(self.names)}
         out = np.zeros((len(names), self.features.shape[1]))
         for i, name in enumerate(names):
@@ -77,15 +55,15 @@ class FeatureSimilarity:
                 out[i] = self.features[position[name]]
         return out
 
-    def matrix(self, rows: Sequence[str], columns: Sequence[str], pool: Sequence[str]) -> Floats:
-        """(n_rows, n_columns); does not depend on `pool`."""
-        out = fingerprint_similarity(self._rows(rows), self._rows(columns), self.kind)
-        out[np.asarray(rows, object)[:, None] == np.asarray(columns, object)[None, :]] = 1.0
+    def between(self, rows: Sequence[str], others: Sequence[str], pool: Sequence[str]) -> Floats:
+        """(n_rows, n_others); does not depend on `pool`."""
+        out = fingerprint_similarity(self.rows(rows), self.rows(others), self.kind)
+        out[same_names(rows, others)] = 1.0
         return out
 
     def missing(self, names: Sequence[str]) -> tuple[str, ...]:
         """Names without a row or with an empty one."""
-        rows = self._rows(names)
+        rows = self.rows(names)
         return tuple(n for n, row in zip(names, rows, strict=True) if not row.any())
 
 
@@ -96,17 +74,15 @@ def chemistry_similarity(
     size: int = 2048,
     counts: bool = False,
     kind: SimilarityKind = "tanimoto",
-) -> FeatureSimilarity:
+) -> FeatureKernel:
     """Morgan fingerprints of the parent compounds; drugs without a structure have none."""
     names = [n for n, c in table.cards.items() if c.structure is not None]
     parents = [c.structure.parent for c in table.cards.values() if c.structure is not None]
     features = fingerprints(parents, radius=radius, size=size, counts=counts, parent=False)
-    return FeatureSimilarity("chemistry", tuple(names), features.astype(np.float64), kind)
+    return FeatureKernel("chemistry", tuple(names), features.astype(np.float64), kind)
 
 
-def text_similarity(
-    name: str, texts: Mapping[str, str], *, words: bool = True
-) -> FeatureSimilarity:
+def text_similarity(name: str, texts: Mapping[str, str], *, words: bool = True) -> FeatureKernel:
     """TF-IDF cosine of a short text a drug (mechanism labels, one-sentence mechanisms).
 
     `words` True: words and pairs of words; False: runs of 3 to 5 characters inside words, which
@@ -123,10 +99,10 @@ def text_similarity(
         else TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
     )
     features = np.asarray(vectorizer.fit_transform(list(known.values())).toarray(), np.float64)
-    return FeatureSimilarity(name, tuple(known), features)
+    return FeatureKernel(name, tuple(known), features)
 
 
-def mechanism_similarity(table: DrugTable, *, label_weight: float = 0.5) -> FeatureSimilarity:
+def mechanism_similarity(table: DrugTable, *, label_weight: float = 0.5) -> FeatureKernel:
     """Mechanism of action: same label, and similar wording of labels.
 
     k(a, b) = w [label a = label b] + (1 - w) cosine of character TF-IDF of the labels.
@@ -141,7 +117,7 @@ def mechanism_similarity(table: DrugTable, *, label_weight: float = 0.5) -> Feat
     features = np.hstack(
         [np.sqrt(label_weight) * same, np.sqrt(1 - label_weight) * wording.features]
     )
-    return FeatureSimilarity("mechanism", wording.names, features)
+    return FeatureKernel("mechanism", wording.names, features)
 
 
 def target_sets(table: DrugTable, knowledge: Knowledge | None = None) -> dict[str, tuple[str, ...]]:
@@ -156,14 +132,14 @@ def target_sets(table: DrugTable, knowledge: Knowledge | None = None) -> dict[st
     return {n: t for n, t in resolved.items() if t}
 
 
-def target_similarity(targets: Mapping[str, Sequence[str]]) -> FeatureSimilarity:
+def target_similarity(targets: Mapping[str, Sequence[str]]) -> FeatureKernel:
     """Shared target genes: cosine of 0/1 target sets, |A and B| / sqrt(|A| |B|)."""
     return _set_similarity("target", targets, weighted=False)
 
 
 def pathway_similarity(
     targets: Mapping[str, Sequence[str]], knowledge: Knowledge, *, max_size: int = 300
-) -> FeatureSimilarity:
+) -> FeatureKernel:
     """Shared pathways of the targets: cosine of IDF-weighted membership.
 
     Sets larger than `max_size` genes are left out: they say little about a drug.
@@ -183,7 +159,7 @@ def pathway_similarity(
 
 def _set_similarity(
     name: str, sets: Mapping[str, Sequence[str]], *, weighted: bool
-) -> FeatureSimilarity:
+) -> FeatureKernel:
     names = sorted(sets)
     items = sorted({x for s in sets.values() for x in s})
     position = {x: i for i, x in enumerate(items)}
@@ -192,7 +168,7 @@ def _set_similarity(
         features[i, [position[x] for x in sets[drug]]] = 1.0
     if weighted and len(names):
         features *= np.log1p(len(names) / np.maximum(features.sum(axis=0), 1.0))
-    return FeatureSimilarity(name, tuple(names), features)
+    return FeatureKernel(name, tuple(names), features)
 
 
 def diffuse(
@@ -228,7 +204,7 @@ def target_graph_similarity(
     *,
     graph: str = "string",
     restart: float = 0.6,
-) -> FeatureSimilarity:
+) -> FeatureKernel:
     """Proximity of the targets in a gene graph.
 
     Each drug is the distribution of a random walk with restart from its targets; the kernel
@@ -245,7 +221,7 @@ def target_graph_similarity(
     weights = np.concatenate([np.full(len(i), 1.0 / len(i)) for i in inside.values()])
     seeds = csr_matrix((weights, (rows, columns)), shape=(len(inside), len(network.nodes)))
     visited = diffuse(abs(network.adjacency), seeds, restart=restart)
-    return FeatureSimilarity("target_graph", tuple(inside), np.sqrt(np.maximum(visited, 0.0)))
+    return FeatureKernel("target_graph", tuple(inside), np.sqrt(np.maximum(visited, 0.0)))
 
 
 def neighbour_features(
@@ -288,7 +264,7 @@ def neighbour_features(
 
 
 @dataclass(frozen=True)
-class NeighbourSimilarity:
+class ListKernel:
     """Ranked neighbour lists (a chat model's, a human's) as a kernel; see `neighbour_features`."""
 
     name: str
@@ -296,13 +272,13 @@ class NeighbourSimilarity:
     decay: float = 7.0
     k: int = 15
 
-    def matrix(self, rows: Sequence[str], columns: Sequence[str], pool: Sequence[str]) -> Floats:
-        """(n_rows, n_columns) cosine of the list features over `pool`."""
+    def between(self, rows: Sequence[str], others: Sequence[str], pool: Sequence[str]) -> Floats:
+        """(n_rows, n_others) cosine of the list features over `pool`."""
         settings = {"decay": self.decay, "k": self.k}
         a = neighbour_features(self.lists, rows, pool, **settings)  # type: ignore[arg-type]
-        b = neighbour_features(self.lists, columns, pool, **settings)  # type: ignore[arg-type]
+        b = neighbour_features(self.lists, others, pool, **settings)  # type: ignore[arg-type]
         out = fingerprint_similarity(a, b, "cosine")
-        out[np.asarray(rows, object)[:, None] == np.asarray(columns, object)[None, :]] = 1.0
+        out[same_names(rows, others)] = 1.0
         return out
 
     def missing(self, names: Sequence[str]) -> tuple[str, ...]:
@@ -311,10 +287,10 @@ class NeighbourSimilarity:
 
 
 @dataclass(frozen=True)
-class CombinedSimilarity:
+class MeanKernel:
     """Weighted mean of similarities; weights are non-negative and scaled to sum 1."""
 
-    parts: tuple[DrugSimilarity, ...]
+    parts: tuple[Kernel, ...]
     weights: tuple[float, ...] = ()
     name: str = "combined"
 
@@ -326,11 +302,11 @@ class CombinedSimilarity:
         if any(w < 0 for w in self.weights) or (self.weights and sum(self.weights) <= 0):
             raise InputError(f"weights must be non-negative with a positive sum: {self.weights}")
 
-    def matrix(self, rows: Sequence[str], columns: Sequence[str], pool: Sequence[str]) -> Floats:
-        """(n_rows, n_columns) weighted mean."""
+    def between(self, rows: Sequence[str], others: Sequence[str], pool: Sequence[str]) -> Floats:
+        """(n_rows, n_others) weighted mean."""
         weights = self.weights or (1.0,) * len(self.parts)
         total = sum(
-            w * p.matrix(rows, columns, pool) for w, p in zip(weights, self.parts, strict=True)
+            w * p.between(rows, others, pool) for w, p in zip(weights, self.parts, strict=True)
         )
         return np.asarray(total / sum(weights))
 

@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix, diags, hstack
 
 from pertwise import parts as registry
 from pertwise.errors import InputError, unknown_name
+from pertwise.kernels.base import same_names
 from pertwise.knowledge import Knowledge
 from pertwise.knowledge.genes.features import take_rows, unit_rows
 from pertwise.screen import COMBINATION
@@ -50,6 +51,8 @@ DEFAULT_KERNELS = (
     "diffusion:string_ge800",
     *(f"{kind}{sign}shared_promoter" for sign in "@&" for kind in PARTNER_KINDS),
 )
+#: The kernels of the plain kernel ridge reference.
+REFERENCE_KERNELS = ("string", "go", "reactome", "text")
 #: Above this share of entries that are not zero a sparse product is the slower one.
 DENSE = 0.3
 
@@ -111,6 +114,34 @@ class GeneBlocks:
         """(n,) True where any block has a feature."""
         counts = [np.asarray(b.getnnz(axis=1)) for b in self.blocks]
         return np.asarray(np.sum(counts, axis=0) > 0)
+
+
+@dataclass(frozen=True)
+class GeneKernel:
+    """One kind of feature rows of a knowledge folder as a `Kernel`; see `DEFAULT_KERNELS`."""
+
+    knowledge: Knowledge
+    name: str
+    exclude_from_screen: bool = True
+
+    def _rows(self, names: Sequence[str]) -> csr_matrix:
+        found = gene_blocks(
+            self.knowledge, names, (self.name,), exclude_from_screen=self.exclude_from_screen
+        )
+        return found.blocks[0]
+
+    def between(
+        self, rows: Sequence[str], others: Sequence[str], pool: Sequence[str] = ()
+    ) -> np.ndarray:
+        """(n_rows, n_others) cosine; does not depend on `pool`."""
+        out = product(self._rows(rows), self._rows(others)).astype(np.float64)
+        out[same_names(rows, others)] = 1.0
+        return out
+
+    def missing(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Names without a feature."""
+        known = np.asarray(self._rows(names).getnnz(axis=1)) > 0
+        return tuple(n for n, k in zip(names, known, strict=True) if not k)
 
 
 def product(a: csr_matrix, b: csr_matrix) -> np.ndarray:

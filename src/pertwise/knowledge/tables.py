@@ -57,6 +57,15 @@ class Tables:
                 raise InputError(f"{folder}: the file {entry['file']} of table {name!r} is missing")
         return cls(folder, manifest)
 
+    @classmethod
+    def empty(cls) -> Tables:
+        """Nothing known about genes: for knowledge that holds drugs only."""
+        return cls("", {"tables": {}, "embeddings": {}, "sources": {}})
+
+    def reopened(self) -> Tables:
+        """The same folder with nothing kept."""
+        return Tables(self.path, self.manifest)
+
     def keep(self, key: Any, make: Callable[[], T]) -> T:
         """The value made for `key`, made once."""
         if key not in self._kept:
@@ -102,12 +111,15 @@ class Tables:
     def lack(self, what: str, table: str) -> str:
         """The sentence that says what is not there and which file would bring it."""
         return (
-            f"{what} is not available: {self.path} was built without {table!r}; rebuild it with "
+            f"{what} is not available: {self.path or 'no knowledge folder'} was built without "
+            f"{table!r}; rebuild it with "
             f"{HOW.get(table, 'its source')}"
         )
 
     def symbols(self) -> SymbolIndex:
         """The look-up of names."""
+        if not self.path:
+            return self.keep("symbols", lambda: SymbolIndex.from_symbols(()))
         return self.keep("symbols", lambda: SymbolIndex.from_table(self.table("symbols")))
 
     def screen_sources(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
@@ -71,8 +72,9 @@ class Prediction:
 class Predictor(Protocol):
     """Learns from the measured rows of a screen and predicts unmeasured perturbations.
 
-    `fit` takes one context at a time (slice the screen first) unless the class says otherwise,
-    ignores NaN targets, and never looks at rows outside the given screen.
+    A row is (perturbation, context, dose). Predictors of one context take a screen of one (slice it
+    first) and answer for that one; the others learn from all contexts of the screen and are asked
+    for one at a time. `fit` ignores NaN targets, and never looks at rows outside the given screen.
     """
 
     name: str
@@ -81,9 +83,52 @@ class Predictor(Protocol):
         """Fit on all measured perturbations of `screen`."""
         ...
 
-    def predict(self, perturbations: Sequence[str]) -> Prediction:
-        """Predict responses; unknown names get the declared fallback, never an omission."""
+    def predict(self, names: Sequence[str], /, *, context: str | None = None) -> Prediction:
+        """Predict responses of perturbations in one context.
+
+        Unknown names get the declared fallback, never an omission. `context` None is the only one
+        the screen held; a class that knows one context only may leave this argument out.
+
+        Raises
+        ------
+        pertwise.errors.InputError
+            For a context that a predictor of one context did not learn, or None where there are
+            several.
+        """
         ...
+
+
+def predict_in(model: Predictor, names: Sequence[str], context: str | None) -> Prediction:
+    """Ask a predictor in a context, also one of a user's own that does without the argument.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        If a context is asked for that the predictor does not take.
+    """
+    if context is None:
+        return model.predict(names)
+    if "context" not in inspect.signature(model.predict).parameters:
+        raise InputError(
+            f"{model.name!r} has no argument 'context' in predict, so it cannot be asked about "
+            f"{context!r}; fit it on one context at a time"
+        )
+    return model.predict(names, context=context)
+
+
+def only_context(method: str, learned: str, context: str | None) -> None:
+    """Refuse another context than the one that a predictor of one context learned.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        Names both.
+    """
+    if context is not None and context != learned:
+        raise InputError(
+            f"{method!r} learned the context {learned!r} and cannot predict in {context!r}; fit it "
+            "on that context, or use a predictor of several contexts such as 'additive-contexts'"
+        )
 
 
 def support_table(

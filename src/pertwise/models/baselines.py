@@ -61,7 +61,7 @@ class ConstantPredictor:
         self._n_support = len(measured)
         return self
 
-    def predict(self, perturbations: Sequence[str]) -> Prediction:
+    def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """The same response for every name; nothing can be unknown, so no fallback is used."""
         if self._mean is None:
             raise InputError(f"{self.name!r} has not been fitted; call fit first")

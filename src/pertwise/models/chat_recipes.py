@@ -6,7 +6,9 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pertwise.models.contexts import joined
 from pertwise.models.neighbours import NeighbourPredictor
+from pertwise.models.per_context import ByContexts, in_contexts
 from pertwise.parts import part
 from pertwise.select.base import Selector
 from pertwise.select.chat import recipes
@@ -33,9 +35,10 @@ def langpert(
     prefilter: str = PREFILTER,
     seed: int = 0,
     context_text: str = "",
+    n_related: int = 5,
     name: str = "langpert",
     **settings: Any,
-) -> NeighbourPredictor:
+) -> ByContexts:
     """LangPert (Märtens et al. 2025): a chat model names 5-10 measured knock-downs; their mean.
 
     Parameters
@@ -70,7 +73,12 @@ def langpert(
 
     selector.needs_screen = True  # type: ignore[attr-defined]
     selector.needs_knowledge = False  # type: ignore[attr-defined]
-    return NeighbourPredictor(selector, k=k or 10, context_text=context_text, name=name, **settings)
+
+    def build(text: str) -> NeighbourPredictor:
+        said = joined(context_text, text)
+        return NeighbourPredictor(selector, k=k or 10, context_text=said, name=name, **settings)
+
+    return in_contexts(build, n_related)
 
 
 @part(label="graph+edit", needs=("knowledge", "chat"), words=("prefilter", "fallbacks"))

@@ -10,7 +10,7 @@ import numpy as np
 from pertwise import parts
 from pertwise.arrays.gaussian_process import Floats
 from pertwise.errors import InputError
-from pertwise.models.base import Prediction, Predictor, support_table
+from pertwise.models.base import Prediction, Predictor, only_context, support_table
 from pertwise.models.baselines import ConstantPredictor, TrainingMeanPredictor
 from pertwise.parts import part
 from pertwise.screen import COMBINATION
@@ -94,7 +94,7 @@ class AdditivePredictor:
             )
         }
 
-    def predict(self, perturbations: Sequence[str]) -> Prediction:
+    def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Sums of the parts, measured or predicted by `single`.
 
         The support column ``predicted_parts`` names those that were not measured; ``fallback``
@@ -103,6 +103,7 @@ class AdditivePredictor:
         if self._data is None:
             raise InputError(f"{self.name!r} has not been fitted; call fit first")
         data, names = self._data, canonical(perturbations)
+        only_context(self.name, data.context, context)
         mean = np.zeros((len(names), len(data.features)))
         support, fallback = np.zeros(len(names), dtype=int), [""] * len(names)
         by_model = [""] * len(names)

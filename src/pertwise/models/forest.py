@@ -14,7 +14,7 @@ from pertwise.kernels.genes import (
     KernelSource,
     linked,
 )
-from pertwise.models.base import MEAN_FALLBACK, Prediction, support_table
+from pertwise.models.base import MEAN_FALLBACK, Prediction, only_context, support_table
 from pertwise.models.kernel_model import KernelModel
 from pertwise.parts import part
 from pertwise.screen.training import canonical
@@ -88,9 +88,10 @@ class ForestPredictor(KernelModel):
         )
         return forest.fit(x, y)
 
-    def predict(self, perturbations: Sequence[str]) -> Prediction:
+    def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Mean over the trees; perturbations that no kernel knows get the training mean, stated."""
         data = self._trained()
+        only_context(self.name, data.context, context)
         names = canonical(perturbations)
         asked = self._asked(names)
         parts = asked.cross(self._blocks)

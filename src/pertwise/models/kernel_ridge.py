@@ -26,7 +26,7 @@ from pertwise.kernels.genes import (
     KernelSource,
     linked,
 )
-from pertwise.models.base import MEAN_FALLBACK, Prediction, support_table
+from pertwise.models.base import MEAN_FALLBACK, Prediction, only_context, support_table
 from pertwise.models.kernel_model import KernelModel
 from pertwise.screen.training import TrainingData, canonical
 
@@ -168,9 +168,10 @@ class KernelPredictor(KernelModel):
         self._trained()
         return self._errors
 
-    def predict(self, perturbations: Sequence[str]) -> Prediction:
+    def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Posterior means; perturbations that no kernel knows get the training mean, stated."""
         data = self._trained()
+        only_context(self.name, data.context, context)
         names = canonical(perturbations)
         asked = self._asked(names)
         parts = asked.cross(self._blocks)

@@ -66,11 +66,11 @@ class LearnedNeighbourPredictor:
         ).fit(screen)
         return self
 
-    def predict(self, perturbations: Sequence[str]) -> Prediction:
+    def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Shrunken, weighted mean of the learned neighbours, with the kernels behind each."""
         if self._inner is None or self.selector is None:
             raise InputError(f"{self.name!r} has not been fitted; call fit first")
-        found = self._inner.predict(perturbations)
+        found = self._inner.predict(perturbations, context)
         table = found.neighbours
         if table is not None and len(table):
             subjects = list(dict.fromkeys(table["perturbation"]))

@@ -9,7 +9,7 @@ import numpy as np
 
 from pertwise.arrays.gaussian_process import Floats, choose_noise
 from pertwise.errors import InputError
-from pertwise.models.base import MEAN_FALLBACK, Prediction, support_table
+from pertwise.models.base import MEAN_FALLBACK, Prediction, only_context, support_table
 from pertwise.parts import part
 from pertwise.screen import COMBINATION
 from pertwise.screen.training import TrainingData, canonical
@@ -71,6 +71,15 @@ class _EmbeddingModel:
         unit = np.divide(rows, norm, out=np.zeros_like(rows), where=norm > 0)
         return unit, norm[:, 0] > 0
 
+    def _asked(
+        self, perturbations: Sequence[str], context: str | None
+    ) -> tuple[tuple[str, ...], Floats, np.ndarray]:
+        """Canonical names, their rows and which are known; the context is checked."""
+        if self._data is not None:
+            only_context(self.name, self._data.context, context)
+        names = canonical(perturbations)
+        return names, *self._rows(names)
+
     def _prediction(
         self, names: tuple[str, ...], change: Floats, known: np.ndarray, error: Floats
     ) -> Prediction:
@@ -119,10 +128,9 @@ class RidgePredictor(_EmbeddingModel):
         self._coefficients = x.T @ np.linalg.solve(gram + self.penalty * np.eye(n), y)
         return self
 
-    def predict(self, perturbations: Sequence[str]) -> Prediction:
+    def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Training mean + embedding x coefficients."""
-        names = canonical(perturbations)
-        x, known = self._rows(names)
+        names, x, known = self._asked(perturbations, context)
         return self._prediction(names, x @ self._coefficients, known, self._error)
 
 
@@ -159,8 +167,7 @@ class BilinearPredictor(_EmbeddingModel):
         self._error = np.sqrt((residual**2).sum(axis=0) / max(len(y) - 1, 1))
         return self
 
-    def predict(self, perturbations: Sequence[str]) -> Prediction:
+    def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Training mean + A K B^T."""
-        names = canonical(perturbations)
-        x, known = self._rows(names)
+        names, x, known = self._asked(perturbations, context)
         return self._prediction(names, x @ self._k @ self._b.T, known, self._error)

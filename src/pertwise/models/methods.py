@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -45,15 +46,24 @@ class Method:
     sha256: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
 
-    def build(self) -> Predictor:
+    def build(self, hold_out: str = "") -> Predictor:
         """A fresh, unfitted predictor.
+
+        Parameters
+        ----------
+        hold_out
+            What the test holds out; given to methods that tune themselves on inner folds (a setting
+            of that name), unless their settings say otherwise.
 
         Raises
         ------
         pertwise.errors.InputError
             If the class cannot be found, refuses the settings, or is no predictor.
         """
-        model: Predictor = parts.load("predictor", self.use, **dict(self.settings))
+        part, settings = parts.describe("predictor", self.use), dict(self.settings)
+        if hold_out and "hold_out" in inspect.signature(part.found).parameters:
+            settings.setdefault("hold_out", hold_out)
+        model: Predictor = part.load(**settings)
         return model
 
     def facts(self) -> dict[str, Any]:
@@ -65,6 +75,24 @@ class Method:
             "code_sha256": self.sha256 or None,
             "files_sha256": dict(self.files),
         }
+
+
+def model(name: str, **settings: Any) -> Predictor:
+    """A fresh, unfitted predictor by name: ``model("multi-kernel").fit(screen, knowledge)``.
+
+    Parameters
+    ----------
+    name
+        A slug of `pertwise.parts` ("neighbours:graph:string"), ``path/to/file.py:Class`` or
+        ``package.module:Class``.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        If the name is unknown, the class is no predictor, or the settings are not taken.
+    """
+    made: Predictor = parts.load("predictor", name, **settings)
+    return made
 
 
 def make_method(use: str, label: str | None = None, **settings: Any) -> Method:

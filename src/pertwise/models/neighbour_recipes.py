@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from pertwise.arrays.aggregate import Aggregation
+from pertwise.models.contexts import joined
 from pertwise.models.neighbours import NeighbourPredictor
+from pertwise.models.per_context import ByContexts, in_contexts
 from pertwise.parts import part
 from pertwise.select.words import selector_from
 
@@ -21,9 +23,10 @@ def neighbours(
     min_support: int = 1,
     fallbacks: Sequence[str] = (),
     context_text: str = "",
+    n_related: int = 5,
     name: str | None = None,
     **settings: Any,
-) -> NeighbourPredictor:
+) -> ByContexts:
     """Mean of the neighbours that a selector in words names, with everything to be set.
 
     Parameters
@@ -37,13 +40,17 @@ def neighbours(
         Of `select.words.selector_from`: max_neighbours, and those of the selectors: weighted,
         exclude_from_screen, rewire_seed, dim, llm, ledger, max_candidates ...
     """
-    return NeighbourPredictor(
-        selector_from(selector, **settings),
-        k=k,
-        how=how,
-        shrinkage=shrinkage,
-        min_support=min_support,
-        fallbacks=[selector_from(text, **settings) for text in fallbacks],
-        context_text=context_text,
-        name=name or f"neighbours ({selector})",
-    )
+
+    def build(text: str) -> NeighbourPredictor:
+        return NeighbourPredictor(
+            selector_from(selector, **settings),
+            k=k,
+            how=how,
+            shrinkage=shrinkage,
+            min_support=min_support,
+            fallbacks=[selector_from(words, **settings) for words in fallbacks],
+            context_text=joined(context_text, text),
+            name=name or f"neighbours ({selector})",
+        )
+
+    return in_contexts(build, n_related)

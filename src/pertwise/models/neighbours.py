@@ -22,7 +22,7 @@ from pertwise.arrays.aggregate import (
     weighted_mean,
 )
 from pertwise.errors import InputError
-from pertwise.models.base import MEAN_FALLBACK, Prediction, support_table
+from pertwise.models.base import MEAN_FALLBACK, Prediction, only_context, support_table
 from pertwise.screen.training import TrainingData, canonical
 from pertwise.select.base import Query, Selection, Selector, select_many
 from pertwise.select.similarity import SimilaritySelector
@@ -235,12 +235,13 @@ class NeighbourPredictor:
         ]
         return picked, dict(zip(names, selections, strict=True))
 
-    def predict(self, perturbations: Sequence[str]) -> Prediction:
+    def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Aggregate the neighbours of each name; names without neighbours get the training mean.
 
         A perturbation that was measured is predicted from the others, never from itself.
         """
         data = self._trained()
+        only_context(self.name, data.context, context)
         names = canonical(perturbations)
         answers: list[dict[str, Any]] = []
         raw, support, spread, chosen, answered = self._raw(names, answers)

@@ -23,7 +23,7 @@ from pertwise.kernels.genes import (
     KernelSource,
     linked,
 )
-from pertwise.models.base import MEAN_FALLBACK, Prediction, support_table
+from pertwise.models.base import MEAN_FALLBACK, Prediction, only_context, support_table
 from pertwise.models.kernel_model import KernelModel
 from pertwise.parts import part
 from pertwise.screen.training import canonical
@@ -107,9 +107,10 @@ class RadialPredictor(KernelModel):
         self._errors = fit_error_model(gram[_ALIKE], mixed, data.y)
         return self
 
-    def predict(self, perturbations: Sequence[str]) -> Prediction:
+    def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Posterior means; perturbations that no kernel links get the training mean, stated."""
         data = self._trained()
+        only_context(self.name, data.context, context)
         names = canonical(perturbations)
         asked = self._asked(names)
         parts = asked.cross(self._blocks)

@@ -6,16 +6,21 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pertwise.kernels.genes import REFERENCE_KERNELS
 from pertwise.kernels.named import NamedNeighbours
 from pertwise.kernels.transfer import OtherScreen
+from pertwise.models.context_kernel import ContextKernelPredictor, HoldOut
+from pertwise.models.contexts import joined
 from pertwise.models.forest import ForestPredictor
 from pertwise.models.kernel_ridge import KernelPredictor
 from pertwise.models.neighbours import NeighbourPredictor
+from pertwise.models.per_context import ByContexts, in_contexts
 from pertwise.models.radial import RadialPredictor
 from pertwise.models.stacked import StackedPredictor
 from pertwise.parts import part
 from pertwise.screen import Screen
 from pertwise.screen.read import read_screen
+from pertwise.select.base import Selector
 from pertwise.select.embedding import EmbeddingSelector
 from pertwise.select.graph import GraphSelector
 from pertwise.select.recorded import LinkedSelector, RecordedSelector
@@ -23,8 +28,6 @@ from pertwise.select.recorded import LinkedSelector, RecordedSelector
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
 
-#: The kernels of the plain kernel ridge reference.
-REFERENCE_KERNELS = ("string", "go", "reactome", "text")
 #: Trees of a forest inside a stack, and the pull of the weights to equal ones.
 N_TREES = 300
 STACKING_PRIOR = 0.1
@@ -91,18 +94,73 @@ def gp_text(kinds: Sequence[str] = ("text",), name: str = "gp text") -> KernelPr
 
 @part(label="kernel ridge", needs="knowledge", argument="kernels*")
 def kernel_ridge(
-    kernels: Sequence[str] = REFERENCE_KERNELS, name: str = "kernel ridge"
-) -> KernelPredictor:
-    """Kernel ridge on the plain sum of kernels, noise by leave-one-out."""
-    return KernelPredictor(kernels, weights="equal", name=name)
+    kernels: Sequence[str] | None = None,
+    *,
+    hold_out: HoldOut = "perturbation",
+    name: str = "kernel ridge",
+    **settings: Any,
+) -> ByContexts:
+    """Kernel ridge on the plain sum of kernels, noise by leave-one-out.
+
+    Over several contexts, or for compounds, `ContextKernelPredictor` (`settings` are its own) on
+    the chemistry of compounds or the same kernels of genes.
+    """
+    return ByContexts(
+        KernelPredictor(kernels or REFERENCE_KERNELS, weights="equal", name=name),
+        ContextKernelPredictor(kernels or "plain", hold_out=hold_out, name=name, **settings),
+    )
 
 
-@part(needs="knowledge")
-def multi_kernel(
+def multi_kernel_of_genes(
     direction: float = 0.5, name: str = "multi-kernel", **settings: Any
 ) -> KernelPredictor:
     """All default kernels, learned weights, directions from half-scaled responses."""
     return KernelPredictor(direction=direction, name=name, **settings)
+
+
+@part(needs="knowledge")
+def multi_kernel(
+    *,
+    hold_out: HoldOut = "perturbation",
+    n_related: int = 5,
+    seed: int = 0,
+    name: str = "multi-kernel",
+    **settings: Any,
+) -> ByContexts:
+    """All kernels that fit, learned weights.
+
+    Genes in one context: `multi_kernel_of_genes` (`settings` are its own). Several contexts, or
+    compounds: `ContextKernelPredictor` with `hold_out`, `n_related`, `seed` and, where given,
+    ``kernels`` and ``prior`` of the weights.
+    """
+    return ByContexts(
+        multi_kernel_of_genes(name=name, **settings),
+        ContextKernelPredictor(
+            settings.get("kernels", "all"),
+            weight_prior=settings.get("prior", 0.01),
+            hold_out=hold_out,
+            n_related=n_related,
+            seed=seed,
+            name=name,
+        ),
+    )
+
+
+@part(label="chat kernel", reads="answers", argument="answers")
+def chat_kernel(
+    answers: str | os.PathLike[str],
+    *,
+    hold_out: HoldOut = "perturbation",
+    name: str = "chat kernel",
+    **settings: Any,
+) -> ByContexts:
+    """Kernel ridge on recorded neighbour lists and reasons alone (`ContextKernelPredictor`)."""
+    recorded = RecordedSelector.from_file(answers)
+    sources = (NamedNeighbours(recorded.answers, recorded.source),)
+    return ByContexts(
+        KernelPredictor((), sources=sources, name=name),
+        ContextKernelPredictor((), answers=recorded, hold_out=hold_out, name=name, **settings),
+    )
 
 
 @part(needs="knowledge")
@@ -118,7 +176,7 @@ def stacked(
     """Multi-kernel, radial and forest, weighted by inner folds; better directions than alone."""
     return StackedPredictor(
         {
-            "multi-kernel": lambda: multi_kernel(**settings),
+            "multi-kernel": lambda: multi_kernel_of_genes(**settings),
             "radial": lambda: RadialPredictor(**settings),
             "forest": lambda: ForestPredictor(
                 direction=0.5, n_trees=n_trees, seed=seed, **settings
@@ -143,11 +201,25 @@ def recorded_langpert(
     answers: str | os.PathLike[str],
     *,
     k: int = 10,
+    n_related: int = 5,
+    context_text: str = "",
     name: str = "langpert (recorded)",
     **settings: Any,
-) -> NeighbourPredictor:
-    """LangPert from a file of recorded answers: the mean of the named neighbours."""
-    return NeighbourPredictor(RecordedSelector.from_file(answers), k=k, name=name, **settings)
+) -> ByContexts:
+    """LangPert (of compounds: LGR) from recorded answers: the mean of the named neighbours."""
+    # Read at once, so that a file that cannot be read is told before anything is fitted.
+    recorded = RecordedSelector.from_file(answers)
+
+    def selector(knowledge: Knowledge | None, screen: Screen) -> Selector:
+        return recorded.resolving(knowledge)
+
+    selector.needs_screen, selector.needs_knowledge = True, False  # type: ignore[attr-defined]
+
+    def build(text: str) -> NeighbourPredictor:
+        said = joined(context_text, text)
+        return NeighbourPredictor(selector, k=k, context_text=said, name=name, **settings)
+
+    return in_contexts(build, n_related)
 
 
 @part(needs="knowledge", reads="answers", argument="answers", gene_by_gene=True)
@@ -158,14 +230,17 @@ def fused(
     turn: float = 0.5,
     n_trees: int = N_TREES,
     seed: int = 0,
+    hold_out: HoldOut = "perturbation",
+    n_related: int = 5,
     name: str = "fused",
     **settings: Any,
-) -> StackedPredictor:
+) -> ByContexts:
     """Knowledge and named neighbours in one: reasoning and graph fused, not chosen between.
 
     Five members: the multi-kernel model, the radial one and a forest, which see the knowledge
     kernels and those of the named neighbours and reasons; a forest that sees the latter alone; and
-    the mean of the neighbours that the lists link (`select.recorded.LinkedSelector`).
+    the mean of the neighbours that the lists link (`select.recorded.LinkedSelector`). Over several
+    contexts, or for compounds: `ContextKernelPredictor` on all kernels and those of the lists.
 
     `answers` is a file of neighbour lists (`select.recorded`): those of a language model for the
     perturbations to predict and, where there are any, for the measured ones.
@@ -174,9 +249,9 @@ def fused(
     sources = (NamedNeighbours(recorded.answers, recorded.source),)
     linked = LinkedSelector(recorded.answers, source=recorded.source)
     trees: dict[str, Any] = {"direction": 0.5, "n_trees": n_trees, "seed": seed}
-    return StackedPredictor(
+    stack = StackedPredictor(
         {
-            "multi-kernel": lambda: multi_kernel(sources=sources, prior=0.003, **settings),
+            "multi-kernel": lambda: multi_kernel_of_genes(sources=sources, prior=0.003, **settings),
             "radial": lambda: RadialPredictor(sources=sources, **settings),
             "forest": lambda: ForestPredictor(sources=sources, **trees, **settings),
             "forest of named": lambda: ForestPredictor((), sources=sources, **trees),
@@ -190,6 +265,15 @@ def fused(
         seed=seed,
         name=name,
     )
+    several = ContextKernelPredictor(
+        settings.get("kernels", "all"),
+        answers=recorded,
+        hold_out=hold_out,
+        n_related=n_related,
+        seed=seed,
+        name=name,
+    )
+    return ByContexts(stack, several)
 
 
 @part(label="cross-line transfer", needs="knowledge", reads="other", argument="other")
@@ -206,4 +290,4 @@ def transfer(
     holds several.
     """
     screen = other if isinstance(other, Screen) else read_screen(other)
-    return multi_kernel(sources=(OtherScreen(screen, context),), name=name, **settings)
+    return multi_kernel_of_genes(sources=(OtherScreen(screen, context),), name=name, **settings)

@@ -18,7 +18,7 @@ from pertwise.arrays.direction import (
 from pertwise.arrays.gaussian_process import Floats
 from pertwise.arrays.spread import ErrorModel, fit_error_model
 from pertwise.errors import InputError
-from pertwise.models.base import MEAN_FALLBACK, Prediction, Predictor, support_table
+from pertwise.models.base import MEAN_FALLBACK, Prediction, Predictor, only_context, support_table
 from pertwise.screen.training import TrainingData, canonical
 
 if TYPE_CHECKING:
@@ -207,13 +207,14 @@ class StackedPredictor:
         self._trained()
         return dict(zip(self.members, map(float, self._weights), strict=True))
 
-    def predict(self, perturbations: Sequence[str]) -> Prediction:
+    def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Weighted members; a name about which none knows anything gets the mean.
 
         Where some members know nothing, the others take over their weight: silence must not pull a
         prediction to the training mean.
         """
         data = self._trained()
+        only_context(self.name, data.context, context)
         names = canonical(perturbations)
         found = [model.predict(names) for model in self._models]
         silent = np.array([(p.support["fallback"] == MEAN_FALLBACK).to_numpy() for p in found])

@@ -20,7 +20,7 @@ from pertwise.kernels.genes import (
     gene_blocks,
     product,
 )
-from pertwise.models.base import MEAN_FALLBACK, Prediction, support_table
+from pertwise.models.base import MEAN_FALLBACK, Prediction, only_context, support_table
 from pertwise.models.kernel_model import KernelModel
 from pertwise.parts import part
 from pertwise.screen.training import TrainingData, canonical
@@ -204,9 +204,10 @@ class KernelVotePredictor(KernelModel):
             out += product(a, b)
         return np.asarray(np.maximum(out / len(asked.blocks), 0.0))
 
-    def predict(self, perturbations: Sequence[str]) -> Prediction:
+    def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Votes; perturbations that no kernel knows get the feature means, stated."""
         data = self._trained()
+        only_context(self.name, data.context, context)
         names = canonical(perturbations)
         asked = self._asked(names)
         weights = np.asarray(self._mean_kernel(asked) ** self._power, dtype=np.float32)

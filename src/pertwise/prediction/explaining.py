@@ -36,9 +36,9 @@ class Explanation:
     ----------
     neighbours
         neighbour, rank, weight, reason, length (of its measured response), to_prediction (cosine
-        of its response and the prediction), cv_mse, cv_difference (mse minus that of the training
-        mean: negative = the method helped), cv_cosine (its own held-out prediction; NaN without
-        cross-validation).
+        of its response and the prediction), cv_mse, cv_difference (mse minus that of the mean; on
+        ranks the cosines, other way round: negative = the method helped), cv_cosine (its own
+        held-out prediction; NaN without cross-validation).
     neighbours_from
         `NAMED`, or `POST_HOC` for a method that names none: measured responses most like the
         prediction, which describe it and did not make it.
@@ -109,7 +109,10 @@ def explain(
     table["to_prediction"] = similar[place]
     for column, source in (("cv_mse", "mse"), ("cv_cosine", "cosine")):
         table[column] = _own(standing, source, table["neighbour"])
-    table["cv_difference"] = table["cv_mse"] - _own(standing, "mse_baseline", table["neighbour"])
+    ranked = standing is not None and standing.decisive != "mse"
+    error = -table["cv_cosine"] if ranked else table["cv_mse"]
+    constant = _own(standing, "cosine_baseline" if ranked else "mse_baseline", table["neighbour"])
+    table["cv_difference"] = error + constant if ranked else error - constant
     reference = masked_mean(y)
     failed = table[table["cv_difference"] > 0].sort_values(
         "cv_difference", ascending=False, kind="stable"
@@ -181,7 +184,7 @@ def _neighbours(
 
 
 def _own(standing: Standing | None, column: str, names: pd.Series) -> NDArray[np.float64]:
-    if standing is None:
+    if standing is None or column not in standing.per_perturbation:
         return np.full(len(names), np.nan)
     values = standing.per_perturbation[column].reindex(names)
     return np.asarray(values, dtype=np.float64)

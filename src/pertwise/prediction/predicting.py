@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-
 from pertwise import parts
-from pertwise._io import atomic_path, write_csv_atomic, write_json_atomic
-from pertwise.errors import InputError, suggest
+from pertwise.errors import InputError
 from pertwise.evaluate.prefilter import N_NEAREST, check_prefilter
 from pertwise.evaluate.specs import ORACLE
-from pertwise.models.base import MEAN_FALLBACK
+from pertwise.evaluate.splits import INNER
+from pertwise.models.base import MEAN_FALLBACK, predict_in
 from pertwise.models.methods import Method, asks_chat, file_checksums, make_method
 from pertwise.models.neighbours import list_cuts
-from pertwise.prediction.explaining import Z90, Explanation, explain
+from pertwise.models.per_context import has_contexts, learns_contexts, local_screen
+from pertwise.prediction.asked import context_of, hidden_rows, read_asked, unknown_genes
+from pertwise.prediction.explaining import Explanation, explain
 from pertwise.prediction.recorded_notes import recorded_notes
 from pertwise.prediction.standing import BuiltMethod, Standing, cross_validate
-from pertwise.provenance import checksum, input_facts, jsonable, versions
-from pertwise.screen.core import COMBINATION, canonical_perturbation
-from pertwise.screen.training import one_context
+from pertwise.provenance import checksum, input_facts, versions
 from pertwise.select.base import Repair
 from pertwise.select.chat.recipes import PREFILTER
 
@@ -43,7 +38,7 @@ EXPLAINED = 5
 
 @dataclass(frozen=True)
 class Predicted:
-    """Everything one run of `predict_genes` found.
+    """Everything one run of `predict` found.
 
     Attributes
     ----------
@@ -151,35 +146,43 @@ def _chat_unused(part: parts.Part) -> InputError:
     )
 
 
-def predict_genes(
+def predict(
     screen: Screen | str | os.PathLike[str],
-    genes: Sequence[str],
+    names: Sequence[str],
     *,
     knowledge: Knowledge | str | os.PathLike[str] | None = None,
+    drugs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+    lines: str | os.PathLike[str] | None = None,
     method: str = DEFAULT_METHOD,
     context: str | None = None,
     context_text: str = "",
     chat: Chat | None = None,
     settings: Mapping[str, Any] | None = None,
-    explain_genes: Sequence[str] = (),
+    explain_names: Sequence[str] = (),
     folds: int | None = None,
     seed: int = 0,
 ) -> Predicted:
-    """Predict perturbations from everything measured, and state how far to trust that.
+    """Predict perturbations, genes or drugs, from everything measured, and say how far to trust it.
 
-    An asked perturbation that was measured is hidden first (under any name the knowledge folder
-    knows for it): what comes back is a prediction from the others, with a note, and the
-    measurement is kept beside it. A name that no part of the method knows gets the training mean,
-    declared as its fallback.
+    An asked perturbation that was measured in the context is hidden there first (under any name
+    the knowledge knows for it: alias, salt): what comes back is a prediction from the others, with
+    a note, and the measurement is kept beside it. Methods of several contexts learn from all of
+    them. A name that no part of the method knows gets the training (context) mean, declared as its
+    fallback.
 
     Parameters
     ----------
-    genes
-        Names; combinations as "A+B".
+    names
+        Genes (combinations as "A+B") or drugs in any spelling, or as SMILES.
+    knowledge, drugs, lines
+        A knowledge folder (or an opened `Knowledge`), tables of drug facts, a table of cell lines.
+    context
+        Where to predict; may be left out where the screen holds one. One that was not measured is
+        borrowed from related ones (`lines`).
     method, settings
         See `open_method`.
-    explain_genes
-        Explained perturbations (predicted too when not in `genes`); none = the first `EXPLAINED`.
+    explain_names
+        Explained perturbations (predicted too when not in `names`); none = the first `EXPLAINED`.
     folds
         Of the cross-validation; 0 skips it. None = 5, or 0 for a method that asks a chat model
         (it would be asked about every measured perturbation).
@@ -187,64 +190,74 @@ def predict_genes(
     Raises
     ------
     pertwise.errors.InputError
-        If no gene is named, nothing is left to learn from, or an input cannot be used.
+        If nothing is named, nothing is left to learn from, or an input cannot be used.
     """
-    from pertwise.knowledge import Knowledge
-
-    asked = _asked(genes, explain_genes)
     inputs: dict[str, Any] = {}
     if isinstance(screen, str | os.PathLike):
         inputs["screen"] = input_facts(screen)
         screen = screen_of(screen, context)
-    whole = one_context_of(screen, context)
-    if knowledge is not None and not isinstance(knowledge, Knowledge):
-        knowledge = Knowledge.open(knowledge)
-    if knowledge is not None:
-        inputs["knowledge"] = input_facts(knowledge)
-    elif "knowledge" in parts.describe("predictor", method).facts.needs:
+    known = _open_knowledge(knowledge, drugs, lines, inputs)
+    if known is None and "knowledge" in parts.describe("predictor", method).facts.needs:
         raise InputError(
             f"the method {method!r} needs a knowledge folder: give --knowledge DIR (made by "
-            "`pertwise knowledge build`), or choose another --method"
+            "`pertwise knowledge build`), --drugs TABLE for compounds, or choose another --method"
         )
     made = open_method(method, chat=chat, context_text=context_text, seed=seed, settings=settings)
-    notes, own = _already_measured(asked, whole, knowledge)
-    train = whole.hide(own)
+    several = learns_contexts(made.build()) and has_contexts(screen, known)
+    whole = screen.only_measured() if several else one_context_of(screen, context)
+    asked = read_asked(names, explain_names, whole, known)
+    known = asked.knowledge
+    here = context_of(whole, context, known) if several else whole.contexts[0]
+    hidden, told = hidden_rows(asked.names, whole, here, known)
+    notes = asked.notes + told
+    train = whole.take(~hidden)
     if not len(train):
         raise InputError(
             f"all {len(whole)} measured perturbations are asked for, so nothing is left to learn "
             "from; ask for fewer at a time"
         )
-    notes += unknown_genes(asked, knowledge)
-    notes += recorded_notes(method, settings or {}, asked, train)
+    regime = _regime(asked.names, train, here) if several else ""
+    notes += unknown_genes(asked.names, known) + mixed_note(whole, known)
+    notes += recorded_notes(method, settings or {}, asked.names, train)
     n_folds = folds if folds is not None else (0 if chat is not None else 5)
-    prediction = made.build().fit(train, knowledge).predict(asked)
+    model = made.build(INNER.get(regime, "perturbation") if regime else "").fit(train, known)
+    prediction = predict_in(model, asked.names, here if several else None)
     repairs = _repairs(prediction)
-    told, recall = _shown(prediction, settings or {}, train, knowledge)
-    notes += told
+    local = local_screen(train, here, known) if several else train
+    said, recall = _shown(prediction, settings or {}, local, known)
+    notes += said
     notes += [
         f"{name}: the method had nothing to go by; the {text} is given instead (fallback)"
         if text == MEAN_FALLBACK
         else f"{name}: answered by a fallback ({text})"
-        for name, text in zip(asked, prediction.support["fallback"], strict=True)
+        for name, text in zip(asked.names, prediction.support["fallback"], strict=True)
         if text
     ]
     standing = None
     if n_folds:
-        standing = cross_validate(made, train, knowledge, n_folds=n_folds, seed=seed)
-        notes += [f"cross-validation, {text}" for text in standing.errors]
+        try:
+            standing = cross_validate(
+                made, train, known, n_folds=n_folds, seed=seed, regime=regime, context=here
+            )
+            notes += [f"cross-validation, {text}" for text in standing.errors]
+        except InputError as error:
+            if not regime or folds is not None:
+                raise
+            notes.append(f"cross-validation skipped: {error}")
     elif folds is None:
         notes.append(
             "cross-validation skipped: it would ask the chat model about every measured "
             f"perturbation ({len(train)} questions); say --folds 5 to do it"
         )
-    measured = whole.of_perturbations(own) if own else None
-    wanted = [canonical_perturbation(g) for g in explain_genes] or asked[:EXPLAINED]
-    explained = tuple(explain(g, prediction, train, standing, measured) for g in wanted)
-    simulated = whole.simulated or "simulated" in _label(knowledge).casefold()
+    own = list(dict.fromkeys(whole.obs.loc[hidden, "perturbation"]))
+    measured = whole.take(hidden) if own else None
+    wanted = asked.explain or asked.names[:EXPLAINED]
+    explained = tuple(explain(g, prediction, local, standing, measured) for g in wanted)
+    simulated = whole.simulated or "simulated" in _label(known).casefold()
     return Predicted(
         prediction=prediction,
         method=made.label,
-        context=train.contexts[0],
+        context=here,
         unit=str(train.meta.get("unit", "")),
         n_train=len(train),
         standing=standing,
@@ -259,9 +272,10 @@ def predict_genes(
             "simulated": simulated,
             "method": made.facts() | {"llm": getattr(chat, "name", None)},
             "settings": {
-                "genes": asked,
+                "names": asked.names,
                 "hidden": own,
-                "context": train.contexts[0],
+                "context": here,
+                "contexts_learned": list(train.contexts),
                 "context_text": context_text,
                 "folds": n_folds,
                 "seed": seed,
@@ -281,148 +295,63 @@ def predict_genes(
     )
 
 
-def write_prediction(found: Predicted, out: str | os.PathLike[str]) -> dict[str, Path]:
-    """Write prediction.h5ad, prediction.csv, neighbours.csv, cross_validation.csv and, last,
-    prediction.json into the folder `out`, each atomically.
+def _open_knowledge(given: Any, drugs: Any, lines: Any, inputs: dict[str, Any]) -> Knowledge | None:
+    from pertwise.knowledge import Knowledge
 
-    prediction.h5ad: X = means, layers["spread"] (standard deviation; absent when the method gives
-    none), obs = support columns and ``measured``. prediction.csv is long: one line per
-    perturbation and feature with mean, spread and the 90 % interval mean -/+ 1.645 spread.
-    """
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    kinds = ("prediction.h5ad", "prediction.csv", "neighbours.csv", "prediction.json")
-    paths = {name: folder / name for name in kinds}
-    record = jsonable(found.record)
-    with atomic_path(paths["prediction.h5ad"]) as temporary:
-        _anndata(found, record).write_h5ad(temporary, compression="gzip")
-    write_csv_atomic(paths["prediction.csv"], long_table(found.prediction))
-    columns = ["perturbation", "neighbour", "rank", "weight", "reason"]
-    table = found.prediction.neighbours
-    write_csv_atomic(
-        paths["neighbours.csv"], pd.DataFrame(columns=columns) if table is None else table[columns]
-    )
-    if found.standing is not None:
-        paths["cross_validation.csv"] = folder / "cross_validation.csv"
-        write_csv_atomic(paths["cross_validation.csv"], found.standing.per_perturbation, index=True)
-    else:
-        # Scores of an earlier run in this folder would be taken for those of this one.
-        (folder / "cross_validation.csv").unlink(missing_ok=True)
-    write_json_atomic(paths["prediction.json"], record)
-    return paths
+    known: Knowledge | None = given if isinstance(given, Knowledge) else None
+    if known is not None and (drugs or lines):
+        raise InputError("give drugs and lines to Knowledge.open, or paths to predict")
+    if known is None and (given is not None or drugs or lines):
+        known = Knowledge.open(given, drugs=drugs, lines=lines)
+    if known is not None:
+        inputs["knowledge"] = input_facts(known)
+        if known.drugs is not None and known.drugs.sources:
+            inputs["drugs"] = {"path": ", ".join(known.drugs.sources)}
+    return known
 
 
-def long_table(prediction: Prediction) -> pd.DataFrame:
-    """perturbation, feature, mean, spread, low_90, high_90 (empty without a spread), fallback."""
-    n, d = prediction.mean.shape
-    mean = prediction.mean.ravel().astype(np.float64)
-    spread = (
-        np.full(n * d, np.nan)
-        if prediction.spread is None
-        else prediction.spread.ravel().astype(np.float64)
-    )
-    return pd.DataFrame(
-        {
-            "perturbation": np.repeat(np.array(prediction.perturbations, dtype=object), d),
-            "feature": np.tile(np.array(prediction.features, dtype=object), n),
-            "mean": mean,
-            "spread": spread,
-            "low_90": mean - Z90 * spread,
-            "high_90": mean + Z90 * spread,
-            "fallback": np.repeat(prediction.support["fallback"].to_numpy(dtype=object), d),
-        }
-    )
+def _regime(asked: Sequence[str], train: Screen, context: str) -> str:
+    """What cross-validation holds out, as this question does."""
+    if context not in train.contexts:
+        return "context"
+    elsewhere = set(train.perturbations)
+    return "pair" if all(n in elsewhere for n in asked) else "compound"
 
 
-def _anndata(found: Predicted, record: dict[str, Any]) -> Any:
-    from anndata import AnnData
-
-    prediction = found.prediction
-    obs = prediction.support.copy()
-    obs.index = pd.Index(prediction.perturbations)
-    hidden = set() if found.measured is None else set(found.record["settings"]["hidden"])
-    obs["fallback"] = obs["fallback"].astype(str)
-    obs["measured"] = [p in hidden for p in prediction.perturbations]
-    data = AnnData(
-        X=np.array(prediction.mean),
-        obs=obs,
-        var=pd.DataFrame(index=pd.Index(prediction.features)),
-        uns={"pertwise_prediction": json.dumps(record)},
-    )
-    if prediction.spread is not None:
-        data.layers["spread"] = np.array(prediction.spread)
-    return data
+def mixed_note(screen: Screen, knowledge: Knowledge | None) -> list[str]:
+    """A note when a screen holds genes and compounds: both are read, and learned from together."""
+    if knowledge is None or knowledge.drugs is None:
+        return []
+    kinds = list(knowledge.kinds(screen.perturbations).values())
+    genes, compounds = kinds.count("gene"), kinds.count("compound")
+    if not genes or not compounds:
+        return []
+    return [
+        f"mixed screen: {genes} genes and {compounds} compounds; kernels of one kind say nothing "
+        "about the other, so that they share the context means only"
+    ]
 
 
-def _asked(genes: Sequence[str], more: Sequence[str]) -> list[str]:
-    names = [canonical_perturbation(g) for g in (*genes, *more)]
-    asked = list(dict.fromkeys(n for n in names if n))
-    if not asked:
-        raise InputError("no gene to predict: give --genes MYC,SMG5 (combinations as A+B)")
-    return asked
-
-
-def screen_of(path: str | os.PathLike[str], context: str | None) -> Screen:
+def screen_of(path: str | os.PathLike[str], context: str | None, **reading: Any) -> Screen:
     """The screen of a file; `context` names its cells where the file does not."""
     from pertwise.screen import read_screen
 
-    screen = read_screen(path)
+    screen = read_screen(path, **reading)
     if context is not None and screen.contexts == ("",):
         # The file does not name its one context; the caller does.
-        screen = read_screen(path, context=context)
+        screen = read_screen(path, **{**reading, "context": context})
     return screen
 
 
 def one_context_of(screen: Screen, context: str | None) -> Screen:
-    """The measured rows of the chosen context; see `pertwise.screen.training.one_context`."""
+    """The measured rows of the chosen context; see `screen.training.one_context`."""
+    from pertwise.screen.training import one_context
+
     if context is None and len(screen.contexts) > 1:
         shown = ", ".join(map(repr, screen.contexts[:8]))
         raise InputError(f"the screen holds {len(screen.contexts)} contexts ({shown}); choose one "
                          "with --context")  # fmt: skip
     return one_context(screen, context, "the screen")
-
-
-def _already_measured(
-    asked: Sequence[str], screen: Screen, knowledge: Knowledge | None
-) -> tuple[list[str], list[str]]:
-    """Notes, and the measured rows that are an asked perturbation, whatever its name there."""
-    rows = list(screen.perturbations)
-    genes = sorted({g for p in (*asked, *rows) for g in p.split(COMBINATION)})
-    approved = {} if knowledge is None else dict(knowledge.resolve(genes).approved)
-
-    def key(name: str) -> str:
-        return COMBINATION.join(sorted(approved.get(g, g) for g in name.split(COMBINATION)))
-
-    by_key: dict[str, list[str]] = {}
-    for row in rows:
-        by_key.setdefault(key(row), []).append(row)
-    notes, own = [], []
-    for name in asked:
-        same = by_key.get(key(name), [])
-        if same:
-            called = "" if same == [name] else f" (as {', '.join(same)})"
-            notes.append(
-                f"{name} was measured in this screen{called}: its rows are hidden and it is "
-                "predicted from the others"
-            )
-            own += [s for s in same if s not in own]
-    return notes, own
-
-
-def unknown_genes(asked: Sequence[str], knowledge: Knowledge | None) -> list[str]:
-    """A note for each asked gene that the knowledge folder has not, with the nearest names."""
-    if knowledge is None:
-        return []
-    genes = list(dict.fromkeys(g for p in asked for g in p.split(COMBINATION)))
-    approved = knowledge.resolve(genes).approved
-    known = knowledge.genes() if len(approved) < len(genes) else ()
-    notes = []
-    for gene in genes:
-        if gene not in approved:
-            near = suggest(gene, known)
-            words = f"; did you mean {', '.join(near)}?" if near else ""
-            notes.append(f"{gene} is not a gene of the knowledge folder{words}")
-    return notes
 
 
 def _repairs(prediction: Prediction) -> tuple[tuple[str, Repair], ...]:
@@ -456,12 +385,3 @@ def _shown(
 
 def _label(knowledge: Knowledge | None) -> str:
     return "" if knowledge is None else str(knowledge.manifest.get("label", ""))
-
-
-__all__ = [
-    "DEFAULT_METHOD",
-    "Predicted",
-    "open_method",
-    "predict_genes",
-    "write_prediction",
-]

@@ -70,10 +70,11 @@ def _tiles(found: Predicted, fallbacks: int) -> list[tuple[str, str]]:
         tiles.append((str(fallbacks), "answered by a fallback"))
     standing = found.standing
     if standing is not None:
-        row = standing.summary.loc["mse"]
+        row = standing.summary.loc[standing.decisive]
         if row["baseline"] > 0 and standing.verdict != "baseline":
             change = 100 * row["difference"] / row["baseline"]
-            tiles.append((f"{change:+.0f} %", "squared error against the training mean"))
+            error = "squared error" if standing.decisive == "mse" else "correlation"
+            tiles.append((f"{change:+.0f} %", f"{error} against the {standing.baseline}"))
         tiles.append((_sig(standing.summary.loc["cosine", "method"]), "held-out cosine"))
         if np.isfinite(standing.coverage):
             tiles.append((f"{100 * standing.coverage:.0f} %", "covered by 90 % intervals"))

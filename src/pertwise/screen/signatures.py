@@ -31,8 +31,9 @@ _DOSE = ("dose", "dose_uM", "dose_um", "concentration")
 
 
 def is_ranked(screen: Screen) -> bool:
-    """True when the screen holds normal scores of ranks, which have no magnitude."""
-    return bool(screen.meta.get("ranked", False)) or screen.meta.get("unit") == RANKED_UNIT
+    """True when the screen holds scores of ranks (normal or linear), which have no magnitude."""
+    unit = str(screen.meta.get("unit", ""))
+    return bool(screen.meta.get("ranked", False)) or unit.startswith((RANKED_UNIT, "rank score"))
 
 
 def normal_scores(values: ArrayLike, *, descending: bool = False) -> NDArray[np.float32]:

@@ -91,11 +91,6 @@ class TrainingData:
         return np.asarray(np.sqrt(squares / np.maximum(count - 1, 1)))
 
 
-def canonical(perturbations: Sequence[str]) -> tuple[str, ...]:
-    """Names in canonical form ("B+A" -> "A+B"), order kept."""
-    return tuple(canonical_perturbation(p) for p in perturbations)
-
-
 def one_context(screen: Screen, context: str | None, where: str) -> Screen:
     """Measured rows of one context, one row per perturbation.
 
@@ -121,3 +116,8 @@ def one_context(screen: Screen, context: str | None, where: str) -> Screen:
             f"{where}: {name!r} has several rows (doses); keep one dose per perturbation first"
         )
     return part
+
+
+def canonical(perturbations: Sequence[str]) -> tuple[str, ...]:
+    """Names in canonical form ("B+A" -> "A+B"), order kept."""
+    return tuple(canonical_perturbation(p) for p in perturbations)

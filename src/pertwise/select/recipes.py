@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pertwise.arrays.gaussian_process import Floats
+from pertwise.errors import InputError
 from pertwise.kernels.genes import gene_blocks
+from pertwise.kernels.known import DRUG_KERNELS, fitting, mean_kernel
 from pertwise.parts import part
 from pertwise.select.embedding import EmbeddingSelector
 from pertwise.select.graph import GraphSelector
+from pertwise.select.kernel import KernelSelector
 from pertwise.select.learned import LearnedSelector, learned_selector
 from pertwise.select.recorded import RecordedSelector
+from pertwise.select.similarity import SimilaritySelector
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
@@ -56,12 +60,22 @@ def embedding(
 @part(needs="knowledge", argument="kernels*")
 def kernel(
     knowledge: Knowledge,
+    screen: Screen,
     kernels: Sequence[str] = ("string",),
     *,
     exclude_from_screen: bool = True,
     max_neighbours: int = 20,
-) -> LearnedSelector:
-    """Nearest by the mean of knowledge kernels at equal weights; no weight is learned."""
+) -> SimilaritySelector:
+    """Nearest by the mean of knowledge kernels at equal weights; no weight is learned.
+
+    Of genes, of compounds ("chemistry,mechanism"), or "all" that fit the screen; "mechanism>0.3"
+    names those that are more alike than that, and nobody else.
+    """
+    names, _, least = ",".join(kernels).partition(">")
+    kernels = fitting(knowledge, screen.perturbations) if names == "all" else names.split(",")
+    if least or set(kernels) & set(DRUG_KERNELS):
+        made = mean_kernel(knowledge, kernels)
+        return KernelSelector(made, above=_number(least), max_neighbours=max_neighbours)
 
     def between(subjects: Sequence[str], candidates: Sequence[str]) -> Floats:
         asked, known = (
@@ -80,9 +94,21 @@ def kernel(
 
 
 @part(reads="answers", argument="answers")
-def recorded(answers: str) -> RecordedSelector:
+def recorded(answers: str, knowledge: Knowledge | None = None) -> RecordedSelector:
     """Neighbour lists from a file of recorded answers."""
-    return RecordedSelector.from_file(answers)
+    if knowledge is None:
+        return RecordedSelector.from_file(answers)
+    made = knowledge.keep(("recorded", answers), lambda: RecordedSelector.from_file(answers))
+    return made.resolving(knowledge)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text or 0.0)
+    except ValueError:
+        raise InputError(
+            f"a least similarity is a number, as in mechanism>0.3; not {text!r}"
+        ) from None
 
 
 @part(needs="knowledge")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,9 @@ from pertwise.knowledge.recorded import Answer, context_key, list_ranks, read_re
 from pertwise.select.base import Pick, Query, Repair, Selection
 from pertwise.select.closed_list import ClosedList, Resolver, checked_candidates
 from pertwise.select.similarity import SimilaritySelector
+
+if TYPE_CHECKING:
+    from pertwise.knowledge import Knowledge
 
 
 class RecordedSelector:
@@ -70,6 +75,15 @@ class RecordedSelector:
             resolve=resolve,
             name=name,
         )
+
+    def resolving(self, knowledge: Knowledge | None) -> RecordedSelector:
+        """The same lists, their names resolved where compounds are known: those who name drugs
+        spell them in many ways, genes in one."""
+        if knowledge is None or knowledge.drugs is None:
+            return self
+        out = copy.copy(self)
+        out._resolve = knowledge.canonical
+        return out
 
     def select(self, query: Query, candidates: Sequence[str], n: int) -> Selection:
         """The recorded names that are candidates, in their order, at most `n`.

@@ -4,16 +4,19 @@
     graph:string,go,reactome            several graphs merged
     embedding:text+protein              nearest by an embedding, or by several joined
     kernel:string,go                    nearest by the mean of knowledge kernels (cosines of rows)
+    kernel:chemistry, kernel:mechanism>0.3   the same for compounds, with a least similarity
+    kernel:all                          nearest by the mean of all kernels that fit the screen
     recorded:answers.json.gz            neighbour lists from a file
     langpert                            a chat model's 5-10 (langpert:MODEL@URL for one of its own)
     edit:string                         graph neighbours corrected by a chat model
     learned                             by a similarity learned from the measured pairs
     path/to/file.py:Class               a selector of one's own (or package.module:Class)
 
-Any two are combined by " and " (intersection), " or " (union), " without " (difference); several
-from left to right: "graph:string and embedding:text or langpert". What a word means is looked up
-in `pertwise.parts`; a class of one's own is handed what its constructor names of ``knowledge``,
-``screen`` and the settings below.
+Any two are combined by " and " (intersection), " or " (union), " without " (difference), " else "
+(the second where the first names less than half of what is asked for); several from left to right:
+"graph:string and embedding:text or langpert", "recorded:lists.json else kernel:chemistry". What a
+word means is looked up in `pertwise.parts`; a class of one's own is handed what its constructor
+names of ``knowledge``, ``screen`` and the settings below.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from pertwise import parts
 from pertwise.errors import InputError, unknown_name
 from pertwise.parts import Part
 from pertwise.select.base import Selector
+from pertwise.select.kernel import HybridSelector
 from pertwise.select.sets import SetSelector
 
 if TYPE_CHECKING:
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
     from pertwise.screen import Screen
 
 OPERATIONS = {"and": "intersection", "or": "union", "without": "difference"}
-_JOINED = re.compile(r"\s+(and|or|without)\s+")
+_JOINED = re.compile(r"\s+(and|or|without|else)\s+")
 #: What a selector is handed besides settings.
 _GIVEN = ("knowledge", "screen")
 
@@ -66,6 +70,9 @@ def selector_from(
         made = [_made(part, knowledge, screen, shared) for part in named]
         whole = made[0]
         for operation, other in zip(texts[1::2], made[1:], strict=True):
+            if operation == "else":
+                whole = HybridSelector(whole, other)
+                continue
             whole = SetSelector(whole, other, OPERATIONS[operation], max_neighbours)
         return whole
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from scripted_llm import ScriptedServer, first_alphabetical, listed
 
 from pertwise.benchmark.acquisition.config import AcquisitionConfig
 from pertwise.benchmark.acquisition.judged import JudgeConfig, JudgeTask
@@ -21,6 +20,7 @@ from pertwise.benchmark.engine import run_task
 from pertwise.config import check_settings
 from pertwise.errors import InputError
 from pertwise.report.acquisition_page import verdict_text, write_page
+from pertwise.testing.server import ScriptedServer, first_alphabetical, listed
 
 TESTS = Path(__file__).parents[2]
 SCRIPT = """

@@ -3,16 +3,10 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from drug_example import LINES, cell_table, drug_frame, drug_screen, drug_table
+from drug_example import LINES, cell_table, drug_frame, drug_knowledge, drug_screen
 
 from pertwise.benchmark.drugs.bridge import read_external
-from pertwise.benchmark.drugs.methods import (
-    DrugKnowledge,
-    build_method,
-    merged_lists,
-    method_names,
-)
-from pertwise.benchmark.drugs.predict import predict_one
+from pertwise.benchmark.drugs.methods import MethodInputs, build_method, method_names
 from pertwise.benchmark.drugs.run import (
     BenchConfig,
     DrugTask,
@@ -23,18 +17,14 @@ from pertwise.benchmark.drugs.run import (
 from pertwise.benchmark.engine import run_task
 from pertwise.config import read_settings
 from pertwise.errors import InputError
-from pertwise.evaluate.drug_scores import (
-    allowed_metrics,
-    centre_within,
-    cluster_interval,
-    plate_confounding,
-    score_rows,
-    top_variable,
-)
+from pertwise.evaluate.plates import centre_within, plate_confounding
+from pertwise.evaluate.row_scores import allowed_metrics, score_rows, top_variable
+from pertwise.evaluate.score import score_predictions
+from pertwise.evaluate.statistics import cluster_interval
+from pertwise.kernels.known import merged_lists
 from pertwise.report.drug_bench import regimes
 from pertwise.report.page import Page
 from pertwise.screen.core import Screen, make_obs
-from pertwise.select.recorded import RecordedSelector
 
 SCREEN = drug_screen()
 
@@ -108,6 +98,35 @@ def test_scores_by_hand():
     assert top["mse_top2"][0] == 0.0
 
 
+def test_one_meaning_of_a_score_that_is_not_defined():
+    """The truth leaves it open: NaN for every method. Only the prediction does: no information."""
+    rng = np.random.default_rng(0)
+    truth = np.vstack([rng.normal(size=6), np.full(6, np.nan), np.full(6, 2.0), np.zeros(6)])
+    guess, flat = rng.normal(size=(4, 6)), np.full((4, 6), 0.5)
+    names = ["pearson_delta", "pearson_reference", "cosine", "r2"]
+    reference = np.tile(rng.normal(size=6), (4, 1))
+    good = score_rows(truth, guess, reference, names)
+    bad = score_rows(truth, flat, reference, names)
+    assert good["pearson_delta"].isna().tolist() == [False, True, True, True]
+    assert bad["pearson_delta"].isna().tolist() == [False, True, True, True]
+    assert bad["pearson_delta"][0] == 0.0
+    assert good["cosine"].isna().tolist() == [False, True, False, True]
+    genes = score_predictions(
+        truth, flat, perturbations=list("abcd"), reference=reference, retrieval_distances=()
+    )
+    for name in names:
+        np.testing.assert_array_equal(genes.values[name].to_numpy(), bad[name].to_numpy())
+
+
+def test_magnitudes_are_left_out_of_the_scores_of_ranks():
+    t = np.random.default_rng(0).normal(size=(3, 30))
+    columns = score_predictions(
+        t, t, perturbations=list("abc"), tops=(5,), ranked=True
+    ).values.columns
+    assert not [c for c in columns if c.startswith(("mse", "mae", "r2", "slope", "squared"))]
+    assert {"pearson_delta", "cosine_top5"} <= set(columns)
+
+
 def test_top_variable_uses_training_rows_and_ignores_nan():
     y = np.array([[0.0, 5.0, 1.0], [0.0, -5.0, np.nan], [0.0, 0.0, 1.5]], dtype=np.float32)
     screen = Screen(
@@ -179,22 +198,22 @@ def test_plate_effect_is_measured_and_centring_removes_it():
 
 
 def test_every_method_in_every_regime_answers_every_row(folder):
-    bench = load_bench(config(regimes=["unseen drug", "unseen line", "scaffold"]), folder)
+    bench = load_bench(config(regimes=["compound", "context", "scaffold"]), folder)
     assert {"fused", "LGR", "hybrid", "multi-kernel", "PCA + ridge"} <= set(bench.methods)
     table = run_bench(bench)
     counts = table.groupby(["regime", "method"]).size()
     assert set(counts) == {len(SCREEN)}
     metrics = ["pearson_reference", "pearson_delta", "cosine", "direction_accuracy"]
     assert table[metrics].notna().all().all()
-    assert (table.loc[table["method"] == "cell mean", "pearson_reference"] == 0).all()
+    assert (table.loc[table["method"] == "context mean", "pearson_reference"] == 0).all()
     summary = summarise(table, n_resamples=200)
-    own = summary[(summary["regime"] == "unseen drug") & (summary["metric"] == "pearson_delta")]
+    own = summary[(summary["regime"] == "compound") & (summary["metric"] == "pearson_delta")]
     own = own.set_index("method")
     assert own.loc["multi-kernel", "difference"] > 0, "responses follow the mechanism"
-    assert own.loc["cell mean", "difference"] == 0
-    assert own.loc["drug mean", "coverage"] == 0, "an unseen drug has no mean of its own"
+    assert own.loc["context mean", "difference"] == 0
+    assert own.loc["perturbation mean", "coverage"] == 0, "an unseen drug has no mean of its own"
     assert own["n_clusters"].eq(11).all(), "two names are one compound"
-    lines = summary[summary["regime"] == "unseen line"]
+    lines = summary[summary["regime"] == "context"]
     assert lines["n_clusters"].eq(len(LINES)).all()
     page = Page("")
     regimes(page, summary, ["pearson_delta"])
@@ -204,7 +223,7 @@ def test_every_method_in_every_regime_answers_every_row(folder):
 
 
 def test_a_second_run_reads_the_parts_and_settings_change_them(folder):
-    first = load_bench(config(regimes=["unseen drug"], methods=["cell mean", "LGR"]), folder)
+    first = load_bench(config(regimes=["compound"], methods=["context mean", "LGR"]), folder)
     out = folder / "out"
     table = run_bench(first, out)
     parts = sorted((out / "units").glob("*.json"))
@@ -213,9 +232,8 @@ def test_a_second_run_reads_the_parts_and_settings_change_them(folder):
     parts[0].unlink()
     again = run_bench(first, out)
     pd.testing.assert_frame_equal(table, again)
-    units = sorted((out / "units").glob("*.json"))
-    assert [p.stat().st_mtime_ns for p in units][1:] == stamps[1:]
-    other = load_bench(config(regimes=["unseen drug"], methods=["LGR"], k=2), folder)
+    assert [p.stat().st_mtime_ns for p in sorted((out / "units").glob("*.json"))][1:] == stamps[1:]
+    other = load_bench(config(regimes=["compound"], methods=["LGR"], k=2), folder)
     run_bench(other, out)
     assert len(list((out / "units").glob("*.json"))) == 9
     run_task(DrugTask(first.config, first), out).page(out / "report.html")
@@ -249,10 +267,10 @@ def test_config_errors_name_the_entry(folder):
 
 
 def test_chat_methods_need_lists():
-    known = DrugKnowledge(drug_table())
+    known = MethodInputs(drug_knowledge())
     assert "LGR" not in method_names(known)
     with pytest.raises(InputError, match="need neighbour lists"):
-        build_method("fused", known, "unseen drug", [])
+        build_method("fused", known)
 
 
 def test_a_drug_whose_structure_is_unreadable_stays_in_the_score(folder):
@@ -260,14 +278,14 @@ def test_a_drug_whose_structure_is_unreadable_stays_in_the_score(folder):
     frame.loc[frame["drug"] == "Caffeine", "smiles"] = "C1CC"
     frame = frame[frame["drug"] != "Ethanol"]
     frame.to_parquet(folder / "drugs.parquet")
-    settings = config(regimes=["unseen drug"], methods=["chemistry kNN", "PCA + ridge"])
+    settings = config(regimes=["compound"], methods=["chemistry kNN", "PCA + ridge"])
     bench = load_bench(settings, folder)
     assert "not SMILES syntax" in bench.notes["no_structure"]["Caffeine"]
     assert bench.notes["not_in_drug_tables"] == ["Ethanol"]
     table = run_bench(bench)
     assert table.groupby("method").size().eq(len(SCREEN)).all()
     odd = table[table["drug"].isin(["Caffeine", "Ethanol"])]
-    assert odd["fallback"].str.contains("cell mean").all()
+    assert odd["fallback"].str.contains("context mean").all()
     assert not table[~table["drug"].isin(["Caffeine", "Ethanol"])]["fallback"].any()
 
 
@@ -279,8 +297,8 @@ def test_predictions_of_another_tool(folder):
     frame.insert(1, "cell_line", list(rows.obs["context"]))
     frame.to_parquet(folder / "other.parquet")
     settings = config(
-        regimes=["unseen drug"], methods=["cell mean"],
-        external=[{"name": "perfect", "file": "other.parquet", "regime": "unseen drug"}],
+        regimes=["compound"], methods=["context mean"],
+        external=[{"name": "perfect", "file": "other.parquet", "regime": "compound"}],
     )  # fmt: skip
     table = run_bench(load_bench(settings, folder))
     own = table[table["method"] == "perfect"]
@@ -301,35 +319,6 @@ def test_predictions_of_another_tool(folder):
         read_external(folder / "none.parquet", SCREEN)
 
 
-# -- one drug -------------------------------------------------------------------------------------
-
-
-def test_predict_by_spelling_smiles_and_salt(folder):
-    bench = load_bench(config(), folder)
-    found, notes = predict_one(bench, "erlotinib", "A549")
-    assert found.perturbations == ("Erlotinib (hydrochloride)",)
-    assert "hidden for this prediction" in notes["measured"]
-    assert notes["method"] == "fused"
-    found, notes = predict_one(bench, "ONC(=O)CCCCCC(=O)Nc1ccccc1", "A549", "kernel ridge")
-    assert "new SMILES" in notes["drug"]
-    assert "Vorinostat" in set(found.neighbours["neighbour"][:2])
-    found, notes = predict_one(bench, "[K+].[O-]C(=O)c1ccccc1O", "A549")
-    assert "salt or stereoisomer" in notes["drug"]
-    assert "Salicylic acid, Sodium salicylate was measured" in notes["measured"]
-
-
-def test_predict_says_what_it_cannot_know(folder):
-    bench = load_bench(config(), folder)
-    with pytest.raises(InputError, match="unknown drug 'Gefitinip'; did you mean 'Gefitinib'"):
-        predict_one(bench, "Gefitinip", "A549")
-    with pytest.raises(InputError, match="unknown cell line 'A54'; did you mean 'A549'"):
-        predict_one(bench, "Aspirin", "A54")
-    _, notes = predict_one(bench, "Aspirin", "CVCL_0546")
-    assert "line not measured: borrowed from" in notes["fallback"]
-    _, notes = predict_one(bench, "Ethanol", "A549", "mechanism kNN")
-    assert notes["fallback"] == "cell mean"
-
-
 @pytest.mark.shared
 def test_fused_beats_cell_mean_and_lgr_on_real_signatures(shared_data):
     """One fifth of the compounds of Open Problems 2023; the lists are one model's real answers."""
@@ -345,14 +334,14 @@ def test_fused_beats_cell_mean_and_lgr_on_real_signatures(shared_data):
         }
     )
     bench = load_bench(settings, shared_data)
-    train, test = bench_splits(bench, "unseen drug", 0)[0].of(bench.screen)
+    train, test = bench_splits(bench, "compound", 0)[0].of(bench.screen)
     means = {}
-    for name in ("cell mean", "LGR", "fused"):
-        model = build_method(name, bench.known, "unseen drug", train.perturbations).fit(train)
+    for name in ("context mean", "LGR", "fused"):
+        model = build_method(name, bench.known).fit(train, bench.knowledge)
         rows = []
         for line in test.contexts:
             own = test.in_context(line)
-            centre = build_method("cell mean", bench.known, "unseen drug", []).fit(train)
+            centre = build_method("context mean", bench.known).fit(train, bench.knowledge)
             drugs = list(own.obs["perturbation"])
             rows.append(
                 score_rows(
@@ -363,7 +352,7 @@ def test_fused_beats_cell_mean_and_lgr_on_real_signatures(shared_data):
                 )
             )
         means[name] = pd.concat(rows).mean()
-    assert (means["fused"] > means["cell mean"]).all()
+    assert (means["fused"] > means["context mean"]).all()
     assert (means["fused"] > means["LGR"]).all()
 
 
@@ -373,13 +362,13 @@ def test_lists_given_per_line_are_merged_by_reciprocal_rank():
         "MCF7\tq": (("c", "b"), ""),
         "r": (("a",), ""),
     }
-    merged = merged_lists(RecordedSelector(lists, source="test"))
+    merged = merged_lists(lists)
     assert merged == {"q": ("a", "b", "c"), "r": ("a",)}
 
 
 def test_weighting_by_effect_size():
     table = pd.DataFrame(
-        {"data": "x", "regime": "unseen drug", "seed": 0, "fold": 0, "method": "cell mean",
+        {"data": "x", "regime": "compound", "seed": 0, "fold": 0, "method": "context mean",
          "drug": ["a", "b"], "context": "X", "compound": ["a", "b"], "effect": [3.0, 1.0],
          "n_support": 1, "fallback": "", "pearson_delta": [1.0, 0.0]}
     )  # fmt: skip

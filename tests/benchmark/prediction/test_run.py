@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from models.conformance import check_predictor, example_screen
 
 from pertwise.benchmark.engine import run_task
 from pertwise.benchmark.prediction import run as run_module
@@ -16,6 +15,7 @@ from pertwise.errors import InputError, UnknownNameError
 from pertwise.evaluate import cosine, squared_error
 from pertwise.screen.core import Screen, make_screen
 from pertwise.screen.training import one_context
+from pertwise.testing.predictors import check_predictor, example_screen
 
 OWN = '''
 import numpy as np

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from fake_knowledge import FakeKnowledge
-from models.conformance import CHECKS, example_screen
 
 from pertwise.errors import InputError, UnknownNameError
 from pertwise.models.llmpert.predictor import NO_FEATURES, LLMPertEnsemble
 from pertwise.screen.core import make_screen
+from pertwise.testing.predictors import CHECKS, example_screen
 
 pytest.importorskip("torch")
 

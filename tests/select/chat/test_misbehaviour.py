@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from scripted_llm import Answer, Fault, ScriptedServer, listed, picks_json
 
 from pertwise.errors import BudgetError
 from pertwise.llm import FatalChatError, Ledger, open_chat
 from pertwise.select import Query, RandomSelector
 from pertwise.select.chat.acquire import acquisition_selector, candidate_facts
 from pertwise.select.chat.similar import langpert_selector
+from pertwise.testing.server import Answer, Fault, ScriptedServer, listed, picks_json
 
 GENES = [f"GENE{i:02d}" for i in range(20)]
 OLD_NAMES = {"OLD07": "GENE07", "GENE07": "GENE07"}

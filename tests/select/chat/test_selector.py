@@ -4,18 +4,9 @@ import json
 
 import pandas as pd
 import pytest
-from scripted_llm import (
-    Answer,
-    Fault,
-    ScriptedServer,
-    first_alphabetical,
-    listed,
-    picks_json,
-    wanted,
-)
 
 from pertwise.errors import InputError
-from pertwise.knowledge.types import GeneCard, GoTerm, Pathway, Relation, Resolution
+from pertwise.knowledge.types import GeneCard, GoTerm, Pathway, Relation
 from pertwise.llm import open_chat
 from pertwise.select import Pick, Query, RandomSelector, Selection
 from pertwise.select.chat.acquire import Show, acquisition_selector, candidate_facts
@@ -28,6 +19,15 @@ from pertwise.select.chat.similar import (
     lgr_selector,
     neighbour_record,
     write_neighbours,
+)
+from pertwise.testing.server import (
+    Answer,
+    Fault,
+    ScriptedServer,
+    first_alphabetical,
+    listed,
+    picks_json,
+    wanted,
 )
 
 GENES = [f"GENE{i:02d}" for i in range(20)]
@@ -396,9 +396,9 @@ def test_knowledge_resolver_looks_each_name_up_once():
         def __init__(self):
             self.asked = []
 
-        def resolve(self, names):
+        def canonical(self, names):
             self.asked += names
-            return Resolution({n: "AARS1" for n in names if n.startswith("AARS")}, ("NOPE",))
+            return {n: "AARS1" for n in names if n.startswith("AARS")}
 
     known = Known()
     resolve = knowledge_resolver(known)

@@ -67,7 +67,7 @@ class JudgeTask(Task):
         together.
     """
 
-    name, settings_of = "judges", JudgeConfig
+    name, mark, settings_of = "judges", "judges", JudgeConfig
     scores, summary = "answers.csv", "overall.csv"
     keeps_units = False
     settings: JudgeConfig

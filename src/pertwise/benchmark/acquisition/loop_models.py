@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pertwise import parts
-from pertwise.models.base import Prediction, Predictor
+from pertwise.models.base import Prediction, Predictor, predict_in
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
@@ -45,9 +45,9 @@ class PosteriorDraws:
         self.inner.fit(screen, knowledge)
         return self
 
-    def predict(self, perturbations: Sequence[str]) -> Prediction:
+    def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Predict, and draw members when the inner predictor has a spread but no members."""
-        made = self.inner.predict(perturbations)
+        made = predict_in(self.inner, perturbations, context)
         if made.members is not None or made.spread is None:
             return made
         rng = np.random.default_rng(self.seed)

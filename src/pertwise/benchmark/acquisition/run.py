@@ -56,7 +56,7 @@ class AcquisitionTask(Task):
     on in the middle. Chat strategies share one ledger, ``ledger.sqlite`` in the run folder.
     """
 
-    name, settings_of = "acquisition", AcquisitionConfig
+    name, mark, settings_of = "acquisition", "strategies", AcquisitionConfig
     scores, summary = "rounds.parquet", "areas.parquet"
     page_by = "pertwise.report.acquisition_page:write_run"
     settings: AcquisitionConfig

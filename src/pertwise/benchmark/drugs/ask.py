@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 from pertwise.benchmark.drugs.run import Bench
 from pertwise.errors import InputError, unknown_name
+from pertwise.kernels.known import kernel
 from pertwise.llm.base import Chat
+from pertwise.select.base import Query
 from pertwise.select.chat.selector import ChatSelector
 from pertwise.select.chat.similar import Question, lgr_selector
-from pertwise.select.drugs import DrugSelector, cell_query, drug_facts, drug_resolver
+from pertwise.select.kernel import KernelSelector
 
 
 def lgr_questions(bench: Bench, lines: Sequence[str] = ()) -> list[Question]:
@@ -27,14 +29,15 @@ def lgr_questions(bench: Bench, lines: Sequence[str] = ()) -> list[Question]:
     for line in lines:
         if line not in screen.contexts:
             raise unknown_name("cell line", line, screen.contexts)
-    compounds = bench.known.table.compounds(screen.perturbations)
+    compounds = bench.table.compounds(screen.perturbations)
     questions: list[Question] = []
     for line in lines or screen.contexts:
         pool = screen.in_context(line).perturbations
         for drug in pool:
             others = tuple(d for d in pool if compounds[d] != compounds[drug])
             if others:
-                questions.append((cell_query(drug, line, bench.known.cells), others))
+                text = bench.knowledge.context_facts(line)
+                questions.append((Query(drug, line, text), others))
     if not questions:
         raise InputError("no line has two drugs: there is nothing to ask")
     return questions
@@ -42,11 +45,11 @@ def lgr_questions(bench: Bench, lines: Sequence[str] = ()) -> list[Question]:
 
 def bench_selector(bench: Bench, chat: Chat, *, k: int, fallback: bool = False) -> ChatSelector:
     """The LGR selector with this bench's names and facts; chemistry as fallback when asked."""
-    table = bench.known.table
+    known = bench.knowledge
     return lgr_selector(
         chat,
         k=k,
-        facts=drug_facts(table),
-        resolve=drug_resolver(table),
-        fallback=DrugSelector(bench.known.kernel("chemistry")) if fallback else None,
+        facts=known.facts,
+        resolve=known.canonical,
+        fallback=KernelSelector(kernel(known, "chemistry")) if fallback else None,
     )

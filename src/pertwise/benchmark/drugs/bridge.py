@@ -11,9 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pertwise.errors import InputError
-from pertwise.knowledge.lines import CellTable
+from pertwise.knowledge.store import Knowledge
 from pertwise.models.base import Prediction
-from pertwise.models.drugs import CellMean, make_prediction
+from pertwise.models.context_means import ContextMean
+from pertwise.models.contexts import make_prediction
 from pertwise.screen.core import Screen, canonical_perturbation
 from pertwise.screen.signatures import normal_scores
 
@@ -28,7 +29,7 @@ class External:
     Attributes
     ----------
     n_features
-        How many of the screen's features the file has; the others take the cell mean.
+        How many of the screen's features the file has; the others take the context mean.
     """
 
     values: NDArray[np.float64]
@@ -38,10 +39,10 @@ class External:
     source: str
 
     def predict(
-        self, drugs: Sequence[str], context: str, train: Screen, cells: CellTable | None = None
+        self, drugs: Sequence[str], context: str, train: Screen, knowledge: Knowledge | None = None
     ) -> Prediction:
-        """The file's rows; the cell mean, stated, where it has none (they stay in the score)."""
-        mean = CellMean(cells=cells).fit(train).predict(drugs, context).mean
+        """The file's rows; the context mean, stated, where it has none (they stay in the score)."""
+        mean = ContextMean().fit(train, knowledge).predict(drugs, context).mean
         names = [canonical_perturbation(d) for d in drugs]
         out, fallback = np.array(mean, dtype=np.float64), []
         for i, name in enumerate(names):
@@ -49,7 +50,7 @@ class External:
             if row is not None:
                 own = self.values[row]
                 out[i] = np.where(np.isfinite(own), own, out[i])
-            fallback.append("" if row is not None else f"not in {self.source}: cell mean")
+            fallback.append("" if row is not None else f"not in {self.source}: context mean")
         support = [int((n, context) in self.rows) for n in names]
         return make_prediction(self.source, names, context, self.features, out, support, fallback)
 

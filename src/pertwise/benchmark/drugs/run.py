@@ -1,4 +1,4 @@
-"""`pertwise bench drugs`: regimes x methods on a drug screen, resumable, with intervals."""
+"""The drug task: regimes x methods on a drug screen, with intervals over compounds."""
 
 from __future__ import annotations
 
@@ -13,35 +13,24 @@ import pandas as pd
 from pydantic import Field
 
 from pertwise.benchmark.drugs.bridge import read_external
-from pertwise.benchmark.drugs.methods import DrugKnowledge, build_method, method_names
+from pertwise.benchmark.drugs.methods import MethodInputs, build_method, method_names, open_lists
 from pertwise.benchmark.engine import Played, Tables, Task, Unit
 from pertwise.config import FileName, Settings
 from pertwise.errors import InputError, PertwiseError
-from pertwise.evaluate.drug_scores import (
-    allowed_metrics,
-    centre_within,
-    cluster_interval,
-    plate_confounding,
-    score_rows,
-    top_variable,
-)
-from pertwise.evaluate.drug_splits import (
-    DrugSplit,
-    duplicate_drugs,
-    make_splits,
-    read_effect_table,
-)
+from pertwise.evaluate.given import read_toml_split
+from pertwise.evaluate.plates import centre_within, plate_confounding
+from pertwise.evaluate.row_scores import allowed_metrics, score_rows, top_variable
+from pertwise.evaluate.splits import REGIME_WORDS, Split, check_leaks, split_rows
+from pertwise.evaluate.statistics import cluster_interval
 from pertwise.knowledge.drugs.table import DrugTable
-from pertwise.knowledge.lines import CellTable
 from pertwise.knowledge.store import Knowledge
 from pertwise.models.base import Prediction
-from pertwise.models.drugs import CellMean
-from pertwise.models.drugs_dose import RULES, DosePredictor, DoseRule
+from pertwise.models.context_means import ContextMean
+from pertwise.models.dose import RULES, DosePredictor, DoseRule
 from pertwise.provenance import contents, identity, input_facts
 from pertwise.screen.core import Screen
+from pertwise.screen.effects import read_effect_table
 from pertwise.screen.signatures import read_signatures
-from pertwise.select.drugs import drug_resolver
-from pertwise.select.recorded import RecordedSelector
 
 #: Raised when a change makes old part files wrong; they are then computed anew.
 VERSION = 1
@@ -101,9 +90,21 @@ class Bench:
 
     config: BenchConfig
     screen: Screen
-    known: DrugKnowledge
+    known: MethodInputs
     folder: Path
     notes: dict[str, Any]
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """What is known about drugs, lines and genes."""
+        return self.known.knowledge
+
+    @property
+    def table(self) -> DrugTable:
+        """Names and structures of the drugs."""
+        if self.knowledge.drugs is None:
+            raise InputError("a drug benchmark needs a table of drugs: data.drugs")
+        return self.knowledge.drugs
 
     def path(self, name: str) -> Path:
         """A file of the data folder."""
@@ -124,7 +125,12 @@ def load_bench(config: BenchConfig, folder: Path = Path()) -> Bench:
         For missing files, a magnitude metric on ranks, unknown methods.
     """
     data = config.data
-    table = DrugTable.read(*[folder / p for p in data.drugs])
+    knowledge = Knowledge.open(
+        folder / data.knowledge if data.knowledge else None,
+        drugs=[folder / p for p in data.drugs],
+        lines=folder / data.cells if data.cells else None,
+    )
+    table = knowledge.drugs or DrugTable.from_cards(())
     screen = _read_screen(data, folder, filtered=True)
     notes: dict[str, Any] = {"dropped": dict(screen.meta.get("dropped", {}))}
     if data.plate_column:
@@ -135,29 +141,24 @@ def load_bench(config: BenchConfig, folder: Path = Path()) -> Bench:
         if config.centre_within_plate:
             screen, left_out = centre_within(screen, data.plate_column)
             notes["plate_rows_left_out"] = left_out
-    duplicates = duplicate_drugs(screen, table)
     notes["duplicates"] = [list(g) for g in table.duplicates(screen.perturbations)]
-    if config.drop_duplicates and duplicates:
-        screen = screen.hide(duplicates)
+    if config.drop_duplicates and notes["duplicates"]:
+        screen = screen.hide([name for group in notes["duplicates"] for name in group])
     unknown = [d for d in screen.perturbations if d not in table]
     notes["not_in_drug_tables"] = unknown
     notes["no_structure"] = {n: p for n, p in table.problems.items() if n in screen.perturbations}
-    known = DrugKnowledge(
-        table,
-        CellTable.read(folder / data.cells) if data.cells else None,
-        Knowledge.open(folder / data.knowledge) if data.knowledge else None,
-        RecordedSelector.from_file(folder / data.lists, resolve=drug_resolver(table), name="LGR")
-        if data.lists
-        else None,
+    known = MethodInputs(
+        knowledge,
+        str(folder / data.lists) if data.lists else None,
         k=config.k,
         n_related=config.n_related,
     )
-    if isinstance(known.lists, RecordedSelector):
-        notes["lists_source"] = known.lists.source
+    if (lists := open_lists(known)) is not None:
+        notes["lists_source"] = lists.source
     allowed_metrics(screen, config.metrics)
     bench = Bench(config, screen, known, folder, notes)
     for name in bench.methods:
-        build_method(name, known, "unseen drug", screen.perturbations)
+        build_method(name, known)
     return bench
 
 
@@ -190,7 +191,7 @@ class DrugTask(Task):
         Loaded before.
     """
 
-    name, settings_of = "drugs", BenchConfig
+    name, mark, settings_of = "drugs", "data", BenchConfig
     page_by = "pertwise.report.drug_bench:write_page"
     settings: BenchConfig
 
@@ -198,7 +199,7 @@ class DrugTask(Task):
         self, settings: BenchConfig, bench: Bench | None = None, *, replay: bool = False
     ) -> None:
         super().__init__(settings, replay=replay)
-        self._last: tuple[DrugSplit, _Scoring] | None = None
+        self._last: tuple[Split, _Scoring] | None = None
         if bench is not None:
             self.given, self.bench = True, bench
 
@@ -218,8 +219,8 @@ class DrugTask(Task):
             **{f"external {e.name}": e.file for e in self.settings.external},
         }  # fmt: skip
         found = {k: input_facts(self.bench.path(p)) for k, p in named.items() if p is not None}
-        if self.bench.known.genes is not None:
-            found["knowledge"] = input_facts(self.bench.known.genes)
+        if self.settings.data.knowledge is not None:
+            found["knowledge"] = input_facts(self.bench.knowledge)
         return found
 
     def units(self) -> list[Unit]:
@@ -247,46 +248,49 @@ class DrugTask(Task):
             raise InputError("nothing is to be run: no regime or no method")
         return found
 
-    def _methods(self, split: DrugSplit) -> list[tuple[str, ExternalConfig | None]]:
-        if split.regime == "dose":
+    def _methods(self, split: Split) -> list[tuple[str, ExternalConfig | None]]:
+        if split.kind == "dose":
             return [(rule, None) for rule in RULES]
         own: list[tuple[str, ExternalConfig | None]] = [(n, None) for n in self.bench.methods]
-        return own + [(e.name, e) for e in self.settings.external if e.regime == split.regime]
+        return own + [
+            (e.name, e)
+            for e in self.settings.external
+            if REGIME_WORDS.get(e.regime, e.regime) == split.kind
+        ]
 
     def play(self, unit: Unit, place: Path | None) -> Tables:
         """Fit on the split, predict line by line, score."""
         split, name, external = unit.what
-        if split.regime == "dose":
+        if split.kind == "dose":
             return {"scores": _dose_scores(self.bench, split, name)}
         scoring = self._scoring(split)
         if external is None:
-            drugs = scoring.train.perturbations
-            model = build_method(name, self.bench.known, split.regime, drugs).fit(scoring.train)
-            parts = [(model.predict(d, c), c) for c, d in _questions(scoring.test)]
+            model = build_method(name, self.bench.known, split.hold_out)
+            model.fit(scoring.train, self.bench.knowledge)
+            parts = [(model.predict(d, context=c), c) for c, d in _questions(scoring.test)]
         else:
             other = read_external(
                 self.bench.path(external.file), self.bench.screen, rank=external.rank
             )
-            cells = self.bench.known.cells
+            known = self.bench.knowledge
             parts = [
-                (other.predict(d, c, scoring.train, cells), c) for c, d in _questions(scoring.test)
+                (other.predict(d, c, scoring.train, known), c) for c, d in _questions(scoring.test)
             ]
         return {"scores": _scored(self.bench, split, name, scoring, parts)}
 
     def stand_in(self, unit: Unit, error: PertwiseError, place: Path | None) -> Tables | None:
-        """The cell mean."""
+        """The context mean."""
         split, name, _ = unit.what
-        if split.regime == "dose" or name == "cell mean":
+        if split.kind == "dose" or name == "context mean":
             return None
         scoring = self._scoring(split)
-        bench = self.bench
-        model = CellMean(cells=bench.known.cells, n_related=bench.config.n_related)
-        model.fit(scoring.train)
+        model = ContextMean(n_related=self.settings.n_related)
+        model.fit(scoring.train, self.bench.knowledge)
         parts = [(model.predict(d, c), c) for c, d in _questions(scoring.test)]
-        table = _scored(bench, split, name, scoring, parts)
-        return {"scores": table.assign(fallback="cell mean (method failed)")}
+        table = _scored(self.bench, split, name, scoring, parts)
+        return {"scores": table.assign(fallback="context mean (method failed)")}
 
-    def _scoring(self, split: DrugSplit) -> _Scoring:
+    def _scoring(self, split: Split) -> _Scoring:
         """The last split is kept: every method comes to it in turn."""
         if self._last is None or self._last[0] != split:
             train, test = split.of(self.bench.screen)
@@ -308,7 +312,7 @@ class DrugTask(Task):
             "simulated": screen.simulated,
             "screen": repr(screen),
             "meta": dict(screen.meta),
-            "drug_tables": list(self.bench.known.table.sources),
+            "drug_tables": list(self.bench.table.sources),
         }
 
 
@@ -316,7 +320,7 @@ class DrugTask(Task):
 class _Scoring:
     """What every method is scored with on one split.
 
-    `reference`: (n_test, d) cell means of the training rows, what `pearson_reference` subtracts.
+    `reference`: (n_test, d) context means of the training rows, what `pearson_reference` subtracts.
     """
 
     train: Screen
@@ -325,21 +329,22 @@ class _Scoring:
     tops: Mapping[str, Any]
 
 
-def bench_splits(bench: Bench, regime: str, seed: int) -> list[DrugSplit]:
+def bench_splits(bench: Bench, regime: str, seed: int) -> list[Split]:
     """The splits of one regime and seed."""
-    if regime == "dose":
-        if not bench.config.data.effects_by_dose:
-            return make_splits(bench.screen, regime, bench.known.table)
-        return make_splits(_dose_screen(bench), regime, bench.known.table)
-    return make_splits(
-        bench.screen,
-        regime,
-        bench.known.table,
+    regime, given = REGIME_WORDS.get(regime, regime), bench.config.data.split
+    if regime == "given":
+        if given is None:
+            raise InputError("the regime 'given' needs a TOML split file (split = ...)")
+        split = read_toml_split(bench.path(given), bench.screen, bench.knowledge.lines)
+        check_leaks(split, bench.screen, bench.knowledge)
+        return [split]
+    return split_rows(
+        _dose_screen(bench) if regime == "dose" else bench.screen,
+        "perturbation" if regime == "compound" and not bench.config.by_compound else regime,
+        bench.knowledge,
         n_folds=bench.config.n_folds,
         seed=seed,
-        by_compound=bench.config.by_compound,
-        toml=bench.path(bench.config.data.split) if bench.config.data.split else None,
-        cells=bench.known.cells,
+        grouped=bench.config.by_compound,
     )
 
 
@@ -354,14 +359,14 @@ def _questions(test: Screen) -> list[tuple[str, list[str]]]:
 
 def _reference(bench: Bench, train: Screen, test: Screen) -> np.ndarray[Any, Any]:
     """(n_test, d) cell means of the training rows: what `pearson_reference` subtracts."""
-    model = CellMean(cells=bench.known.cells, n_related=bench.config.n_related).fit(train)
+    model = ContextMean(n_related=bench.config.n_related).fit(train, bench.knowledge)
     means = {c: model.predict(["x"], c).mean[0] for c in test.contexts}
     return np.array([means[c] for c in test.obs["context"]])
 
 
 def _scored(
     bench: Bench,
-    split: DrugSplit,
+    split: Split,
     name: str,
     scoring: _Scoring,
     parts: Sequence[tuple[Prediction, str]],
@@ -377,11 +382,11 @@ def _scored(
     means = np.array([found[k][0] for k in keys])
     names = allowed_metrics(bench.screen, bench.config.metrics)
     table = score_rows(test.responses, means, scoring.reference, names, scoring.tops)
-    compounds = bench.known.table.compounds([d for d, _ in keys])
+    compounds = bench.table.compounds([d for d, _ in keys])
     described = pd.DataFrame(
         {
             "data": bench.config.data.name,
-            "regime": split.regime,
+            "regime": split.kind,
             "seed": split.seed,
             "fold": split.fold,
             "method": name,
@@ -396,7 +401,7 @@ def _scored(
     return pd.concat([described, table], axis=1)
 
 
-def _dose_scores(bench: Bench, split: DrugSplit, rule: DoseRule) -> pd.DataFrame:
+def _dose_scores(bench: Bench, split: Split, rule: DoseRule) -> pd.DataFrame:
     """One dose rule on a screen with doses; metrics of magnitude where it has magnitudes."""
     screen = _dose_screen(bench)
     train, test = split.of(screen)
@@ -407,7 +412,7 @@ def _dose_scores(bench: Bench, split: DrugSplit, rule: DoseRule) -> pd.DataFrame
     rows = np.array([p.mean[0] for p in told])
     table = score_rows(test.responses, rows, np.array(means), allowed_metrics(screen, None))
     drugs = [drug for drug, _, _ in asked]
-    compounds = bench.known.table.compounds(drugs)
+    compounds = bench.table.compounds(drugs)
     head = pd.DataFrame(
         {
             "data": bench.config.data.name, "regime": "dose", "seed": 0, "fold": 0,
@@ -436,7 +441,7 @@ def summarise(
     *,
     seed: int = 0,
     weight: str | None = None,
-    baseline: str = "cell mean",
+    baseline: str = "context mean",
     n_resamples: int = 2000,
 ) -> pd.DataFrame:
     """Mean over signatures per (data, regime, method, metric), with 95 % cluster intervals.
@@ -459,7 +464,7 @@ def summarise(
             [*present, "effect", "n_support", "covered"]
         ].mean()
         wide = merged.reset_index()
-        wide["cluster"] = wide["context" if regime in ("unseen line", "given") else "compound"]
+        wide["cluster"] = wide["context" if regime in ("context", "given") else "compound"]
         first = baseline if baseline in set(wide["method"]) else wide["method"].iloc[0]
         base = wide[wide["method"] == first].set_index(keys[1:])
         for method, own in wide.groupby("method", sort=False):

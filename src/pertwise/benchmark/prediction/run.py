@@ -148,7 +148,7 @@ class PredictionTask(Task):
         Opened before (files are then not read).
     """
 
-    name, settings_of = "prediction", PredictionConfig
+    name, mark, settings_of = "prediction", "methods", PredictionConfig
     scores = "results.parquet"
     page_by = "pertwise.report.prediction_bench:write_page"
     settings: PredictionConfig

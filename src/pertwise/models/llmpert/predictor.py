@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pertwise.errors import InputError, unknown_name
-from pertwise.models.base import Prediction
+from pertwise.models.base import Prediction, only_context
 from pertwise.models.llmpert.ensemble import FittedEnsemble, fit_ensemble, mean_variance
 from pertwise.models.llmpert.train import EnsembleSettings
 from pertwise.parts import part
@@ -117,6 +117,12 @@ class LLMPertEnsemble:
                     f"perturbation {a!r} has several measured rows (contexts or doses); fit one "
                     "context at a time: screen.in_context(...)"
                 )
+        if len(measured.contexts) > 1:
+            raise InputError(
+                f"{self.name!r} learns from one context at a time, but the screen holds "
+                f"{list(measured.contexts)[:5]}; slice it with screen.in_context(...)"
+            )
+        self._context = measured.contexts[0]
         x, known = self._inputs(names)
         if not known.any():
             raise InputError(
@@ -148,10 +154,11 @@ class LLMPertEnsemble:
         }
         return self
 
-    def predict(self, perturbations: Sequence[str]) -> Prediction:
+    def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Ensemble mean, spread and (if kept) members; see `NO_FEATURES` for unknown names."""
         names = tuple(canonical_perturbation(p) for p in perturbations)
         fitted, x, known = self._query(names)
+        only_context(self.name, self._context, context)
         shape = (len(names), len(self._features))
         mean, spread = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         members = None

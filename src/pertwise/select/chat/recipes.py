@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pertwise.errors import InputError
@@ -12,7 +12,7 @@ from pertwise.parts import part
 from pertwise.select.base import Selector
 from pertwise.select.chat.edit import EditSelector
 from pertwise.select.chat.selector import ChatSelector, knowledge_resolver
-from pertwise.select.chat.similar import langpert_selector
+from pertwise.select.chat.similar import langpert_selector, lgr_selector
 from pertwise.select.graph import GraphSelector
 from pertwise.select.words import selector_from
 
@@ -49,8 +49,35 @@ def langpert(
     return langpert_selector(
         _chat(llm, ledger, **(chat_settings or {})),
         k=k,
-        facts=None if knowledge is None else gene_facts(knowledge),
+        facts=None if knowledge is None else knowledge.facts,
         resolve=None if knowledge is None else knowledge_resolver(knowledge),
+        max_candidates=max_candidates,
+        prefilter=_prefilter(prefilter, max_candidates, knowledge, screen),
+        prompt=prompt,
+        seed=seed,
+    )
+
+
+@part(needs="chat", words="prefilter", argument="llm", source="Tahoe-100M retrieval (LGR)")
+def lgr(
+    screen: Screen,
+    knowledge: Knowledge | None = None,
+    *,
+    llm: str | Chat | None = None,
+    k: int = 10,
+    ledger: str | os.PathLike[str] | None = None,
+    chat_settings: dict[str, Any] | None = None,
+    max_candidates: int | None = None,
+    prefilter: str = PREFILTER,
+    prompt: str | os.PathLike[str] = "lgr",
+    seed: int = 0,
+) -> ChatSelector:
+    """A chat model names the measured compounds that act alike in one line, with facts shown."""
+    return lgr_selector(
+        _chat(llm, ledger, **(chat_settings or {})),
+        k=k,
+        facts=None if knowledge is None else knowledge.facts,
+        resolve=None if knowledge is None else knowledge.canonical,
         max_candidates=max_candidates,
         prefilter=_prefilter(prefilter, max_candidates, knowledge, screen),
         prompt=prompt,
@@ -89,22 +116,12 @@ def edit(
         base,
         _chat(llm, ledger, **(chat_settings or {})),
         max_edits=max_edits,
-        facts=gene_facts(knowledge),
+        facts=knowledge.facts,
         resolve=knowledge_resolver(knowledge),
         max_candidates=max_candidates,
         prefilter=_prefilter(prefilter, max_candidates, knowledge, screen),
         seed=seed,
     )
-
-
-def gene_facts(knowledge: Knowledge) -> Callable[[str], str]:
-    """name -> "full name. summary" for a prompt; "" for unknown genes."""
-
-    def facts(name: str) -> str:
-        card = knowledge.cards([name])[name]
-        return ". ".join(x for x in (card.full_name, card.summary) if x) if card.known else ""
-
-    return facts
 
 
 def _chat(llm: str | Chat | None, ledger: str | os.PathLike[str] | None, **settings: Any) -> Chat:

@@ -417,8 +417,8 @@ def knowledge_resolver(knowledge: Any) -> Resolver:
     def resolve(names: Sequence[str]) -> dict[str, str]:
         new = [n for n in names if n not in seen]
         if new:
-            approved = knowledge.resolve(new).approved
-            seen.update({n: approved.get(n) for n in new})
+            known = knowledge.canonical(new)
+            seen.update({n: known.get(n) for n in new})
         return {n: a for n in names if (a := seen[n]) is not None}
 
     return resolve

@@ -7,7 +7,7 @@ For tests only.
     with ScriptedServer() as server:                    # answers by a dumb, stated rule
         chat = open_chat(server.openai("scripted"))     # "scripted@http://127.0.0.1:PORT/v1"
 
-    python tests/scripted_llm.py --port 8765            # the same from a shell
+    python -m pertwise.testing.server --port 8765            # the same from a shell
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-import pytest
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Asked:
     """One request as the server saw it, whatever the protocol."""
 
     protocol: str
-    body: dict
-    headers: dict
+    body: dict[str, Any]
+    headers: dict[str, Any]
     number: int
 
     @property
@@ -38,7 +38,7 @@ class Asked:
         return self.body.get("model", "")
 
     @property
-    def messages(self) -> list[dict]:
+    def messages(self) -> list[dict[str, Any]]:
         return self.body["messages"]
 
     @property
@@ -56,7 +56,7 @@ class Asked:
         return self.messages[-1]["content"]
 
     @property
-    def schema(self) -> dict | None:
+    def schema(self) -> dict[str, Any] | None:
         if self.protocol == "openai":
             return self.body.get("response_format", {}).get("json_schema", {}).get("schema")
         return self.body.get("output_config", {}).get("format", {}).get("schema")
@@ -81,7 +81,7 @@ class Fault:
 
     status: int = 500
     message: str = "scripted fault"
-    headers: dict = field(default_factory=dict)
+    headers: dict[str, Any] = field(default_factory=dict[str, Any])
     delay: float = 0.0
     raw: bytes | None = None
     code: str = ""
@@ -207,7 +207,9 @@ class ScriptedServer:
     def __exit__(self, *error: object) -> None:
         self.stop()
 
-    def _respond(self, protocol: str, body: dict, headers: dict) -> Fault | Answer:
+    def _respond(
+        self, protocol: str, body: dict[str, Any], headers: dict[str, Any]
+    ) -> Fault | Answer:
         with self._lock:
             asked = Asked(protocol, body, headers, len(self.asked) + 1)
             self.asked.append(asked)
@@ -261,14 +263,14 @@ def _handler(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
             else:
                 self._send(200, answer_body(protocol, body, answer), {})
 
-        def _send(self, status: int, payload: dict, headers: dict) -> None:
+        def _send(self, status: int, payload: dict[str, Any], headers: dict[str, Any]) -> None:
             self._raw(
                 status,
                 json.dumps(payload).encode(),
                 {"content-type": "application/json", **headers},
             )
 
-        def _raw(self, status: int, data: bytes, headers: dict) -> None:
+        def _raw(self, status: int, data: bytes, headers: dict[str, Any]) -> None:
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, str(value))
@@ -282,7 +284,7 @@ def _handler(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def check_openai(body: dict) -> str:
+def check_openai(body: dict[str, Any]) -> str:
     """What a real OpenAI-protocol server would reject."""
     if not body.get("model") or not body.get("messages"):
         return "model and messages are required"
@@ -291,7 +293,7 @@ def check_openai(body: dict) -> str:
     return ""
 
 
-def check_anthropic(body: dict, headers: dict) -> str:
+def check_anthropic(body: dict[str, Any], headers: dict[str, Any]) -> str:
     """What the real Messages API would reject."""
     if "anthropic-version" not in headers:
         return "anthropic-version: header is required"
@@ -310,20 +312,20 @@ def check_anthropic(body: dict, headers: dict) -> str:
     return ""
 
 
-def answer_body(protocol: str, body: dict, answer: Answer) -> dict:
+def answer_body(protocol: str, body: dict[str, Any], answer: Answer) -> dict[str, Any]:
     """A response in the shape of the protocol."""
     asked = sum(len(str(m["content"])) for m in body["messages"]) // 4 + 1
     n_in = answer.prompt_tokens if answer.prompt_tokens is not None else asked
     n_out = answer.completion_tokens
     n_out = n_out if n_out is not None else len(answer.text + answer.reasoning) // 4 + 1
     if protocol == "openai":
-        message: dict = {"role": "assistant", "content": answer.text}
+        message: dict[str, Any] = {"role": "assistant", "content": answer.text}
         if answer.reasoning:
             message["reasoning_content"] = answer.reasoning
         if answer.finish == "refusal":
             message = {"role": "assistant", "content": None, "refusal": answer.text}
         finish = "stop" if answer.finish == "refusal" else answer.finish
-        payload: dict = {
+        payload: dict[str, Any] = {
             "id": "chatcmpl-scripted",
             "object": "chat.completion",
             "created": 0,
@@ -353,7 +355,7 @@ def answer_body(protocol: str, body: dict, answer: Answer) -> dict:
     }
 
 
-def error_body(protocol: str, status: int, message: str, code: str) -> dict:
+def error_body(protocol: str, status: int, message: str, code: str) -> dict[str, Any]:
     """An error in the shape of the protocol."""
     if protocol == "openai":
         return {"error": {"message": message, "type": "scripted", "param": None, "code": code}}
@@ -362,13 +364,6 @@ def error_body(protocol: str, status: int, message: str, code: str) -> dict:
         "type": "error",
         "error": {"type": kind.get(status, "api_error"), "message": message},
     }
-
-
-@pytest.fixture
-def scripted_llm() -> Iterator[ScriptedServer]:
-    """A running scripted server; set `.script` to change how it answers."""
-    with ScriptedServer() as server:
-        yield server
 
 
 def main() -> None:
@@ -385,10 +380,10 @@ def main() -> None:
         if options.port_file:
             with open(options.port_file, "w", encoding="utf-8") as out:
                 out.write(str(server.port))
-        print(
-            f"SCRIPTED server, not a language model: {server.openai()} and {server.anthropic()}",
-            flush=True,
+        sys.stdout.write(
+            f"SCRIPTED server, not a language model: {server.openai()} and {server.anthropic()}\n"
         )
+        sys.stdout.flush()
         try:
             while True:
                 time.sleep(3600)

@@ -2,13 +2,11 @@ import json
 
 import numpy as np
 import pytest
-from drug_example import DRUGS, cell_table, drug_table
-from scripted_llm import ScriptedServer, listed, picks_json
-from select_conformance import CHECKS
+from drug_example import DRUGS, drug_knowledge, drug_table
 
 from pertwise.errors import InputError
 from pertwise.kernels.drugs import (
-    CombinedSimilarity,
+    MeanKernel,
     chemistry_similarity,
     mechanism_similarity,
 )
@@ -16,30 +14,27 @@ from pertwise.knowledge.recorded import context_key, read_recorded
 from pertwise.llm import open_chat
 from pertwise.select import Query
 from pertwise.select.chat.similar import lgr_selector, write_neighbours
-from pertwise.select.drugs import (
-    DrugSelector,
-    HybridSelector,
-    cell_query,
-    drug_facts,
-    drug_resolver,
-)
+from pertwise.select.kernel import HybridSelector, KernelSelector
 from pertwise.select.recorded import RecordedSelector
+from pertwise.testing.selectors import CHECKS
+from pertwise.testing.server import ScriptedServer, listed, picks_json
 
 NAMES = [row[0] for row in DRUGS]
 TABLE = drug_table()
+KNOWN = drug_knowledge()
 KERNEL = chemistry_similarity(TABLE)
 RECORDED = {n: (tuple(m for m in NAMES if m != n)[:6], "recorded reason") for n in NAMES}
 
 
 def make(kind):
     if kind == "chemistry":
-        return DrugSelector(KERNEL)
+        return KernelSelector(KERNEL)
     if kind == "mechanism":
-        return DrugSelector(mechanism_similarity(TABLE), above=0.3)
+        return KernelSelector(mechanism_similarity(TABLE), above=0.3)
     if kind == "combined":
-        return DrugSelector(CombinedSimilarity((KERNEL, mechanism_similarity(TABLE))))
-    recorded = RecordedSelector(RECORDED, source="test", resolve=drug_resolver(TABLE))
-    return HybridSelector(recorded, DrugSelector(KERNEL), min_coverage=0.9)
+        return KernelSelector(MeanKernel((KERNEL, mechanism_similarity(TABLE))))
+    recorded = RecordedSelector(RECORDED, source="test", resolve=KNOWN.canonical)
+    return HybridSelector(recorded, KernelSelector(KERNEL), min_coverage=0.9)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
@@ -50,7 +45,7 @@ def test_conformance(kind, check):
 
 def test_chemistry_picks_by_tanimoto():
     picks = make("chemistry").select(Query("Gefitinib"), NAMES, 3)
-    scores = KERNEL.matrix(["Gefitinib"], NAMES, NAMES)[0]
+    scores = KERNEL.between(["Gefitinib"], NAMES, NAMES)[0]
     order = [n for n in np.array(NAMES)[np.argsort(-scores, kind="stable")] if n != "Gefitinib"]
     assert list(picks.items) == order[:3]
     assert picks.items[0] == "Erlotinib (hydrochloride)"
@@ -67,15 +62,15 @@ def test_mechanism_gives_only_those_that_share_it():
 
 def test_hybrid_keeps_good_coverage_and_tops_up_thin_one():
     thin = RecordedSelector({"Aspirin": (("Caffeine", "NoSuchDrug"), "why")}, source="test")
-    hybrid = HybridSelector(thin, DrugSelector(KERNEL), min_coverage=0.5)
+    hybrid = HybridSelector(thin, KernelSelector(KERNEL), min_coverage=0.5)
     chosen = hybrid.select(Query("Aspirin"), NAMES, 4)
     assert chosen.items[0] == "Caffeine"
     assert len(chosen.items) == 4
     assert chosen.fallback
     assert "coverage 25% is below 50%" in chosen.repairs[-1].action
-    alone = HybridSelector(thin, DrugSelector(KERNEL), min_coverage=0.5, fill=False)
+    alone = HybridSelector(thin, KernelSelector(KERNEL), min_coverage=0.5, fill=False)
     assert "Caffeine" not in alone.select(Query("Aspirin"), NAMES, 4).items
-    good = HybridSelector(thin, DrugSelector(KERNEL), min_coverage=0.2)
+    good = HybridSelector(thin, KernelSelector(KERNEL), min_coverage=0.2)
     assert good.select(Query("Aspirin"), NAMES, 4).items == ("Caffeine",)
     with pytest.raises(InputError, match="min_coverage"):
         HybridSelector(thin, thin, min_coverage=0.0)
@@ -87,10 +82,8 @@ def test_hybrid_keeps_good_coverage_and_tops_up_thin_one():
 def ask(script, protocol="openai", drug="Aspirin", pool=NAMES, k=4, **settings):
     with ScriptedServer(script) as server:
         chat = open_chat(server.address(protocol))
-        selector = lgr_selector(
-            chat, k=k, resolve=drug_resolver(TABLE), facts=drug_facts(TABLE), **settings
-        )
-        query = cell_query(drug, "CVCL_0023", cell_table())
+        selector = lgr_selector(chat, k=k, resolve=KNOWN.canonical, facts=KNOWN.facts, **settings)
+        query = Query(drug, "CVCL_0023", KNOWN.context_facts("CVCL_0023"))
         return selector.select(query, pool, k), server
 
 
@@ -130,16 +123,16 @@ def test_lgr_few_left_are_kept_with_k_used_and_none_left_says_so(tmp_path):
     none, _ = ask(lambda a: picks_json(["Imatinib"]))
     assert none.items == ()
     assert none.fallback
-    query = cell_query("Aspirin", "A549")
+    query = Query("Aspirin", "A549")
     write_neighbours(tmp_path / "lgr.jsonl", [(query, few), (query, none)])
     first = json.loads((tmp_path / "lgr.jsonl").read_text().splitlines()[0])
     assert (first["cell"], first["drug"], first["neighbours"]) == ("A549", "Aspirin", ["Gefitinib"])
 
 
 def test_lgr_falls_back_to_chemistry_when_nothing_valid_is_left():
-    chosen, _ = ask(lambda a: picks_json(["Imatinib"]), fallback=DrugSelector(KERNEL))
+    chosen, _ = ask(lambda a: picks_json(["Imatinib"]), fallback=KernelSelector(KERNEL))
     assert chosen.fallback
-    assert chosen.items == DrugSelector(KERNEL).select(Query("Aspirin"), NAMES, 4).items
+    assert chosen.items == KernelSelector(KERNEL).select(Query("Aspirin"), NAMES, 4).items
 
 
 def test_exported_lists_come_back_per_cell(tmp_path):

@@ -1,18 +1,15 @@
 """One suite every selector runs through.
 
-Use: ``from select_conformance import CHECKS, check_selector`` (see the note there), then
-``check_selector(lambda: MySelector(...), candidates, query)`` in a test, or parametrise over
+Use: ``check_selector(lambda: MySelector(...), candidates, query)`` in a test, or parametrise over
 `CHECKS` to see each one by name. `candidates` should be names the selector knows (at least 8);
 `query.subject` may or may not be among them.
 """
 
 import json
-import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from pertwise.errors import InputError
 from pertwise.select import Pick, Query, Repair, Selection, Selector
@@ -113,13 +110,19 @@ def check_determinism(factory: Factory, candidates: Sequence[str], query: Query)
 def check_bad_input(factory: Factory, candidates: Sequence[str], query: Query) -> None:
     """Empty or repeating lists and n < 1 are refused, naming what is wrong."""
     selector = factory()
-    with pytest.raises(InputError):
-        selector.select(query, [], 3)
     repeated = next(c for c in candidates if c != query.subject)
-    with pytest.raises(InputError, match=re.escape(repeated)):
-        selector.select(query, [*candidates, repeated], 3)
-    with pytest.raises(InputError, match=r"\b0\b"):
-        selector.select(query, list(candidates), 0)
+    for items, n, named in (
+        ([], 3, ""),
+        ([*candidates, repeated], 3, repeated),
+        (list(candidates), 0, "0"),
+    ):
+        told = ""
+        try:
+            selector.select(query, items, n)
+        except InputError as error:
+            told = str(error)
+        assert told, f"select() must refuse a list of {len(items)} and n = {n}"
+        assert named in told, f"the error must name {named!r}: {told}"
 
 
 CHECKS = [

@@ -1,26 +1,31 @@
 """What every acquisition strategy must do. Run your own with `check_strategy(factory)`."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pandas as pd
-from fake_knowledge import FakeKnowledge
 
 from pertwise.acquire import AcquisitionState, Strategy, Target
 from pertwise.acquire.state import gene_features, neighbour_weights
+from pertwise.select.base import Selection
+from pertwise.testing.knowledge import SmallKnowledge
 
 
-def make_state(
-    n_candidates=60,
-    n_measured=20,
+def example_state(
+    n_candidates: int = 60,
+    n_measured: int = 20,
     *,
-    cold=False,
-    seed=0,
-    pathway=True,
-    n_pinned=0,
-    n_features=6,
-    shuffle=None,
-):
-    """A state over the fake knowledge: candidates G000 ..., measured the genes after them."""
-    knowledge = FakeKnowledge()
+    cold: bool = False,
+    seed: int = 0,
+    pathway: bool = True,
+    n_pinned: int = 0,
+    n_features: int = 6,
+) -> AcquisitionState:
+    """A state over `SmallKnowledge`: candidates G000 ..., measured the genes after them."""
+    knowledge = SmallKnowledge()
     genes = list(knowledge.genes_)
     candidates = tuple(genes[:n_candidates])
     measured = () if cold else tuple(genes[n_candidates : n_candidates + n_measured])
@@ -50,7 +55,7 @@ def make_state(
     )
 
 
-def check_selection(selection, state, n):
+def check_selection(selection: Selection, state: AcquisitionState, n: int) -> None:
     """The rules a single answer must obey."""
     items = selection.items
     assert len(items) == min(n, len(state.candidates))
@@ -70,10 +75,10 @@ def check_selection(selection, state, n):
         assert selection.repairs, "a fallback must be stated as a repair"
 
 
-def check_strategy(factory, cold_start=True):
+def check_strategy(factory: Callable[[], Strategy], cold_start: bool = True) -> None:
     """Run one strategy through everything; `factory()` makes a fresh instance."""
     assert isinstance(factory(), Strategy)
-    states = [
+    states: list[dict[str, Any]] = [
         {},
         {"pathway": False},
         {"n_pinned": 3},
@@ -84,16 +89,19 @@ def check_strategy(factory, cold_start=True):
         states += [{"cold": True}, {"cold": True, "pathway": False}, {"cold": True, "n_pinned": 2}]
     for kwargs in states:
         for n in (1, 7, 500):
-            state = make_state(**kwargs)
+            state = example_state(**kwargs)
             check_selection(factory().choose(state, n), state, n)
     # The same seed gives the same answer, on a fresh instance as on a used one.
     used = factory()
-    first = used.choose(make_state(), 10)
-    again = used.choose(make_state(), 10)
-    assert first.items == again.items == factory().choose(make_state(), 10).items
+    first = used.choose(example_state(), 10)
+    again = used.choose(example_state(), 10)
+    assert first.items == again.items == factory().choose(example_state(), 10).items
     pd.testing.assert_series_equal(first.utilities, again.utilities)
     # It must not write into what it was given.
-    state = make_state()
+    state = example_state()
+    assert state.uncertainty is not None
+    assert state.embedding is not None
+    assert state.member_predictions is not None
     before = (state.uncertainty.copy(), state.embedding.copy(), state.member_predictions.copy())
     factory().choose(state, 10)
     pd.testing.assert_series_equal(state.uncertainty, before[0])

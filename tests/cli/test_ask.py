@@ -11,7 +11,6 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-from scripted_llm import Answer, ScriptedServer, first_alphabetical, listed, picks_json
 from typer.testing import CliRunner
 
 from pertwise.cli.main import app
@@ -19,6 +18,7 @@ from pertwise.errors import BudgetError, InputError, ReplayMissError
 from pertwise.knowledge import build_knowledge
 from pertwise.knowledge.recorded import read_recorded, read_recording
 from pertwise.screen import make_screen, simulate_screen
+from pertwise.testing.server import Answer, ScriptedServer, first_alphabetical, listed, picks_json
 
 RUNNER = CliRunner()
 NAMES = [f"G{i:02d}" for i in range(9)]

@@ -1,8 +1,8 @@
-"""Selectors over drug similarities: chemistry, mechanism, targets, their mixture, and hybrids."""
+"""Selectors over kernels (chemistry, mechanism, your own), and one selector behind another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,33 +10,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pertwise.errors import InputError
-from pertwise.kernels.drugs import DrugSimilarity
-from pertwise.knowledge.drugs.table import DrugTable
-from pertwise.knowledge.lines import CellTable
+from pertwise.kernels.base import Kernel
 from pertwise.select.base import Query, Repair, Selection, Selector
-from pertwise.select.closed_list import Resolver
 from pertwise.select.similarity import SimilaritySelector
 
 Floats = NDArray[np.float64]
 
 
-class DrugSelector(SimilaritySelector):
-    """The measured drugs most similar to the query under one drug kernel.
+class KernelSelector(SimilaritySelector):
+    """The measured perturbations most similar to the query under one kernel.
 
-    Drugs with a similarity of at most `above` are never picked, so that fewer than n may come back:
+    Those with a similarity of at most `above` are never picked, so that fewer than n may come back:
     "no drug shares its mechanism" stays visible instead of hiding behind a random one.
     """
 
-    def __init__(
-        self, kernel: DrugSimilarity, *, above: float = 0.0, max_neighbours: int = 50
-    ) -> None:
+    def __init__(self, kernel: Kernel, *, above: float = 0.0, max_neighbours: int = 50) -> None:
         super().__init__(max_neighbours=max_neighbours)
         self.kernel, self.above = kernel, above
         self.name = kernel.name
 
     def similarity(self, subjects: Sequence[str], candidates: Sequence[str]) -> Floats:
         """(n_subjects, n_candidates) kernel values, 0 where they do not exceed `above`."""
-        scores = self.kernel.matrix(subjects, candidates, candidates)
+        scores = self.kernel.between(subjects, candidates, candidates)
         return np.where(scores > self.above, scores, 0.0)
 
     def settings(self) -> Mapping[str, Any]:
@@ -94,38 +89,3 @@ class HybridSelector:
             provenance={**notes, "used": used, "k_used": len(picks)},
             fallback=True,
         )
-
-
-def drug_resolver(table: DrugTable) -> Resolver:
-    """Names -> canonical names of the table, for checking a chat model's picks."""
-
-    def resolve(names: Sequence[str]) -> Mapping[str, str]:
-        return table.resolve(names).approved
-
-    return resolve
-
-
-def drug_facts(table: DrugTable, *, smiles: bool = False) -> Callable[[str], str]:
-    """What a prompt says about a query drug: mechanism, targets, approval (SMILES on request)."""
-
-    def facts(name: str) -> str:
-        card = table.cards.get(table.resolve([name]).approved.get(name, name))
-        if card is None:
-            return ""
-        parts = [card.mechanism] if card.mechanism else []
-        if card.targets:
-            parts.append("targets " + ", ".join(card.targets[:8]))
-        if card.approved:
-            parts.append("approved")
-        if smiles and card.structure is not None:
-            parts.append(f"SMILES {card.structure.parent}")
-        return "; ".join(parts)
-
-    return facts
-
-
-def cell_query(drug: str, line: str, cells: CellTable | None = None) -> Query:
-    """The question "which measured drugs act like `drug` in `line`", with facts about the line."""
-    known = cells is not None and cells.resolve(line) is not None
-    text = cells.line(line).text() if cells is not None and known else ""
-    return Query(subject=drug, context=line, context_text=text)

@@ -1,77 +1,75 @@
 import numpy as np
 import pytest
-from drug_example import DRUGS, LINES, cell_table, drug_screen, drug_table
+from drug_example import DRUGS, LINES, cell_table, drug_knowledge, drug_screen, drug_table
 
 from pertwise.errors import InputError
-from pertwise.evaluate.drug_splits import (
-    DrugSplit,
-    check_leaks,
-    make_splits,
-    parse_condition,
-    read_effect_table,
-    read_toml_split,
-)
+from pertwise.evaluate.given import read_toml_split
+from pertwise.evaluate.splits import Split, check_leaks, split_rows
+from pertwise.knowledge import Knowledge
+from pertwise.screen import make_screen
+from pertwise.screen.conditions import parse_condition
 from pertwise.screen.core import Screen, make_obs
+from pertwise.screen.effects import read_effect_table
 
-TABLE = drug_table()
+TABLE, KNOWN = drug_table(), drug_knowledge()
 SCREEN = drug_screen()
-REGIMES = ["unseen drug", "unseen line", "open world", "scaffold"]
+REGIMES = ["perturbation", "compound", "context", "pair", "scaffold"]
 
 
 @pytest.mark.parametrize("regime", REGIMES)
 def test_every_row_is_held_out_once_and_nothing_leaks(regime):
-    splits = make_splits(SCREEN, regime, TABLE, n_folds=3, seed=1)
+    splits = split_rows(SCREEN, regime, KNOWN, n_folds=3, seed=1)
     held = [name for s in splits for name in s.test]
     assert sorted(held) == sorted(SCREEN.obs.index)
     for split in splits:
         assert not set(split.train) & set(split.test)
         assert len(split.train) + len(split.test) == len(SCREEN)
-        check_leaks(split, SCREEN, TABLE)
+        check_leaks(split, SCREEN, KNOWN)
     order = np.random.default_rng(0).permutation(len(SCREEN))
-    again = make_splits(SCREEN.take(order), regime, TABLE, n_folds=3, seed=1)
+    again = split_rows(SCREEN.take(order), regime, KNOWN, n_folds=3, seed=1)
     assert [set(s.test) for s in again] == [set(s.test) for s in splits]
-    other = make_splits(SCREEN, regime, TABLE, n_folds=3, seed=2)
+    other = split_rows(SCREEN, regime, KNOWN, n_folds=3, seed=2)
     assert [set(s.test) for s in other] != [set(s.test) for s in splits]
 
 
 def test_what_each_regime_holds_out():
-    for split in make_splits(SCREEN, "unseen drug", TABLE, n_folds=4):
+    for split in split_rows(SCREEN, "compound", KNOWN, n_folds=4):
         train, test = split.of(SCREEN)
         assert not set(train.perturbations) & set(test.perturbations)
         both = {"Salicylic acid", "Sodium salicylate"}
         assert both <= set(test.perturbations) or not both & set(test.perturbations)
-    for split in make_splits(SCREEN, "unseen line", TABLE, n_folds=4):
+    for split in split_rows(SCREEN, "context", KNOWN, n_folds=4):
         train, test = split.of(SCREEN)
         assert not set(train.contexts) & set(test.contexts)
-    for split in make_splits(SCREEN, "scaffold", TABLE, n_folds=4):
+    for split in split_rows(SCREEN, "scaffold", KNOWN, n_folds=4):
         train, test = split.of(SCREEN)
         scaffolds = [{TABLE.cards[d].scaffold for d in s.perturbations} for s in (train, test)]
         assert not scaffolds[0] & scaffolds[1]
-    open_world = make_splits(SCREEN, "open world", TABLE, n_folds=4)[0].of(SCREEN)
+    open_world = split_rows(SCREEN, "pair", KNOWN, n_folds=4)[0].of(SCREEN)
     assert set(open_world[0].perturbations) & set(open_world[1].perturbations)
 
 
 def leaky(test_names, regime):
     rows = SCREEN.obs.index
     test = tuple(r for r in rows if SCREEN.obs.loc[r, "perturbation"] in test_names)
-    return DrugSplit(regime, 0, 0, tuple(r for r in rows if r not in test), test)
+    return Split(regime, 0, 0, tuple(r for r in rows if r not in test), test, by="row")
 
 
 def test_a_salt_on_the_other_side_is_a_leak():
     with pytest.raises(InputError, match=r"\['Sodium salicylate'\] in training, \['Salicylic"):
-        check_leaks(leaky({"Salicylic acid"}, "unseen drug"), SCREEN, TABLE)
-    check_leaks(leaky({"Salicylic acid", "Sodium salicylate"}, "unseen drug"), SCREEN, TABLE)
-    with pytest.raises(InputError, match="compound is on both sides"):
-        check_leaks(leaky({"Salicylic acid"}, "open world"), SCREEN, TABLE)
-    same = DrugSplit("unseen drug", 0, 0, tuple(SCREEN.obs.index), (SCREEN.obs.index[0],))
+        check_leaks(leaky({"Salicylic acid"}, "compound"), SCREEN, KNOWN)
+    check_leaks(leaky({"Salicylic acid", "Sodium salicylate"}, "compound"), SCREEN, KNOWN)
+    with pytest.raises(InputError, match="is on both sides"):
+        check_leaks(leaky({"Salicylic acid"}, "pair"), SCREEN, KNOWN)
+    same = Split("compound", 0, 0, tuple(SCREEN.obs.index), (SCREEN.obs.index[0],), by="row")
     with pytest.raises(InputError, match="in both training and test"):
-        check_leaks(same, SCREEN, TABLE)
+        check_leaks(same, SCREEN, KNOWN)
 
 
 def test_ungrouped_splits_let_salts_apart_to_compare():
     apart = 0
     for seed in range(4):
-        for split in make_splits(SCREEN, "unseen drug", TABLE, seed=seed, by_compound=False):
+        for split in split_rows(SCREEN, "perturbation", KNOWN, seed=seed):
             held = set(split.of(SCREEN)[1].perturbations)
             apart += len(held & {"Salicylic acid", "Sodium salicylate"}) == 1
     assert apart > 0
@@ -79,16 +77,14 @@ def test_ungrouped_splits_let_salts_apart_to_compare():
 
 def test_wrong_regimes():
     with pytest.raises(InputError, match="unknown regime"):
-        make_splits(SCREEN, "unseen", TABLE)
+        split_rows(SCREEN, "unseen", KNOWN)
     with pytest.raises(InputError, match="11 groups are too few for 12"):
-        make_splits(SCREEN, "unseen drug", TABLE, n_folds=12)
-    assert len(make_splits(SCREEN, "unseen line", TABLE, n_folds=9)) == len(LINES)
+        split_rows(SCREEN, "compound", KNOWN, n_folds=12)
+    assert len(split_rows(SCREEN, "context", KNOWN, n_folds=9)) == len(LINES)
     with pytest.raises(InputError, match="1 groups are too few"):
-        make_splits(SCREEN.in_context("A549"), "unseen line", TABLE)
-    with pytest.raises(InputError, match="needs a TOML"):
-        make_splits(SCREEN, "given", TABLE)
-    with pytest.raises(InputError, match="no drug was measured at two doses"):
-        make_splits(SCREEN, "dose", TABLE)
+        split_rows(SCREEN.in_context("A549"), "context", KNOWN)
+    with pytest.raises(InputError, match="measured at two doses"):
+        split_rows(SCREEN, "dose", KNOWN)
 
 
 def test_toml_by_identifier_name_and_condition(tmp_path):
@@ -135,7 +131,7 @@ def test_conditions_and_effect_table(tmp_path):
     )
     screen = read_effect_table(path)
     np.testing.assert_allclose(screen.responses, [[-1, 1], [2, 1]])
-    split = make_splits(screen, "dose", TABLE)[0]
+    split = split_rows(screen, "dose", KNOWN)[0]
     assert screen.obs.loc[list(split.test), "dose"].tolist() == [5.0]
     path.write_text("cell_line\tplain\nX\t1.0\n")
     with pytest.raises(InputError, match="'plain' is not of the form"):
@@ -147,7 +143,7 @@ def test_dose_split_holds_out_only_what_has_a_lower_dose():
     screen = Screen(
         np.ones((3, 2), np.float32), obs, ("f", "g"), np.full((1, 2), np.nan, np.float32)
     )
-    split = make_splits(screen, "dose", TABLE)[0]
+    split = split_rows(screen, "dose", KNOWN)[0]
     assert screen.obs.loc[list(split.test), "perturbation"].tolist() == ["a"]
     assert len(split.train) == 2
 
@@ -167,3 +163,35 @@ def test_the_published_split(shared_data):
     split = read_toml_split(folder / "tahoe_zeroshot_split.toml", screen, cells)
     held = split.of(screen)[1].contexts
     assert 1 <= len(held) <= 5
+
+
+def genes_in_lines():
+    names, lines = ["A", "B", "C", "D"], ["L1", "L2", "L3"]
+    y = np.random.default_rng(0).normal(size=(12, 3))
+    return make_screen(y, names * 3, ["f", "g", "h"], context=[c for c in lines for _ in names])
+
+
+def test_both_holds_out_perturbations_and_contexts_and_learns_from_neither():
+    screen = genes_in_lines()
+    splits = split_rows(screen, "both", n_folds=2, seed=3)
+    held = [row for s in splits for row in s.test]
+    assert sorted(held) == sorted(screen.obs.index)
+    for split in splits:
+        train, test = split.of(screen)
+        assert not set(train.perturbations) & set(test.perturbations)
+        assert not set(train.contexts) & set(test.contexts)
+        assert split.hold_out == "perturbation"
+    with pytest.raises(InputError, match="at least two contexts"):
+        split_rows(screen.in_context("L1"), "both", n_folds=2)
+
+
+def test_genes_need_no_table_and_aliases_are_one_thing(monkeypatch):
+    screen = genes_in_lines()
+    known = Knowledge()
+    monkeypatch.setattr(known, "identity", lambda names: {n: "A" if n == "B" else n for n in names})
+    for split in split_rows(screen, "compound", known, n_folds=3):
+        held = set(split.of(screen)[1].perturbations)
+        assert len(held & {"A", "B"}) in (0, 2)
+    by_name = split_rows(screen, "perturbation", known, n_folds=4)
+    assert {len(s.of(screen)[1].perturbations) for s in by_name} == {1}
+    assert split_rows(screen, "pair", n_folds=3)[0].hold_out == "pair"

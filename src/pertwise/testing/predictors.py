@@ -5,10 +5,14 @@ one by name. `knowledge` is passed to `fit` as it is. `unknown_fallback=False` i
 know every name (a constant): they may answer an unknown name without declaring a fallback.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from pertwise.knowledge import Knowledge
 from pertwise.models import Prediction, Predictor
 from pertwise.screen import Screen
 from pertwise.screen.core import make_screen
@@ -28,7 +32,7 @@ def example_screen(n: int = 24, d: int = 12, seed: int = 0, names: tuple[str, ..
     return make_screen(x, labels, [f"f{i}" for i in range(d)], meta={"simulated": True})
 
 
-def _fit(factory: Factory, screen: Screen, knowledge: object) -> Predictor:
+def _fit(factory: Factory, screen: Screen, knowledge: Knowledge | None) -> Predictor:
     return factory().fit(screen, knowledge)
 
 
@@ -38,13 +42,15 @@ def _split(screen: Screen) -> tuple[Screen, list[str]]:
 
 
 def _same(a: Prediction, b: Prediction, tolerance: float = 0.0) -> None:
-    np.testing.assert_allclose(a.mean, b.mean, rtol=tolerance, atol=tolerance)
+    first: Any = a.mean
+    np.testing.assert_allclose(first, b.mean, rtol=tolerance, atol=tolerance)
     assert (a.spread is None) == (b.spread is None)
-    if a.spread is not None:
-        np.testing.assert_allclose(a.spread, b.spread, rtol=tolerance, atol=tolerance)
+    if a.spread is not None and b.spread is not None:
+        spread: Any = a.spread
+        np.testing.assert_allclose(spread, b.spread, rtol=tolerance, atol=tolerance)
 
 
-def check_shapes(factory: Factory, screen: Screen, knowledge: object) -> None:
+def check_shapes(factory: Factory, screen: Screen, knowledge: Knowledge | None) -> None:
     """Names, shapes, dtypes and the columns of support are as the contract says."""
     train, held_out = _split(screen)
     model = factory()
@@ -71,7 +77,7 @@ def check_shapes(factory: Factory, screen: Screen, knowledge: object) -> None:
         assert p.members.shape[1:] == p.mean.shape
 
 
-def check_deterministic(factory: Factory, screen: Screen, knowledge: object) -> None:
+def check_deterministic(factory: Factory, screen: Screen, knowledge: Knowledge | None) -> None:
     """Two fits give the same bits; predicting twice changes nothing."""
     train, held_out = _split(screen)
     model = _fit(factory, train, knowledge)
@@ -80,7 +86,7 @@ def check_deterministic(factory: Factory, screen: Screen, knowledge: object) -> 
     _same(first, _fit(factory, train, knowledge).predict(held_out))
 
 
-def check_row_order(factory: Factory, screen: Screen, knowledge: object) -> None:
+def check_row_order(factory: Factory, screen: Screen, knowledge: Knowledge | None) -> None:
     """The order of the training rows does not matter."""
     train, held_out = _split(screen)
     order = np.random.default_rng(3).permutation(len(train))
@@ -89,7 +95,7 @@ def check_row_order(factory: Factory, screen: Screen, knowledge: object) -> None
     _same(a, b, tolerance=2e-4)
 
 
-def check_query_order(factory: Factory, screen: Screen, knowledge: object) -> None:
+def check_query_order(factory: Factory, screen: Screen, knowledge: Knowledge | None) -> None:
     """Each answer depends on its own name only, not on what else is asked."""
     train, held_out = _split(screen)
     model = _fit(factory, train, knowledge)
@@ -102,7 +108,7 @@ def check_query_order(factory: Factory, screen: Screen, knowledge: object) -> No
         )
 
 
-def check_nan_targets(factory: Factory, screen: Screen, knowledge: object) -> None:
+def check_nan_targets(factory: Factory, screen: Screen, knowledge: Knowledge | None) -> None:
     """NaN targets are ignored: predictions stay finite, an all-NaN row changes nothing."""
     train, held_out = _split(screen)
     assert np.isnan(train.responses).any(), "the example must hold NaN for this check to bite"
@@ -115,7 +121,7 @@ def check_nan_targets(factory: Factory, screen: Screen, knowledge: object) -> No
     _same(a, _fit(factory, blanked, knowledge).predict(held_out), tolerance=2e-4)
 
 
-def check_unknown_name(factory: Factory, screen: Screen, knowledge: object) -> None:
+def check_unknown_name(factory: Factory, screen: Screen, knowledge: Knowledge | None) -> None:
     """An unknown name is answered with a declared fallback, never left out."""
     train, held_out = _split(screen)
     p = _fit(factory, train, knowledge).predict([held_out[0], UNKNOWN])
@@ -124,7 +130,7 @@ def check_unknown_name(factory: Factory, screen: Screen, knowledge: object) -> N
     assert p.support["fallback"].iloc[1] != "", "an unknown name must declare its fallback"
 
 
-def check_inputs_untouched(factory: Factory, screen: Screen, knowledge: object) -> None:
+def check_inputs_untouched(factory: Factory, screen: Screen, knowledge: Knowledge | None) -> None:
     """Fit and predict change neither the screen nor the list of names."""
     train, held_out = _split(screen)
     before = np.array(train.responses)
@@ -136,7 +142,7 @@ def check_inputs_untouched(factory: Factory, screen: Screen, knowledge: object) 
     assert names == held_out
 
 
-def check_single_row(factory: Factory, screen: Screen, knowledge: object) -> None:
+def check_single_row(factory: Factory, screen: Screen, knowledge: Knowledge | None) -> None:
     """One training perturbation is enough to answer (with that response or a fallback)."""
     train, held_out = _split(screen)
     p = _fit(factory, train.take([0]), knowledge).predict(held_out)
@@ -144,7 +150,7 @@ def check_single_row(factory: Factory, screen: Screen, knowledge: object) -> Non
     assert np.isfinite(p.mean).all()
 
 
-def check_nothing_asked(factory: Factory, screen: Screen, knowledge: object) -> None:
+def check_nothing_asked(factory: Factory, screen: Screen, knowledge: Knowledge | None) -> None:
     """An empty list of names gives an empty prediction."""
     train, _ = _split(screen)
     p = _fit(factory, train, knowledge).predict([])
@@ -167,7 +173,7 @@ CHECKS = {
 def check_predictor(
     factory: Factory,
     screen: Screen | None = None,
-    knowledge: object = None,
+    knowledge: Knowledge | None = None,
     *,
     unknown_fallback: bool = True,
 ) -> None:
