@@ -11,7 +11,7 @@ from pertwise.testing.predictors import CHECKS, check_predictor, example_screen
 CONSTANT = {"control", "training-mean", "context-mean", "context-mean-shrunk"}
 NEEDS_ANSWERS = {"langpert-recorded", "fused", "chat-kernel"}
 #: Tried in tests of their own.
-ELSEWHERE = {"llmpert", "langpert", "graph-edit", "dose"}
+ELSEWHERE = {"llmpert", "langpert", "graph-edit", "dose", "external"}
 #: Fewer trees: the suite checks the contract, not the accuracy.
 SETTINGS = {"forest": {"n_trees": 4}, "stacked": {"n_trees": 4}, "fused": {"n_trees": 4}}
 

@@ -21,7 +21,7 @@ from pertwise.models.contexts import ContextData, Contexts, context_means
 from pertwise.models.dose import RULES, DosePredictor
 from pertwise.models.feature_ridge import FeatureRidge
 from pertwise.models.neighbours import NeighbourPredictor
-from pertwise.models.per_context import PerContext, borrowed_context
+from pertwise.models.per_context import ByContexts, PerContext, borrowed_context
 from pertwise.screen import make_screen
 from pertwise.screen.core import Screen, make_obs
 from pertwise.select.kernel import KernelSelector
@@ -443,3 +443,16 @@ def test_a_predictor_of_one_context_refuses_another():
     assert model.predict(["G000"], "L1").mean.shape == (1, 20)
     with pytest.raises(InputError, match="learned the context 'L1' and cannot predict in 'L2'"):
         model.predict(["G000"], "L2")
+
+
+def test_a_line_is_predicted_from_the_only_other_one():
+    """With one line to learn from, the model of contexts takes over when another is asked for."""
+    screen, alike = gene_lines()
+    one = screen.in_context("L1")
+    model = ByContexts(NeighbourPredictor(KernelSelector(alike)), ContextKernelPredictor([alike]))
+    here = model.fit(one).predict(["G000"], "L1")
+    assert here.provenance["method"].startswith("neighbours")
+    there = model.predict(["G000"], "L2")
+    assert (
+        "context not measured: borrowed from 1 contexts (L1)" in there.support["fallback"].iloc[0]
+    )

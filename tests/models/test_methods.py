@@ -28,12 +28,13 @@ def own(tmp_path):
     return path
 
 
-NEED_A_FILE = ("langpert-recorded", "fused", "chat-kernel", "cross-line-transfer")
+NEED_A_FILE = ("langpert-recorded", "fused", "chat-kernel", "external", "cross-line-transfer")
 
 
 @pytest.mark.parametrize("name", NEED_A_FILE)
 def test_methods_that_need_a_file_say_so(name):
-    needed = "other" if "transfer" in name else "answers=FILE.*pertwise langpert"
+    answers = "answers=FILE.*pertwise langpert"
+    needed = {"cross-line-transfer": "other", "external": "file"}.get(name, answers)
     with pytest.raises(InputError, match=f"needs the setting {needed}"):
         make_method(name)
 

@@ -107,8 +107,9 @@ def test_tahoe_label_that_is_no_list():
 def test_plus_in_a_drug_name_is_no_combination():
     obs = pd.DataFrame({"drug": ["DMSO", "(+)-JQ1", "X+Y salt"], "dose": [0, 1, 1]})
     layout = recognise(obs)
-    assert parse_label("(+)-JQ1", layout)[0] == "(plus)-JQ1"
-    assert parse_label("X+Y salt", layout)[0] == "X plus Y salt"
+    for name in ("(+)-JQ1", "S-(+)-ibuprofen", "atenolol-(+/-)", "Ca2+ ionophore", "VEGF+"):
+        assert parse_label(name, layout)[0] == name
+    assert parse_label("Y + X salt", layout)[0] == "X salt+Y"
 
 
 def test_group_order_does_not_depend_on_row_order():

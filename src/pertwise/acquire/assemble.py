@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from pertwise._names import is_combination
 from pertwise.acquire.base import AcquisitionState, Target
 from pertwise.acquire.candidates import Pool
 from pertwise.acquire.common import uncertainty_ranks
@@ -192,7 +193,7 @@ def _picks(
     u: pd.Series | None,
 ) -> list[PanelPick]:
     names = [*setup.pool.pinned, *chosen.items]
-    cards = setup.knowledge.cards([n for n in names if "+" not in n]) if names else {}
+    cards = setup.knowledge.cards([n for n in names if not is_combination(n)]) if names else {}
     by_name = {p.item: p for p in chosen.picks}
     picks = []
     for rank, name in enumerate(names, 1):
@@ -233,7 +234,7 @@ def _module(relation: Relation | None, pick: Pick | None) -> str:
 def _warnings(
     setup: Setup, state: AcquisitionState | None, picks: Sequence[PanelPick]
 ) -> list[str]:
-    found = []
+    found = list(setup.pool.notes)
     unknown = [row for row in setup.pool.left_out if row.kind == "unknown"]
     if unknown:
         some = ", ".join(r.gene for r in unknown[:5])

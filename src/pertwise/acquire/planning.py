@@ -21,6 +21,7 @@ from pertwise.acquire.panel import (
     RepairNote,
 )
 from pertwise.acquire.state import (
+    COMPOUNDS,
     choose_embedding,
     ensemble_uncertainty,
     gene_features,
@@ -30,6 +31,7 @@ from pertwise.acquire.state import (
 from pertwise.acquire.stored import StoredUncertainty
 from pertwise.acquire.strategies.knowledge import relations_of
 from pertwise.errors import InputError
+from pertwise.kernels.known import compound_features
 from pertwise.knowledge import Knowledge, Pathway
 from pertwise.models.base import Predictor
 from pertwise.provenance import input_facts
@@ -278,7 +280,7 @@ def make_state(
             uncertainty = stored.load()
         if uncertainty is None and train:
             uncertainty, members, used = ensemble_uncertainty(
-                predictor or default_predictor(seed, embedding),
+                predictor or default_predictor(seed, _inputs(embedding, setup.knowledge)),
                 setup.screen,
                 setup.knowledge,
                 pool.candidates,
@@ -332,9 +334,17 @@ def _grouped(used: Mapping[str, str]) -> list[RepairNote]:
     ]
 
 
-def default_predictor(seed: int, embedding: str) -> Predictor:
-    """The LLMPert ensemble with its published settings, on the same gene features."""
+def default_predictor(seed: int, embedding: str | Mapping[str, Any]) -> Predictor:
+    """The LLMPert ensemble with its published settings, on the same features."""
     from pertwise.models.llmpert.predictor import LLMPert
 
     predictor: Predictor = LLMPert(embedding, seed=seed)
     return predictor
+
+
+def _inputs(embedding: str, knowledge: Knowledge) -> str | Mapping[str, Any]:
+    """What the default predictor sees: a kind of embedding, or the features of compounds."""
+    if embedding != COMPOUNDS or knowledge.drugs is None:
+        return embedding
+    names = list(knowledge.drugs.cards)
+    return dict(zip(names, compound_features(knowledge, names), strict=True))

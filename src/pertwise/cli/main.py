@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from typing import Annotated
 
@@ -83,6 +84,14 @@ def main() -> None:
             app()
         except PertwiseError as error:
             typer.echo(f"error: {error}", err=True)
+            raise SystemExit(2) from None
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise SystemExit(1) from None
+            name = f"{error.filename}: " if error.filename else ""
+            reason = (error.strerror or str(error)).strip().splitlines()[0]
+            advice = "; free space or name another folder" if error.errno == errno.ENOSPC else ""
+            typer.echo(f"error: {name}{reason}{advice}", err=True)
             raise SystemExit(2) from None
         except Interrupted as stop:
             notes = getattr(stop, "__notes__", [])

@@ -9,14 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pertwise._process import only_writer
-from pertwise.cli.asking import (
-    BudgetTokens,
-    BudgetUsd,
-    Concurrency,
-    Timeout,
-    limits,
-    nothing_usable,
-)
+from pertwise.cli.asking import nothing_usable
+from pertwise.cli.groups import Cells, Facts, Llm, Reading
+from pertwise.cli.options import grouped
 from pertwise.errors import InputError
 from pertwise.select.base import usable
 
@@ -26,23 +21,31 @@ if TYPE_CHECKING:
 LEDGER = "ledger.sqlite"
 
 
+@grouped
 def predict(
     screen: Annotated[
         Path,
         typer.Argument(
-            help="What is measured (h5ad, csv, tsv, parquet). With --drug also the TOML config of "
-            "`pertwise bench drugs`."
+            help="What is measured (h5ad, csv, tsv, parquet), or the TOML config of `bench "
+            "drugs`, which also names what is known."
         ),
     ],
-    genes: Annotated[
+    facts: Facts,
+    cells: Cells,
+    llm: Llm,
+    reading: Reading,
+    names: Annotated[
         list[str] | None,
         typer.Option(
+            "--names",
+            "--genes",
             help="Perturbations, comma-separated or repeated; A+B for a combination; @FILE for "
-            "one a line."
+            "one a line.",
         ),
     ] = None,
-    knowledge: Annotated[
-        Path | None, typer.Option(help="Knowledge folder (pertwise knowledge build).")
+    drug: Annotated[
+        list[str] | None,
+        typer.Option(help="One compound, taken as it is: name in any spelling, SMILES; repeat."),
     ] = None,
     method: Annotated[
         str | None,
@@ -60,7 +63,6 @@ def predict(
             "repeat.",
         ),
     ] = None,
-    context: Annotated[str | None, typer.Option(help="Cell line or type.")] = None,
     explain: Annotated[
         list[str] | None,
         typer.Option(help="Explain these on the page (default: the first five asked); repeat."),
@@ -75,54 +77,8 @@ def predict(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of results.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of folds and bootstrap.")] = 0,
-    llm: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL@URL",
-            help="Chat endpoint; keys come from the environment.",
-            rich_help_panel="Language model",
-        ),
-    ] = None,
-    context_text: Annotated[
-        str,
-        typer.Option(help="Free text about the cells.", rich_help_panel="Language model"),
-    ] = "",
-    replay: Annotated[
-        bool,
-        typer.Option(
-            "--replay",
-            help="Answer from the ledger in OUT only, never call out.",
-            rich_help_panel="Language model",
-        ),
-    ] = False,
-    budget_tokens: BudgetTokens = None,
-    budget_usd: BudgetUsd = None,
-    timeout: Timeout = None,
-    concurrency: Concurrency = None,
-    drug: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A drug to predict: name in any spelling, or SMILES; repeat.",
-            rich_help_panel="Drugs and lines",
-        ),
-    ] = None,
-    drugs: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Table of drug facts (parquet, csv); repeat.", rich_help_panel="Drugs and lines"
-        ),
-    ] = None,
-    lines: Annotated[
-        Path | None,
-        typer.Option(
-            help="Table of cell-line facts (parquet, csv).", rich_help_panel="Drugs and lines"
-        ),
-    ] = None,
     data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the files in the TOML config.", rich_help_panel="Drugs and lines"
-        ),
+        Path | None, typer.Option(help="Folder of the files that a TOML config names.")
     ] = None,
 ) -> None:
     """Predicted responses of unmeasured perturbations, what they rest on, and how good that is."""
@@ -133,41 +89,30 @@ def predict(
     from pertwise.prediction.writing import write_prediction
     from pertwise.report.prediction_page import write_page
 
+    if llm.llm is None:
+        cells.refuse("no model is asked (--llm MODEL@URL)", but=("context",))
     settings = parse_settings(setting or [])
-    given = _inputs(screen, knowledge, drugs or [], lines, data, DEFAULT_METHOD)
-    if method is None and llm is None and given.answers:
+    given = _inputs(screen, facts, reading, data, DEFAULT_METHOD)
+    if method is None and llm.llm is None and given.answers:
         settings.setdefault("answers", given.answers)
-    chat = None
-    if llm is not None:
-        from pertwise.llm import open_chat
-
-        chat = open_chat(
-            llm,
-            ledger=out / LEDGER,
-            replay=replay,
-            run="predict",
-            **limits(budget_tokens, budget_usd, timeout, concurrency),
+    # The lock makes the folder in which the ledger lies.
+    with only_writer(out), llm.opened("predict", out / LEDGER) as chat:
+        found = predicted(
+            given.screen,
+            [*read_names(names or []), *(drug or [])],
+            knowledge=given.knowledge,
+            drugs=given.drugs,
+            lines=given.lines,
+            method=method or (given.method if chat is None else "langpert"),
+            context=cells.context,
+            context_text=cells.context_text,
+            chat=chat,
+            settings=settings,
+            explain_names=read_names(explain or []),
+            folds=folds,
+            seed=seed,
+            reading=reading.settings(),
         )
-    with only_writer(out):
-        try:
-            found = predicted(
-                given.screen,
-                [*read_names(genes or []), *(drug or [])],
-                knowledge=given.knowledge,
-                drugs=given.drugs,
-                lines=given.lines,
-                method=method or (given.method if llm is None else "langpert"),
-                context=context,
-                context_text=context_text,
-                chat=chat,
-                settings=settings,
-                explain_names=read_names(explain or []),
-                folds=folds,
-                seed=seed,
-            )
-        finally:
-            if chat is not None:
-                chat.shutdown()
         page = write_page(found, out)
         paths = write_prediction(found, out)
     _show(found)
@@ -177,7 +122,7 @@ def predict(
     said = found.prediction.provenance.get("answers", ())
     if chat is not None and said and not any(usable(a["fallback"], a["provenance"]) for a in said):
         nothing_usable(
-            str(llm), [r for a in said for r in a["repairs"]], "every prediction is a fallback"
+            llm.name, [r for a in said for r in a["repairs"]], "every prediction is a fallback"
         )
 
 
@@ -275,22 +220,14 @@ class _Inputs:
 
 
 def _inputs(
-    screen: Path,
-    knowledge: Path | None,
-    drugs: list[Path],
-    lines: Path | None,
-    data: Path | None,
-    method: str,
+    screen: Path, facts: Facts, reading: Reading, data: Path | None, method: str
 ) -> _Inputs:
     if screen.suffix != ".toml":
         if data is not None:
             raise InputError("--data goes with a TOML config in place of SCREEN")
-        return _Inputs(screen, knowledge, drugs, lines, method)
-    if knowledge is not None or drugs or lines is not None:
-        raise InputError(
-            f"{screen} says which knowledge, drugs and lines there are: leave --knowledge, --drugs "
-            "and --lines out"
-        )
+        return _Inputs(screen, facts.knowledge, facts.drugs or [], facts.lines, method)
+    facts.refuse(f"{screen} says what is known")
+    reading.refuse(f"{screen} says how to read")
     from pertwise.benchmark.drugs.run import BenchConfig, load_bench
     from pertwise.config import read_settings
 

@@ -15,12 +15,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pertwise._names import COMBINATION, canonical_perturbation
 from pertwise._progress import track
 from pertwise.errors import InputError, unknown_name
 from pertwise.evaluate.ceiling import Similarity, spearman_brown, split_half
 from pertwise.evaluate.distribution import energy_distance
 from pertwise.evaluate.specs import CellsSpec
-from pertwise.screen.core import COMBINATION, canonical_perturbation
+from pertwise.screen.labels import without_controls
 
 if TYPE_CHECKING:
     from pertwise.screen import Screen
@@ -80,8 +81,7 @@ class CellBank:
 def _label(value: str, control: str) -> str:
     if value == control:
         return control
-    parts = [p for p in value.split(COMBINATION) if p.strip() != control]
-    return canonical_perturbation(COMBINATION.join(parts))
+    return canonical_perturbation(COMBINATION.join(without_controls(value, (control,))))
 
 
 def _take(matrix: Any, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from pertwise._names import canonical_perturbation
 from pertwise.config import read_toml
 from pertwise.errors import InputError
 from pertwise.evaluate.splits import Split
 from pertwise.knowledge.lines import CellTable
 from pertwise.parts import part
 from pertwise.screen.conditions import parse_condition
-from pertwise.screen.core import Screen, canonical_perturbation
+from pertwise.screen.core import Screen
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def split_given(
     """The folds of a recorded-answers file: train on `available_genes`, hold out the rest.
 
     Every measured perturbation that a fold does not list as available is held out, whether or not
-    an answer was recorded for it.
+    an answer was recorded for it. The seed decides nothing.
 
     Raises
     ------
@@ -127,19 +128,19 @@ def read_toml_split(
     obs = screen.obs
     held = np.zeros(len(obs), dtype=bool)
     unknown = []
-    for key, piece in zero.items():
+    for key, side in zero.items():
         line = _line_name(key, screen, lines)
         if line is None:
             unknown.append(key)
-        elif str(piece) in ("test", "val"):
+        elif str(side) in ("test", "val"):
             held |= (obs["context"] == line).to_numpy()
     for key, parts in few.items():
         line = _line_name(key, screen, lines)
         if line is None:
             unknown.append(key)
             continue
-        for piece in ("test", "val"):
-            wanted = [parse_condition(p) for p in parts.get(piece, [])]
+        for side in ("test", "val"):
+            wanted = [parse_condition(p) for p in parts.get(side, [])]
             for drug, dose in wanted:
                 rows = (obs["context"] == line) & (obs["perturbation"] == drug)
                 held |= (rows if np.isnan(dose) else rows & (obs["dose"] == dose)).to_numpy()

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pertwise._names import canonical_perturbation, split_combination
 from pertwise.arrays.folds import group_folds
 from pertwise.errors import InputError
 from pertwise.models.context_kernel import HoldOut
 from pertwise.parts import part
-from pertwise.screen.core import COMBINATION, Screen, canonical_perturbation
+from pertwise.screen.core import Screen
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
@@ -104,6 +105,11 @@ class Split:
         }
 
 
+def _rows(screen: Screen, names: Sequence[str]) -> Screen:
+    position = {name: i for i, name in enumerate(screen.obs.index)}
+    return screen.take(np.array([position[n] for n in names], dtype=int))
+
+
 class Splitter(Protocol):
     """What a split must be: a function of names and a seed, or a class of one's own that is made
     with the ``settings`` of the configuration and called with both."""
@@ -111,11 +117,6 @@ class Splitter(Protocol):
     def __call__(self, perturbations: Sequence[str], seed: int) -> list[Split]:
         """The splits of these measured perturbations; the same for any order of the names."""
         ...
-
-
-def _rows(screen: Screen, names: Sequence[str]) -> Screen:
-    position = {name: i for i, name in enumerate(screen.obs.index)}
-    return screen.take(np.array([position[n] for n in names], dtype=int))
 
 
 def _names(perturbations: Sequence[str], least: int) -> NDArray[np.object_]:
@@ -205,7 +206,7 @@ def split_doubles(
         If the screen has no combination.
     """
     names = _names(perturbations, 4)
-    parts = {n: tuple(str(n).split(COMBINATION)) for n in names}
+    parts = {n: tuple(split_combination(n)) for n in names}
     combos = [n for n in names if len(parts[n]) > 1]
     if not combos:
         raise InputError("the screen has no combination such as 'A+B'; use folds instead")
@@ -232,6 +233,19 @@ def split_doubles(
         split = _split("doubles", shuffle, 0, train, list(strata))
         out.append(Split(split.kind, shuffle, 0, split.train, split.test, strata))
     return out
+
+
+@part(label="transfer", needs="source")
+def split_transfer(
+    perturbations: Sequence[str], source: Sequence[str], seed: int = 0
+) -> list[Split]:
+    """Train on everything that another screen or context (`source`) measured, predict all here.
+
+    The seed decides nothing.
+    """
+    known = set(source)
+    strata = {n: "measured in source" if n in known else "new" for n in perturbations}
+    return [Split("transfer", 0, 0, tuple(sorted(source)), tuple(sorted(perturbations)), strata)]
 
 
 # -- rows ------------------------------------------------------------------------------------------
@@ -389,16 +403,3 @@ def check_leaks(split: Split, screen: Screen, knowledge: Knowledge | None = None
                 f"{split.kind}: one compound or gene is on both sides: {left} in training, {right} "
                 "held out; group by what is one thing (Knowledge.identity)"
             )
-
-
-@part(label="transfer", needs="source")
-def split_transfer(
-    perturbations: Sequence[str], source: Sequence[str], seed: int = 0
-) -> list[Split]:
-    """Train on everything that another screen or context (`source`) measured, predict all here.
-
-    The seed decides nothing.
-    """
-    known = set(source)
-    strata = {n: "measured in source" if n in known else "new" for n in perturbations}
-    return [Split("transfer", 0, 0, tuple(sorted(source)), tuple(sorted(perturbations)), strata)]

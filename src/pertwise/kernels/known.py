@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pertwise.errors import InputError, unknown_name
 from pertwise.kernels.base import Kernel
 from pertwise.kernels.drugs import (
+    FeatureKernel,
     ListKernel,
     MeanKernel,
     chemistry_similarity,
@@ -21,6 +25,8 @@ from pertwise.kernels.genes import DEFAULT_KERNELS, REFERENCE_KERNELS, GeneKerne
 from pertwise.knowledge.recorded import Answer
 from pertwise.knowledge.store import Knowledge
 
+#: Kernels of compounds whose features make `compound_features`.
+FEATURES = ("chemistry", "mechanism", "target")
 #: Kernels between compounds, in the order in which they are used.
 DRUG_KERNELS = ("chemistry", "mechanism", "target", "target_graph", "pathway")
 
@@ -74,6 +80,35 @@ def _compounds(knowledge: Knowledge, name: str) -> Kernel:
     if name == "target_graph":
         return target_graph_similarity(targets, knowledge)
     return pathway_similarity(targets, knowledge)
+
+
+def compound_features(
+    knowledge: Knowledge, names: Sequence[str], dim: int = 256
+) -> NDArray[np.float32]:
+    """(n_names, k <= dim) unit rows of structure, mechanism and targets; zero where unknown.
+
+    Each kernel's features have length 1 (or 0) and count alike; all drugs of the table together are
+    reduced by a truncated SVD, so that a row does not depend on what else is asked for.
+    """
+
+    def make() -> dict[str, NDArray[np.float32]]:
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.preprocessing import normalize
+
+        drugs = () if knowledge.drugs is None else tuple(knowledge.drugs.cards)
+        made = [kernel(knowledge, k) for k in drug_kernels(knowledge) if k in FEATURES]
+        blocks = [normalize(k.rows(drugs)) for k in made if isinstance(k, FeatureKernel)]
+        if not blocks:
+            return {}
+        rows = np.hstack(blocks)
+        if rows.shape[1] > dim < len(drugs):
+            rows = TruncatedSVD(dim, random_state=0).fit_transform(rows)
+        return dict(zip(drugs, normalize(rows).astype(np.float32), strict=True))
+
+    known = knowledge.keep(("compound features", dim), make)
+    width = len(next(iter(known.values()))) if known else 1
+    empty = np.zeros(width, dtype=np.float32)
+    return np.array([known.get(n, empty) for n in names]).reshape(len(names), width)
 
 
 def fitting(knowledge: Knowledge, names: Sequence[str]) -> tuple[str, ...]:

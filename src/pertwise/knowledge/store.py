@@ -214,7 +214,17 @@ class Knowledge:
         return self._tables.symbols().resolve(names)
 
     def cards(self, genes: Sequence[str]) -> dict[str, GeneCard]:
-        """A card for every input name (keyed by the input name); unknown ones have known=False."""
+        """A card for every input name (keyed by the input name); unknown ones have known=False.
+
+        A drug has its mechanism, targets and approval as summary.
+        """
+        if self.drugs is not None:
+            drugs, rest = self.drugs, [g for g in genes if g not in self.drugs]
+            found = {g: GeneCard(g, "", self.facts(g)) for g in genes if g in drugs}
+            return {g: found[g] if g in found else self._cards([g])[g] for g in (*found, *rest)}
+        return self._cards(genes)
+
+    def _cards(self, genes: Sequence[str]) -> dict[str, GeneCard]:
         approved = self.resolve(genes).approved
         return {
             name: self._tables.keep(
@@ -300,8 +310,16 @@ class Knowledge:
         """How each gene stands to the pathway (keyed by the input name).
 
         Members first, then directed edges (gene -> member before member -> gene), then STRING;
-        see `relations.relate`. A name that is not known has kind "unknown".
+        see `relations.relate`. A name that is not known has kind "unknown". A drug stands as its
+        closest target does.
         """
+        if self.drugs is not None:
+            return identity.drug_relations(self, genes, pathway, exclude_from_screen)
+        return self._relations(genes, pathway, exclude_from_screen)
+
+    def _relations(
+        self, genes: Sequence[str], pathway: Pathway, exclude_from_screen: bool
+    ) -> dict[str, Relation]:
         approved = self.resolve(genes).approved
 
         def available(names: Mapping[str, str]) -> dict[str, Graph]:

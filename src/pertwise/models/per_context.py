@@ -121,13 +121,18 @@ class ByContexts:
 
     def fit(self, screen: Screen, knowledge: Knowledge | None = None) -> Self:
         """Choose by the screen, and fit."""
+        self._given = (screen, knowledge)
         self._chosen = (self.several if has_contexts(screen, knowledge) else self.one).fit(
             screen, knowledge
         )
         return self
 
     def predict(self, names: Sequence[str], context: str | None = None) -> Prediction:
-        """What the chosen predictor says."""
+        """What the chosen predictor says; in a context that was not learned, `several`."""
+        if context is not None and self.chosen is self.one:
+            screen, knowledge = self._given
+            if context not in screen.only_measured().contexts:
+                self._chosen = self.several.fit(screen, knowledge)
         return predict_in(self.chosen, names, context)
 
 

@@ -48,6 +48,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "perturbation-mean": _MODELS + "context_means:PerturbationMean",
             "additive-contexts": _MODELS + "context_means:AdditiveContexts",
             "pca-ridge": _MODELS + "feature_ridge:FeatureRidge",
+            "external": _MODELS + "external:ExternalPredictor",
             "dose": _MODELS + "dose:DosePredictor",
         },
         "strategy": {

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pertwise import parts
-from pertwise.errors import InputError
+from pertwise._names import canonical_perturbation
+from pertwise.errors import InputError, unknown_name
 from pertwise.evaluate.prefilter import N_NEAREST, check_prefilter
 from pertwise.evaluate.specs import ORACLE
 from pertwise.evaluate.splits import INNER
@@ -25,6 +26,11 @@ from pertwise.select.base import Repair
 from pertwise.select.chat.recipes import PREFILTER
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+    from anndata import AnnData
+
     from pertwise.knowledge import Knowledge
     from pertwise.llm.base import Chat
     from pertwise.models import Prediction
@@ -68,6 +74,39 @@ class Predicted:
     repairs: tuple[tuple[str, Repair], ...]
     simulated: bool
     record: dict[str, Any]
+
+    def why(self, name: str) -> Explanation:
+        """What one prediction rests on.
+
+        Raises
+        ------
+        pertwise.errors.UnknownNameError
+            For a perturbation that was not explained (name it in ``explain_names``).
+        """
+        found = {e.perturbation: e for e in self.explanations}
+        wanted = canonical_perturbation(name)
+        if wanted not in found:
+            raise unknown_name("explained perturbation", name, found, "(explain_names=[...])")
+        return found[wanted]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a perturbation and feature: mean, spread, the 90 % interval, fallback."""
+        from pertwise.prediction.writing import long_table
+
+        return long_table(self.prediction)
+
+    def to_anndata(self) -> AnnData:
+        """Means as X, spread as a layer, support in obs, the record in uns."""
+        from pertwise.prediction.writing import to_anndata
+
+        return to_anndata(self)
+
+    def write(self, folder: str | os.PathLike[str]) -> dict[str, Path]:
+        """prediction.h5ad, .csv, .json and the other tables into `folder`; name -> path."""
+        from pertwise.prediction.writing import write_prediction
+
+        return write_prediction(self, folder)
 
     @property
     def standing_sentence(self) -> str:
@@ -161,6 +200,7 @@ def predict(
     explain_names: Sequence[str] = (),
     folds: int | None = None,
     seed: int = 0,
+    reading: Mapping[str, Any] | None = None,
 ) -> Predicted:
     """Predict perturbations, genes or drugs, from everything measured, and say how far to trust it.
 
@@ -186,6 +226,8 @@ def predict(
     folds
         Of the cross-validation; 0 skips it. None = 5, or 0 for a method that asks a chat model
         (it would be asked about every measured perturbation).
+    reading
+        Settings of `read_screen` for a screen given as a file.
 
     Raises
     ------
@@ -195,7 +237,7 @@ def predict(
     inputs: dict[str, Any] = {}
     if isinstance(screen, str | os.PathLike):
         inputs["screen"] = input_facts(screen)
-        screen = screen_of(screen, context)
+        screen = screen_of(screen, context, **dict(reading or {}))
     known = _open_knowledge(knowledge, drugs, lines, inputs)
     if known is None and "knowledge" in parts.describe("predictor", method).facts.needs:
         raise InputError(

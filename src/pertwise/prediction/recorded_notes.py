@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pertwise import parts
+from pertwise._names import genes_of
 from pertwise.knowledge.recorded import Recording, context_key, read_recording
 from pertwise.models.methods import answer_files
-from pertwise.screen.core import genes_of
 
 if TYPE_CHECKING:
     from pertwise.screen import Screen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,8 @@ from pertwise.prediction.explaining import Z90
 from pertwise.provenance import jsonable
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
     from pertwise.models import Prediction
     from pertwise.prediction.predicting import Predicted
 
@@ -33,7 +35,7 @@ def write_prediction(found: Predicted, out: str | os.PathLike[str]) -> dict[str,
     paths = {name: folder / name for name in kinds}
     record = jsonable(found.record)
     with atomic_path(paths["prediction.h5ad"]) as temporary:
-        _anndata(found, record).write_h5ad(temporary, compression="gzip")
+        to_anndata(found).write_h5ad(temporary, compression="gzip")
     write_csv_atomic(paths["prediction.csv"], long_table(found.prediction))
     columns = ["perturbation", "neighbour", "rank", "weight", "reason"]
     table = found.prediction.neighbours
@@ -72,9 +74,11 @@ def long_table(prediction: Prediction) -> pd.DataFrame:
     )
 
 
-def _anndata(found: Predicted, record: dict[str, Any]) -> Any:
+def to_anndata(found: Predicted) -> AnnData:
+    """Means as X, ``layers["spread"]``, support and ``measured`` in obs, the record in uns."""
     from anndata import AnnData
 
+    record = jsonable(found.record)
     prediction = found.prediction
     obs = prediction.support.copy()
     obs.index = pd.Index(prediction.perturbations)

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 from drug_example import LINES, cell_table, drug_frame, drug_knowledge, drug_screen
 
-from pertwise.benchmark.drugs.bridge import read_external
 from pertwise.benchmark.drugs.methods import MethodInputs, build_method, method_names
 from pertwise.benchmark.drugs.run import (
     BenchConfig,
@@ -22,6 +21,7 @@ from pertwise.evaluate.row_scores import allowed_metrics, score_rows, top_variab
 from pertwise.evaluate.score import score_predictions
 from pertwise.evaluate.statistics import cluster_interval
 from pertwise.kernels.known import merged_lists
+from pertwise.models.external import ExternalPredictor, read_external
 from pertwise.report.drug_bench import regimes
 from pertwise.report.page import Page
 from pertwise.screen.core import Screen, make_obs
@@ -309,7 +309,7 @@ def test_predictions_of_another_tool(folder):
     external = read_external(folder / "other.h5ad", SCREEN, rank=True)
     assert external.n_features == SCREEN.n_features
     frame.rename(columns={"drug": "x"}).to_parquet(folder / "bad.parquet")
-    with pytest.raises(InputError, match="needs a drug column"):
+    with pytest.raises(InputError, match="needs a column of perturbations"):
         read_external(folder / "bad.parquet", SCREEN)
     pd.concat([frame, frame[:1]]).to_parquet(folder / "twice.parquet")
     with pytest.raises(InputError, match="predicted twice"):
@@ -317,6 +317,23 @@ def test_predictions_of_another_tool(folder):
     frame[["drug", "cell_line"]].assign(z=1.0).to_parquet(folder / "none.parquet")
     with pytest.raises(InputError, match="none of its 1 features"):
         read_external(folder / "none.parquet", SCREEN)
+
+
+def test_predictions_of_another_tool_for_genes(tmp_path):
+    """One context: the file needs no column of contexts; any benchmark takes it by name."""
+    from pertwise import parts
+    from pertwise.screen import make_screen
+
+    screen = make_screen(np.eye(3), ["A", "B", "C"], ["f", "g", "h"])
+    frame = pd.DataFrame({"gene": ["B"], "g": [2.0], "f": [1.0]})
+    frame.to_csv(tmp_path / "theirs.csv", index=False)
+    model = parts.load("predictor", f"external:{tmp_path / 'theirs.csv'}").fit(screen.hide(["B"]))
+    assert isinstance(model, ExternalPredictor)
+    found = model.predict(["B", "D"])
+    np.testing.assert_allclose(found.mean, [[1.0, 2.0, 0.5], [0.5, 0.0, 0.5]])
+    assert found.support["fallback"].tolist() == ["", "not in theirs.csv: context mean"]
+    with pytest.raises(InputError, match="no such file"):
+        parts.load("predictor", "external:none.csv")
 
 
 @pytest.mark.shared

@@ -38,13 +38,15 @@ class MethodInputs:
 
 def method_names(given: MethodInputs) -> tuple[str, ...]:
     """Names that `build_method` takes with what is given."""
-    kernels = drug_kernels(given.knowledge)
+    kernels, genes = drug_kernels(given.knowledge), bool(given.knowledge.path)
     names = ["context mean", "context mean (shrunk)", "perturbation mean", "additive contexts"]
     if "chemistry" in kernels:
         names += ["PCA + ridge", "chemistry kNN", "kernel ridge"]
     names += [f"{k} kNN" for k in ("mechanism", "target") if k in kernels]
     if len(kernels) > 1:
         names += ["combined kNN", "multi-kernel"]
+    elif genes and not kernels:
+        names += ["PCA + ridge", "combined kNN", "kernel ridge", "multi-kernel"]
     return (*names, *(CHAT_METHODS if given.answers is not None else ()))
 
 

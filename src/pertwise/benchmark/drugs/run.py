@@ -1,4 +1,4 @@
-"""The drug task: regimes x methods on a drug screen, with intervals over compounds."""
+"""The task of screens of several contexts: regimes x methods, with intervals over clusters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from pertwise.benchmark.drugs.bridge import read_external
 from pertwise.benchmark.drugs.methods import MethodInputs, build_method, method_names, open_lists
 from pertwise.benchmark.engine import Played, Tables, Task, Unit
 from pertwise.config import FileName, Settings
@@ -24,12 +23,14 @@ from pertwise.evaluate.splits import REGIME_WORDS, Split, check_leaks, split_row
 from pertwise.evaluate.statistics import cluster_interval
 from pertwise.knowledge.drugs.table import DrugTable
 from pertwise.knowledge.store import Knowledge
-from pertwise.models.base import Prediction
+from pertwise.models.base import Prediction, Predictor
 from pertwise.models.context_means import ContextMean
 from pertwise.models.dose import RULES, DosePredictor, DoseRule
+from pertwise.models.external import ExternalPredictor
 from pertwise.provenance import contents, identity, input_facts
 from pertwise.screen.core import Screen
 from pertwise.screen.effects import read_effect_table
+from pertwise.screen.join import join_screens
 from pertwise.screen.signatures import read_signatures
 
 #: Raised when a change makes old part files wrong; they are then computed anew.
@@ -40,14 +41,15 @@ class DataConfig(Settings):
     """Where the screen and the facts are; relative paths are looked up in the data folder."""
 
     name: str
-    signatures: FileName
+    #: A file, or one a context: {K562 = "a.tsv.gz", RPE1 = "b.tsv.gz"}.
+    signatures: FileName | dict[str, FileName]
     obs: FileName | None = None
     where: dict[str, str] = Field(default_factory=dict)
     drop: str | None = None
     effect: str | None = None
     min_effect: float | None = None
     dose: float | None = None
-    drugs: list[FileName]
+    drugs: tuple[FileName, ...] = ()
     cells: FileName | None = None
     lists: FileName | None = None
     knowledge: FileName | None = None
@@ -101,10 +103,8 @@ class Bench:
 
     @property
     def table(self) -> DrugTable:
-        """Names and structures of the drugs."""
-        if self.knowledge.drugs is None:
-            raise InputError("a drug benchmark needs a table of drugs: data.drugs")
-        return self.knowledge.drugs
+        """Names and structures of the drugs; empty for genes."""
+        return self.knowledge.drugs or DrugTable.from_cards(())
 
     def path(self, name: str) -> Path:
         """A file of the data folder."""
@@ -125,13 +125,14 @@ def load_bench(config: BenchConfig, folder: Path = Path()) -> Bench:
         For missing files, a magnitude metric on ranks, unknown methods.
     """
     data = config.data
-    knowledge = Knowledge.open(
-        folder / data.knowledge if data.knowledge else None,
-        drugs=[folder / p for p in data.drugs],
-        lines=folder / data.cells if data.cells else None,
-    )
+    drugs = [folder / p for p in data.drugs]
+    lines = folder / data.cells if data.cells else None
+    genes = folder / data.knowledge if data.knowledge else None
+    known_at_all = genes or drugs or lines
+    knowledge = Knowledge.open(genes, drugs=drugs, lines=lines) if known_at_all else Knowledge()
     table = knowledge.drugs or DrugTable.from_cards(())
     screen = _read_screen(data, folder, filtered=True)
+    table = table.spelt(screen.perturbations)
     notes: dict[str, Any] = {"dropped": dict(screen.meta.get("dropped", {}))}
     if data.plate_column:
         everything = _read_screen(data, folder, filtered=False)
@@ -144,8 +145,8 @@ def load_bench(config: BenchConfig, folder: Path = Path()) -> Bench:
     notes["duplicates"] = [list(g) for g in table.duplicates(screen.perturbations)]
     if config.drop_duplicates and notes["duplicates"]:
         screen = screen.hide([name for group in notes["duplicates"] for name in group])
-    unknown = [d for d in screen.perturbations if d not in table]
-    notes["not_in_drug_tables"] = unknown
+    if data.drugs:
+        notes["not_in_drug_tables"] = [d for d in screen.perturbations if d not in table]
     notes["no_structure"] = {n: p for n, p in table.problems.items() if n in screen.perturbations}
     known = MethodInputs(
         knowledge,
@@ -163,6 +164,10 @@ def load_bench(config: BenchConfig, folder: Path = Path()) -> Bench:
 
 
 def _read_screen(data: DataConfig, folder: Path, *, filtered: bool) -> Screen:
+    if isinstance(data.signatures, dict):
+        from pertwise.screen import read_screen
+
+        return join_screens({c: read_screen(folder / p) for c, p in data.signatures.items()})
     path = folder / data.signatures
     if path.suffix == ".h5ad":
         from anndata import read_h5ad
@@ -213,7 +218,7 @@ class DrugTask(Task):
         """Every file of ``[data]``, and predictions of other tools."""
         data = self.settings.data
         named = {
-            "signatures": data.signatures, "obs": data.obs, "cells": data.cells,
+            **_signature_files(data), "obs": data.obs, "cells": data.cells,
             "lists": data.lists, "split": data.split, "effects_by_dose": data.effects_by_dose,
             **{f"drugs {i}": p for i, p in enumerate(data.drugs, start=1)},
             **{f"external {e.name}": e.file for e in self.settings.external},
@@ -264,18 +269,13 @@ class DrugTask(Task):
         if split.kind == "dose":
             return {"scores": _dose_scores(self.bench, split, name)}
         scoring = self._scoring(split)
-        if external is None:
-            model = build_method(name, self.bench.known, split.hold_out)
-            model.fit(scoring.train, self.bench.knowledge)
-            parts = [(model.predict(d, context=c), c) for c, d in _questions(scoring.test)]
-        else:
-            other = read_external(
-                self.bench.path(external.file), self.bench.screen, rank=external.rank
-            )
-            known = self.bench.knowledge
-            parts = [
-                (other.predict(d, c, scoring.train, known), c) for c, d in _questions(scoring.test)
-            ]
+        model: Predictor = (
+            build_method(name, self.bench.known, split.hold_out)
+            if external is None
+            else ExternalPredictor(self.bench.path(external.file), rank=external.rank, name=name)
+        )
+        model.fit(scoring.train, self.bench.knowledge)
+        parts = [(model.predict(d, context=c), c) for c, d in _questions(scoring.test)]
         return {"scores": _scored(self.bench, split, name, scoring, parts)}
 
     def stand_in(self, unit: Unit, error: PertwiseError, place: Path | None) -> Tables | None:
@@ -353,6 +353,12 @@ def _dose_screen(bench: Bench) -> Screen:
     return read_effect_table(bench.path(file)) if file else bench.screen
 
 
+def _signature_files(data: DataConfig) -> dict[str, str]:
+    if isinstance(data.signatures, str):
+        return {"signatures": data.signatures}
+    return {f"signatures of {context}": path for context, path in data.signatures.items()}
+
+
 def _questions(test: Screen) -> list[tuple[str, list[str]]]:
     return [(c, list(test.in_context(c).obs["perturbation"])) for c in test.contexts]
 
@@ -382,7 +388,7 @@ def _scored(
     means = np.array([found[k][0] for k in keys])
     names = allowed_metrics(bench.screen, bench.config.metrics)
     table = score_rows(test.responses, means, scoring.reference, names, scoring.tops)
-    compounds = bench.table.compounds([d for d, _ in keys])
+    compounds = bench.knowledge.identity(sorted({d for d, _ in keys}))
     described = pd.DataFrame(
         {
             "data": bench.config.data.name,
@@ -412,7 +418,7 @@ def _dose_scores(bench: Bench, split: Split, rule: DoseRule) -> pd.DataFrame:
     rows = np.array([p.mean[0] for p in told])
     table = score_rows(test.responses, rows, np.array(means), allowed_metrics(screen, None))
     drugs = [drug for drug, _, _ in asked]
-    compounds = bench.table.compounds(drugs)
+    compounds = bench.knowledge.identity(sorted(set(drugs)))
     head = pd.DataFrame(
         {
             "data": bench.config.data.name, "regime": "dose", "seed": 0, "fold": 0,
