@@ -14,13 +14,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pertwise.errors import InputError, MissingDependencyError
+from pertwise.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
-_SECRET = re.compile(r"(?i)key|token|secret|passw|credential")
 
 
 @contextlib.contextmanager
@@ -111,26 +108,6 @@ def write_json_atomic(path: str | os.PathLike[str], value: Any) -> None:
     """Write indented JSON atomically; NaN is refused because it is not JSON."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     write_text_atomic(path, text + "\n")
-
-
-def config_path(config: str | os.PathLike[str], value: str) -> str:
-    """A file named in a configuration, relative to its folder; $VARIABLES are filled in.
-
-    Raises
-    ------
-    InputError
-        If a variable is not set, or its name is that of a secret (paths are shown in messages).
-    """
-
-    def filled(match: re.Match[str]) -> str:
-        name = match[1] or match[2]
-        if _SECRET.search(name):
-            raise InputError(f"{config}: ${name} looks like a secret; a path must not hold one")
-        if name not in os.environ:
-            raise InputError(f"{config}: {value!r} needs the environment variable {name}; set it")
-        return os.environ[name]
-
-    return str(Path(config).parent / _VARIABLE.sub(filled, value))
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import pandas as pd
@@ -19,6 +17,7 @@ from pertwise.acquire.coverage import module_coverage, near_misses, nearest_pick
 from pertwise.acquire.panel import Decision, PanelPick, Plan, RepairNote, column_table
 from pertwise.knowledge import Knowledge
 from pertwise.knowledge.types import Relation
+from pertwise.provenance import versions
 from pertwise.screen import Screen
 from pertwise.select.base import Pick, Selection
 
@@ -180,7 +179,7 @@ def assemble(
         fallback=chosen.fallback,
         inputs=setup.inputs,
         settings=settings,
-        versions=_versions(),
+        versions=versions(),
         provenance=dict(chosen.provenance),
         decisions=[Decision(when=now, by=by or "pertwise", action="made", added=genes)],
     )
@@ -276,14 +275,4 @@ def _warnings(
             "some knowledge was itself derived from perturbation screens: "
             + ", ".join(screen_derived)
         )
-    return found
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("pertwise", "numpy", "pandas", "scipy", "scikit-learn", "anndata", "torch"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found

@@ -134,9 +134,7 @@ def parse_settings(given: list[str]) -> dict[str, Any]:
     pertwise.errors.InputError
         For a pair without "=" or a name given twice.
     """
-    import tomllib
-
-    from pertwise.llm.address import refuse_secrets
+    from pertwise.config import refuse_secrets, toml_value
 
     found: dict[str, Any] = {}
     for pair in given:
@@ -146,10 +144,7 @@ def parse_settings(given: list[str]) -> dict[str, Any]:
             raise InputError(f"--set {pair!r}: write NAME=VALUE, for example k=10")
         if name in found:
             raise InputError(f"--set {name} is given twice")
-        try:
-            found[name] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            found[name] = value.strip()
+        found[name] = toml_value(value)
     refuse_secrets(found, "--set")
     return found
 
@@ -233,8 +228,9 @@ def _inputs(
         return _Inputs(screen, facts.knowledge, facts.drugs or [], facts.lines, method)
     facts.refuse(f"{screen} says what is known")
     reading.refuse(f"{screen} says how to read")
-    from pertwise.benchmark.drugs.run import load_bench, read_config
+    from pertwise.benchmark.drugs.run import BenchConfig, load_bench
+    from pertwise.config import read_settings
 
-    bench = load_bench(read_config(screen), screen.parent if data is None else data)
+    bench = load_bench(read_settings(screen, BenchConfig, folder=data))
     answers = bench.known.answers or ""
     return _Inputs(bench.screen, bench.knowledge, [], None, "fused" if answers else method, answers)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pertwise._names import canonical_perturbation
+from pertwise.config import read_toml
 from pertwise.errors import InputError
 from pertwise.evaluate.splits import Split
 from pertwise.knowledge.lines import CellTable
@@ -121,12 +121,7 @@ def read_toml_split(
         If the file is not TOML, has neither section, or names no line of the screen.
     """
     file = Path(path)
-    try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: no such file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not a TOML file: {error}") from error
+    data = read_toml(file)
     zero, few = data.get("zeroshot", {}), data.get("fewshot", {})
     if not zero and not few:
         raise InputError(f"{file}: neither [zeroshot] nor [fewshot] holds anything out")

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pertwise import parts
-from pertwise._io import sha256_file
 from pertwise._names import canonical_perturbation
 from pertwise.errors import InputError, unknown_name
 from pertwise.evaluate.prefilter import N_NEAREST, check_prefilter
@@ -25,10 +21,13 @@ from pertwise.prediction.asked import context_of, hidden_rows, read_asked, unkno
 from pertwise.prediction.explaining import Explanation, explain
 from pertwise.prediction.recorded_notes import recorded_notes
 from pertwise.prediction.standing import BuiltMethod, Standing, cross_validate
+from pertwise.provenance import checksum, input_facts, versions
 from pertwise.select.base import Repair
 from pertwise.select.chat.recipes import PREFILTER
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
     from anndata import AnnData
 
@@ -165,7 +164,7 @@ def open_method(
         part.label,
         part.name,
         {"seed": seed, **given},
-        sha256=sha256_file(part.file) if part.file else "",
+        sha256=checksum(part.file) if part.file else "",
         files=file_checksums(part.name, given),
         make=lambda: part.load(**asking),
     )
@@ -237,7 +236,7 @@ def predict(
     """
     inputs: dict[str, Any] = {}
     if isinstance(screen, str | os.PathLike):
-        inputs["screen"] = _file(screen)
+        inputs["screen"] = input_facts(screen)
         screen = screen_of(screen, context, **dict(reading or {}))
     known = _open_knowledge(knowledge, drugs, lines, inputs)
     if known is None and "knowledge" in parts.describe("predictor", method).facts.needs:
@@ -313,14 +312,7 @@ def predict(
             "inputs": inputs,
             "source": str(whole.meta.get("source", "")),
             "simulated": simulated,
-            "method": {
-                "name": made.label,
-                "use": made.use,
-                "settings": dict(made.settings),
-                "code_sha256": made.sha256 or None,
-                "files_sha256": dict(made.files),
-                "llm": getattr(chat, "name", None),
-            },
+            "method": made.facts() | {"llm": getattr(chat, "name", None)},
             "settings": {
                 "names": asked.names,
                 "hidden": own,
@@ -340,7 +332,7 @@ def predict(
             "prediction": prediction.provenance,
             "prefilter": recall,
             "standing": None if standing is None else standing.as_json(),
-            "versions": _versions(),
+            "versions": versions(),
         },
     )
 
@@ -354,7 +346,7 @@ def _open_knowledge(given: Any, drugs: Any, lines: Any, inputs: dict[str, Any]) 
     if known is None and (given is not None or drugs or lines):
         known = Knowledge.open(given, drugs=drugs, lines=lines)
     if known is not None:
-        inputs["knowledge"] = {"path": str(known.path), "fingerprint": known.fingerprint()}
+        inputs["knowledge"] = input_facts(known)
         if known.drugs is not None and known.drugs.sources:
             inputs["drugs"] = {"path": ", ".join(known.drugs.sources)}
     return known
@@ -404,13 +396,6 @@ def one_context_of(screen: Screen, context: str | None) -> Screen:
     return one_context(screen, context, "the screen")
 
 
-def _file(path: str | os.PathLike[str]) -> dict[str, str]:
-    entry = {"path": str(path)}
-    if Path(path).is_file():
-        entry["sha256"] = sha256_file(path)
-    return entry
-
-
 def _repairs(prediction: Prediction) -> tuple[tuple[str, Repair], ...]:
     return tuple(
         (str(answer["perturbation"]), Repair(r["kind"], r["item"], r["action"]))
@@ -442,13 +427,3 @@ def _shown(
 
 def _label(knowledge: Knowledge | None) -> str:
     return "" if knowledge is None else str(knowledge.manifest.get("label", ""))
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("pertwise", "numpy", "scipy", "pandas", "scikit-learn", "anndata"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

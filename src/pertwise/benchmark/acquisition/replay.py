@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pertwise._io import write_json_atomic
 from pertwise.acquire.base import AcquisitionState, Strategy, Target
 from pertwise.acquire.state import noise_variance
-from pertwise.benchmark.acquisition.config import Protocol, Unit
+from pertwise.benchmark.acquisition.config import Curve, Protocol
 from pertwise.benchmark.acquisition.world import ReplayTarget, World
 from pertwise.errors import InputError
 from pertwise.evaluate.metrics import mse, pearson_delta
@@ -187,7 +187,7 @@ class Replay:
     def __init__(
         self,
         world: World,
-        unit: Unit,
+        unit: Curve,
         protocol: Protocol,
         strategy: Strategy,
         make_predictor: Callable[[int], Predictor],
