@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from pertwise.errors import InputError, UnknownNameError
-from pertwise.screen.layouts import Keys, group_rows, parse_label, recognise
+from pertwise.screen.layouts import Keys, check_any, group_rows, parse_label, recognise
 
 
 def groups_of(obs, **keys):
@@ -152,8 +152,9 @@ def test_empty_names_are_refused_with_the_row_then_dropped_and_counted():
 
 def test_no_name_at_all():
     obs = pd.DataFrame({"perturbation": [None, None]})
-    with pytest.raises(InputError, match="no row has a perturbation name"):
-        group_rows(obs, recognise(obs), drop_empty=True)
+    groups = group_rows(obs, recognise(obs), drop_empty=True).groups
+    with pytest.raises(InputError, match="no row has the name of a perturbation"):
+        check_any(groups, "the file")
 
 
 def test_categories_without_rows_do_not_matter():

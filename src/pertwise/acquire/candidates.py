@@ -233,7 +233,8 @@ def _unknown_measured(
     unknown = [m for m in measured if m not in known]
     if not unknown:
         return {}, ()
-    gene_of = {m: g for m in unknown if (g := guide_gene(m) or numbered_gene(m))}
+    drugs = knowledge.drugs is not None
+    gene_of = {m: g for m in unknown if not drugs and (g := guide_gene(m) or numbered_gene(m))}
     approved = knowledge.resolve(sorted(set(gene_of.values()))).approved
     guides = {approved[g]: m for m, g in gene_of.items() if g in approved}
     more = " ..." if len(unknown) > 3 else ""
@@ -243,7 +244,7 @@ def _unknown_measured(
         f"{', '.join(unknown[:3])}{more} ({len(unknown)}), so nothing is known about them"
     )
     if not guides:
-        return {}, (f"{note}; are they approved human gene symbols?",)
+        return {}, (f"{note}; are they names of the table?",)
     gene, guide = next(iter(guides.items()))
     return guides, (
         f"{note}; {len(guides)} genes are taken as measured by a guide ({guide} is {gene}) and not "

@@ -82,6 +82,8 @@ def prepare(
     if rows is None and features:
         raise InputError("target features are features of a screen, and no screen was given")
     names, origin = list_candidates(candidates, rows, knowledge)
+    if rows is not None:
+        knowledge = knowledge.spelt(rows.perturbations)
     inputs["candidates"] = {"origin": origin}
     if isinstance(candidates, str | os.PathLike) and Path(candidates).is_file():
         inputs["candidates"] |= input_facts(candidates)

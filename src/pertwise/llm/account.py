@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import threading
@@ -22,6 +23,10 @@ class Amount:
 
     def __add__(self, other: Amount) -> Amount:
         return Amount(self.tokens + other.tokens, self.usd + other.usd)
+
+    def times(self, factor: float) -> Amount:
+        """Scaled, rounded up."""
+        return Amount(math.ceil(factor * self.tokens), factor * self.usd)
 
     def less(self, other: Amount) -> Amount:
         """What is left of this one, never below nothing."""

@@ -81,6 +81,7 @@ class EndpointChat:
         self._under_way: dict[str, Future[ChatReply]] = {}
         self._lock = threading.Lock()
         self._thinks = False
+        self._excess = 1.0
         self._failed_in_a_row = 0
         self._given_up: FatalChatError | None = None
 
@@ -270,7 +271,8 @@ class EndpointChat:
     ) -> ChatReply:
         """One attempt within the budget, stored before its reservation is settled."""
         prompt, completion = prompt_tokens_at_most(request), self._most(request)
-        most = Amount(prompt + completion, self._cost(prompt, completion) or 0.0)
+        bound = Amount(prompt + completion, self._cost(prompt, completion) or 0.0)
+        most = bound.times(self._excess)
         hold = await self.budget.reserve(most)
         # Until something else is known the call counts in full: it may have been billed.
         paid, doubtful = Amount(), most
@@ -288,6 +290,8 @@ class EndpointChat:
             )
             believed = _believed(request, reply)
             used = Amount(reply.prompt_tokens + reply.completion_tokens, cost or 0.0)
+            # A server that uses more than it was allowed will do so again.
+            self._excess = max(self._excess, used.tokens / bound.tokens)
             cut = completion < self._all(request) and _cut_while_thinking(reply)
             if cut:
                 self._thinks = True

@@ -59,6 +59,15 @@ class CallFailure(Exception):
         self.retry_after, self.said = retry_after, said or message.lower()
         self.fields, self.certain = fields, certain
 
+    @property
+    def blames_stream(self) -> bool:
+        """Whether the request was refused because it asks for a stream."""
+        refused = self.kind in ("bad_request", "not_found") or self.status in (405, 500, 501)
+        return refused and bool(_STREAM.search(" ".join((*self.fields, self.said)).lower()))
+
+
+_STREAM = re.compile(r"(?<![a-z])stream(?:ing|ed|s|_options)?(?![a-z])")
+
 
 @dataclass(frozen=True)
 class Problem:

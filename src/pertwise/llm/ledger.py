@@ -92,6 +92,7 @@ class Ledger:
         self._local = threading.local()
         self._all: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
+        self._checked = False
         if replay and not self.path.is_file():
             raise InputError(f"ledger {self.path} does not exist, so nothing can be replayed")
         try:
@@ -103,6 +104,8 @@ class Ledger:
             raise LedgerError(f"ledger {self.path}: {error.strerror or error}") from None
         if not fresh:
             self._check_format()
+            self.close()
+        self._checked = True
         if not replay:
             with self.write() as connection:
                 for statement in _SCHEMA.split(";"):
@@ -119,7 +122,7 @@ class Ledger:
         if connection is not None and self._local.pid == os.getpid():
             return connection  # type: ignore[no-any-return]
         try:
-            if self.replay:
+            if self.replay or not self._checked:
                 connection = _open_read_only(self.path)
             else:
                 connection = sqlite3.connect(self.path, timeout=60, check_same_thread=False)

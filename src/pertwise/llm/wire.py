@@ -31,9 +31,12 @@ from pertwise.llm.failures import (
 )
 from pertwise.llm.replies import error_in_choice, is_reply, read_reply
 from pertwise.llm.settings import ChatSettings
+from pertwise.llm.stream import is_stream, whole_body
 
 #: Most bytes of a response body, as sent and unpacked; the longest real answer has about 1 MB.
 MAX_BODY = 16 * 1024 * 1024
+#: The same answer in events, each of which repeats its frame around a few letters.
+MAX_STREAM = 4 * MAX_BODY
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,9 @@ class Dialect:
     thinking: str = "budget"
     degraded: tuple[str, ...] = ()
     renamed: bool = False
+    #: Ask for the answer as it is written, and for the count of tokens at its end.
+    stream: bool = True
+    stream_usage: bool = True
 
     def sent(self, request: ChatRequest) -> tuple[str, ...]:
         """The optional fields that a request is sent with."""
@@ -75,6 +81,10 @@ class Dialect:
         fails too, the first error is the one reported and nothing is remembered. A server error
         (HTTP 500) that names nothing is first of all a server error.
         """
+        if self.stream and failure.blames_stream:
+            # "stream_options" is refused by some that stream well.
+            options = self.stream_usage and "stream_options" in failure.said
+            return replace(self, stream_usage=False) if options else replace(self, stream=False)
         known = failure.kind in ("bad_request", "not_found") or failure.status == 500
         if not known or failure.status not in (400, 404, 422, 500):
             return None
@@ -145,7 +155,7 @@ class HttpBackend:
         self._query = dict(address.query)
         headers = {
             "content-type": "application/json",
-            "accept": "application/json",
+            "accept": "application/json, text/event-stream",
             "accept-encoding": "identity",
             "user-agent": f"pertwise/{__version__}",
         }
@@ -180,6 +190,10 @@ class HttpBackend:
         """One attempt."""
         make = anthropic_body if self._anthropic else openai_body
         body = make(request, dialect, self._settings.max_tokens)
+        if dialect.stream:
+            body["stream"] = True
+            if dialect.stream_usage and not self._anthropic:
+                body["stream_options"] = {"include_usage": True}
         status, headers, data = await self._exchange(body)
         return self.read(status, headers, data, request, dialect)
 
@@ -191,15 +205,27 @@ class HttpBackend:
         try:
             # The library's timeout bounds each read; a server that dribbles bytes needs this one.
             async with (
-                asyncio.timeout(limit),
+                asyncio.timeout(limit) as bound,
                 self._client.stream(
                     "POST", self._url, params=self._query or None, content=json.dumps(body)
                 ) as response,
             ):
-                data = await read_bounded(response)
+                said = str(response.headers.get("content-type", "")).lower()
+                most = MAX_BODY
+                if is_stream(said, b""):
+                    # It shows what it does: silence is bounded from now on, and all of it amply.
+                    limit = self._settings.call_s
+                    bound.reschedule(asyncio.get_running_loop().time() + limit)
+                    most = MAX_STREAM
+                data = await read_bounded(response, most)
+                if response.status_code == 200 and is_stream(said, data):
+                    data = whole_body(data)
                 return response.status_code, response.headers, data
-        except (TimeoutError, self._http.TimeoutException):
+        except TimeoutError:
             failure = CallFailure("timeout", f"no answer within {limit:g} s")
+        except self._http.TimeoutException:
+            silent = self._settings.timeout_s
+            failure = CallFailure("timeout", f"nothing came from the server for {silent:g} s")
         except CallFailure:
             raise
         except (self._http.HTTPError, self._http.StreamError, OSError) as error:

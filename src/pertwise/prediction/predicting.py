@@ -246,6 +246,7 @@ def predict(
         )
     made = open_method(method, chat=chat, context_text=context_text, seed=seed, settings=settings)
     several = learns_contexts(made.build()) and has_contexts(screen, known)
+    known = None if known is None else known.spelt(screen.perturbations)
     whole = screen.only_measured() if several else one_context_of(screen, context)
     asked = read_asked(names, explain_names, whole, known)
     known = asked.knowledge

@@ -327,7 +327,7 @@ def _column(obs: pd.DataFrame, wanted: str | None, known: Sequence[str]) -> str:
 
 
 def _listing(items: Iterable[Any], n: int = 20) -> str:
-    names = list(map(str, items))
+    names = [" ".join(str(x).split()) for x in items]
     more = f", ... ({len(names)} in all)" if len(names) > n else ""
     return (", ".join(names[:n]) or "(none)") + more
 

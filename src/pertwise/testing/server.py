@@ -154,6 +154,9 @@ class ScriptedServer:
 
     def __init__(self, script: Script = first_alphabetical, port: int = 0, key: str = "") -> None:
         self.script, self.key = script, key
+        #: Answer as a stream when asked to; seconds before each event; events before a cut.
+        self.streams, self.pause = True, 0.0
+        self.cut_after: int | None = None
         self.asked: list[Asked] = []
         self.answered: list[Asked] = []
         self.at_once = self.most_at_once = 0
@@ -260,8 +263,23 @@ def _handler(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
                     return
                 payload = error_body(protocol, answer.status, answer.message, answer.code)
                 self._send(answer.status, payload, answer.headers)
+            elif body.get("stream") and server.streams:
+                self._stream(stream_events(protocol, answer_body(protocol, body, answer)))
             else:
                 self._send(200, answer_body(protocol, body, answer), {})
+
+        def _stream(self, events: list[bytes]) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/event-stream; charset=utf-8")
+            self.send_header("transfer-encoding", "chunked")
+            self.end_headers()
+            for event in [*events[: server.cut_after], b""]:
+                if server.pause:
+                    self.wfile.flush()
+                    time.sleep(server.pause)
+                if event or not server.cut_after:
+                    self.wfile.write(f"{len(event):x}\r\n".encode() + event + b"\r\n")
+            self.close_connection = bool(server.cut_after)
 
         def _send(self, status: int, payload: dict[str, Any], headers: dict[str, Any]) -> None:
             self._raw(
@@ -353,6 +371,50 @@ def answer_body(protocol: str, body: dict[str, Any], answer: Answer) -> dict[str
         "stop_sequence": None,
         "usage": {"input_tokens": n_in, "output_tokens": n_out},
     }
+
+
+def stream_events(protocol: str, body: dict[str, Any]) -> list[bytes]:
+    """The same response as events, the text in small pieces."""
+
+    def event(value: dict[str, Any]) -> bytes:
+        name = f"event: {value['type']}\n" if protocol == "anthropic" else ""
+        return f"{name}data: {json.dumps(value)}\n\n".encode()
+
+    def pieces(text: str) -> list[str]:
+        size = max(7, len(text) // 300)
+        return [text[i : i + size] for i in range(0, len(text), size)]
+
+    if protocol == "openai":
+        top = {"id": body["id"], "object": "chat.completion.chunk", "model": body["model"]}
+        choice = body["choices"][0]
+        out = [b": ping\n\n"]
+        for name, text in choice["message"].items():
+            for piece in pieces(text) if name != "role" and text else []:
+                out.append(event({**top, "choices": [{"index": 0, "delta": {name: piece}}]}))
+        end = {"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}
+        out.append(event({**top, "choices": [end], "usage": None}))
+        if "usage" in body:
+            out.append(event({**top, "choices": [], "usage": body["usage"]}))
+        return [*out, b"data: [DONE]\n\n"]
+    start = {
+        **body,
+        "content": [],
+        "stop_reason": None,
+        "usage": {**body["usage"], "output_tokens": 1},
+    }
+    out = [event({"type": "message_start", "message": start}), event({"type": "ping"})]
+    for i, block in enumerate(body["content"]):
+        kind = block["type"]
+        empty = {**block, kind: ""}
+        out.append(event({"type": "content_block_start", "index": i, "content_block": empty}))
+        for piece in pieces(block[kind]):
+            delta = {"type": f"{kind}_delta", kind: piece}
+            out.append(event({"type": "content_block_delta", "index": i, "delta": delta}))
+        out.append(event({"type": "content_block_stop", "index": i}))
+    usage = {"output_tokens": body["usage"]["output_tokens"]}
+    end = {"stop_reason": body["stop_reason"], "stop_sequence": None}
+    out.append(event({"type": "message_delta", "delta": end, "usage": usage}))
+    return [*out, event({"type": "message_stop"})]
 
 
 def error_body(protocol: str, status: int, message: str, code: str) -> dict[str, Any]:

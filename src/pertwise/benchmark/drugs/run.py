@@ -130,9 +130,9 @@ def load_bench(config: BenchConfig, folder: Path = Path()) -> Bench:
     genes = folder / data.knowledge if data.knowledge else None
     known_at_all = genes or drugs or lines
     knowledge = Knowledge.open(genes, drugs=drugs, lines=lines) if known_at_all else Knowledge()
-    table = knowledge.drugs or DrugTable.from_cards(())
     screen = _read_screen(data, folder, filtered=True)
-    table = table.spelt(screen.perturbations)
+    knowledge = knowledge.spelt(screen.perturbations)
+    table = knowledge.drugs or DrugTable.from_cards(())
     notes: dict[str, Any] = {"dropped": dict(screen.meta.get("dropped", {}))}
     if data.plate_column:
         everything = _read_screen(data, folder, filtered=False)
