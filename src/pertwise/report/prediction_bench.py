@@ -51,7 +51,7 @@ def write_page(run: BenchmarkRun[PredictionTask], path: Path) -> Path:
     splits = _splits_of(final, config, inputs)
     graphs = _graphs(config, inputs, splits)
     _measured_neighbours_section(report, final, graphs, main)
-    if run.has("neighbours.parquet"):
+    if run.has("neighbours.parquet") and not config.split.by_rows:
         named = run.read("neighbours.parquet")
         _neighbour_section(report, named, config, inputs, splits, graphs)
     _failures(report, results)
@@ -81,9 +81,10 @@ def _opening(report: Page, config: PredictionConfig, inputs: Inputs, results: pd
     if screen.simulated:
         report.say("**Simulated data**: this screen comes from the simulator, not from cells.")
     source = screen.meta.get("source", config.screen)
+    rows = "rows" if config.split.by_rows else "perturbations"
     report.say(
-        f"{len(screen)} measured perturbations x {screen.n_features} features"
-        f"{', context ' + repr(screen.contexts[0]) if screen.contexts[0] else ''} ({source}). "
+        f"{len(screen)} measured {rows} x {screen.n_features} features"
+        f"{_where(screen.contexts)} ({source}). "
         f"Split: {config.split.kind}; {results[['seed', 'fold']].drop_duplicates().shape[0]} "
         f"splits, seed {config.seed}. Target gene of each perturbation "
         f"{'included' if config.metrics.include_target else 'left out where it is a feature'}."
@@ -97,6 +98,12 @@ def _opening(report: Page, config: PredictionConfig, inputs: Inputs, results: pd
         else "|delta| alone: neither cells nor standard errors of every feature are known"
     )
     report.say(f"Differential features of a perturbation (`top20` ...) are ordered by {by}.")
+
+
+def _where(contexts: Sequence[str]) -> str:
+    if len(contexts) > 1:
+        return f", {len(contexts)} contexts"
+    return f", context {contexts[0]!r}" if contexts[0] else ""
 
 
 def _groups(full: pd.DataFrame) -> list[tuple[tuple[int, str], pd.DataFrame]]:
@@ -262,7 +269,7 @@ def _splits_of(results: pd.DataFrame, config: PredictionConfig, inputs: Inputs) 
 def _graphs(
     config: PredictionConfig, inputs: Inputs, splits: Sequence[Split]
 ) -> dict[str, pd.DataFrame]:
-    if inputs.knowledge is None:
+    if inputs.knowledge is None or config.split.by_rows:
         return {}
     there = set(inputs.knowledge.graph_names())
     wanted = config.graphs if config.graphs is not None else USUAL_GRAPHS

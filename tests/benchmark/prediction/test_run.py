@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from drug_example import drug_frame, drug_screen
 
+from pertwise.benchmark import bench
 from pertwise.benchmark.engine import run_task
 from pertwise.benchmark.prediction import run as run_module
 from pertwise.benchmark.prediction.config import PredictionConfig
@@ -394,3 +396,28 @@ def test_published_reference_points_on_real_data(shared_data, tmp_path, line, me
         assert row["squared_error"] == pytest.approx(want[0], abs=0.006)
         assert row["cosine"] == pytest.approx(want[1], abs=0.0006)
         assert by_n == pytest.approx(want[2], abs=0.0006)
+
+
+def test_a_drug_screen_by_compound_in_the_same_table(tmp_path):
+    """Rows of several lines: every row is scored in its line, salts of a compound stay together."""
+    whole = drug_screen(ranked=False)
+    whole.save(tmp_path / "screen.h5ad")
+    drug_frame().to_parquet(tmp_path / "drugs.parquet")
+    (tmp_path / "bench.toml").write_text(
+        'screen = "screen.h5ad"\ndrugs = ["drugs.parquet"]\n'
+        'methods = ["context-mean", "multi-kernel", "oracle"]\nreference = "context-mean"\n'
+        '[split]\nkind = "compound"\nfolds = 3\nshuffles = 1\n[metrics]\ntops = []\n'
+    )
+    run = bench(tmp_path / "bench.toml", tmp_path / "out")
+    table = run.table[run.table["metric"] == "cosine"]
+    counts = table.groupby("method", observed=True).size()
+    assert set(counts) == {len(whole)}
+    assert set(table["context"]) == set(whole.contexts)
+    salts = table[table["perturbation"].isin(["Salicylic acid", "Sodium salicylate"])]
+    assert salts.groupby("method", observed=True)["fold"].nunique().eq(1).all()
+    means = run.summary.set_index(["method", "metric"])["mean"]
+    assert means["multi-kernel", "cosine"] > means["context mean", "cosine"]
+    page = run.page(tmp_path / "out" / "report.html").read_text()
+    assert f"{len(whole)} measured rows" in page
+    assert f"{len(whole.contexts)} contexts" in page
+    assert set(run.record["inputs"]) == {"screen", "drugs 1"}

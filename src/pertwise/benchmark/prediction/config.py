@@ -9,6 +9,7 @@ from pydantic import Field, ValidationInfo, model_validator
 from pertwise import parts
 from pertwise.config import FileName, PartName, Settings, placing
 from pertwise.evaluate.specs import CellsSpec, MetricSpec
+from pertwise.evaluate.splits import REGIME_WORDS, REGIMES
 from pertwise.models.methods import placed_settings
 
 
@@ -18,6 +19,8 @@ class SplitSpec(Settings):
     kind: ``folds`` (k-fold, repeated), ``growing`` (nested training sets), ``doubles`` (seen and
     unseen parts), ``transfer`` (train in another screen or context), ``given`` (folds of a file
     of recorded answers, `folds_from`), or a split of one's own (``path/to/file.py:Class``).
+    On a screen of several contexts also a regime of rows (`pertwise.evaluate.splits.REGIMES`):
+    ``compound``, ``scaffold``, ``context``, ``pair``, ``both``, ``perturbation``.
     """
 
     kind: PartName = "folds"
@@ -37,6 +40,8 @@ class SplitSpec(Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        if self.by_rows:
+            return self
         part = parts.describe("split", self.kind)
         if part.facts.reads and not self.folds_from:
             raise ValueError(f'kind = "{self.kind}" needs folds_from = "FILE"')
@@ -47,9 +52,14 @@ class SplitSpec(Settings):
         return self
 
     @property
+    def by_rows(self) -> bool:
+        """Whether rows of several contexts are held out by what they are."""
+        return REGIME_WORDS.get(self.kind, self.kind) in REGIMES.keys() - {"given", "dose"}
+
+    @property
     def trains_elsewhere(self) -> bool:
         """Whether the training rows come from another screen or context."""
-        return "source" in parts.describe("split", self.kind).facts.needs
+        return not self.by_rows and "source" in parts.describe("split", self.kind).facts.needs
 
 
 class MethodSpec(Settings):
@@ -89,6 +99,9 @@ class PredictionConfig(Settings):
     screen: FileName
     context: str | None = None
     knowledge: FileName | None = None
+    #: Tables of facts about compounds, and about cell lines.
+    drugs: tuple[FileName, ...] = ()
+    lines: FileName | None = None
     seed: int = 0
     split: SplitSpec = Field(default_factory=SplitSpec)
     metrics: MetricSpec = Field(default_factory=MetricSpec)

@@ -20,7 +20,7 @@ from pertwise.errors import InputError
 from pertwise.evaluate.ceiling import ceiling_from_variance
 from pertwise.evaluate.cells import CellBank, open_cell_bank, split_half_table
 from pertwise.evaluate.specs import ORACLE
-from pertwise.evaluate.splits import Split
+from pertwise.evaluate.splits import REGIME_WORDS, Split, split_rows
 from pertwise.evaluate.units import run_unit
 from pertwise.models.methods import LEDGER, Method, asks_chat, make_method
 from pertwise.provenance import checksum, contents, identity, input_facts
@@ -69,26 +69,34 @@ def open_inputs(config: PredictionConfig) -> Inputs:
     from pertwise.screen import read_screen
 
     spec = config.split
-    named = {"screen": config.screen, "source": None, "folds": spec.folds_from}
-    if spec.trains_elsewhere:
-        named["source"] = spec.source
-    if config.cells is not None:
-        named["cells"] = config.cells.file
+    named = {
+        "screen": config.screen,
+        "source": spec.source if spec.trains_elsewhere else None,
+        "folds": spec.folds_from,
+        "cells": None if config.cells is None else config.cells.file,
+        "lines": config.lines,
+        **{f"drugs {i}": path for i, path in enumerate(config.drugs, start=1)},
+    }
     for path in named.values():
         if path is not None and not Path(path).is_file():
             raise InputError(f"no such file: {path}")
     facts = {role: input_facts(path) for role, path in named.items() if path is not None}
     whole = read_screen(config.screen)
-    source = screen = one_context(whole, config.context, config.screen)
+    if spec.by_rows:
+        chosen = whole if config.context is None else whole.in_context(config.context)
+        source = screen = chosen.only_measured()
+    else:
+        source = screen = one_context(whole, config.context, config.screen)
     if spec.trains_elsewhere:
         other = read_screen(spec.source) if spec.source else whole
         source = one_context(other, spec.source_context, spec.source or config.screen)
         screen, source = _shared_features(screen, source, spec)
     knowledge = None
-    if config.knowledge is not None:
+    if config.knowledge or config.drugs or config.lines:
         from pertwise.knowledge import Knowledge
 
-        knowledge = Knowledge.open(config.knowledge)
+        knowledge = Knowledge.open(config.knowledge, drugs=config.drugs, lines=config.lines)
+    if knowledge is not None and config.knowledge:
         facts["knowledge"] = input_facts(knowledge)
     cells = None if config.cells is None else open_cell_bank(config.cells, screen, config.seed)
     return Inputs(screen, source, knowledge, facts, cells)
@@ -113,6 +121,19 @@ def _shared_features(screen: Screen, source: Screen, spec: SplitSpec) -> tuple[S
 def make_splits(config: PredictionConfig, inputs: Inputs) -> list[Split]:
     """The splits of a benchmark, the same for every method."""
     spec, names = config.split, list(inputs.screen.obs["perturbation"])
+    if spec.by_rows:
+        regime = REGIME_WORDS.get(spec.kind, spec.kind)
+        return [
+            split
+            for shuffle in range(spec.shuffles)
+            for split in split_rows(
+                inputs.screen,
+                regime,
+                inputs.knowledge,
+                n_folds=spec.folds,
+                seed=config.seed + shuffle,
+            )
+        ]
     splitter = parts.describe("split", spec.kind).serve(
         n_folds=spec.folds,
         n_shuffles=spec.shuffles,
@@ -253,7 +274,15 @@ class PredictionTask(Task):
             if found:
                 tables[f"{name}.parquet"] = _categories(pd.concat(found, ignore_index=True))
         results = tables["results.parquet"]
-        tables["items.parquet"] = _items(self.settings, self.opened)
+        items = _items(self.settings, self.opened)
+        if not items.index.is_unique:
+            # Rows of several contexts: a perturbation is described by the mean of its rows.
+            items = (
+                items.groupby(level=0)
+                .mean(numeric_only=True)
+                .assign(ceiling_from=items["ceiling_from"].iloc[0])
+            )
+        tables["items.parquet"] = items
         rng = np.random.default_rng(self.settings.seed)
         tables["summary.csv"] = summary(results, rng)
         # The largest training set of growing ones, else everything.
