@@ -40,7 +40,7 @@ def test_strategy_by_path_and_unknown_names():
     assert strategy.weight == 0.5
     with pytest.raises(InputError, match="did you mean 'iterpert'"):
         open_strategy("iterprt")
-    with pytest.raises(InputError, match="cannot load"):
+    with pytest.raises(InputError, match="cannot import"):
         open_strategy("no.such.module:Thing")
     with pytest.raises(InputError, match="does not take"):
         open_strategy("bald", weight=3)

@@ -6,8 +6,9 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from pertwise._external import load_class
 from pertwise.acquire.base import Strategy
-from pertwise.errors import InputError, unknown_name
+from pertwise.errors import InputError
 
 #: Built-in strategies. Read-only: add your own by path ("mypackage.mine:Mine"), not by mutation.
 BUILT_IN: Mapping[str, str] = {
@@ -32,23 +33,19 @@ def strategy_names() -> tuple[str, ...]:
 
 
 def open_strategy(name: str, **settings: Any) -> Strategy:
-    """A strategy by built-in name or by "module:Class"; `settings` go to its constructor.
+    """A strategy by built-in name, "module:Class" or "path/to/file.py:Class"; `settings` go to
+    its constructor.
 
     Raises
     ------
     pertwise.errors.InputError
         Unknown name, or a class that does not follow the `Strategy` protocol.
     """
-    path = BUILT_IN.get(name, name)
-    if ":" not in path:
-        raise unknown_name(
-            "strategy", name, BUILT_IN, f"(known: {', '.join(BUILT_IN)}; or 'module:Class')"
-        )
-    module_name, _, class_name = path.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"cannot load the strategy {name!r}: {error}") from error
+    if name in BUILT_IN:
+        module, _, attribute = BUILT_IN[name].partition(":")
+        factory = getattr(importlib.import_module(module), attribute)
+    else:
+        factory = load_class(name, Strategy, "strategy", BUILT_IN)
     try:
         strategy = factory(**settings)
     except TypeError as error:

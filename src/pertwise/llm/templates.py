@@ -63,7 +63,10 @@ class PromptTemplate:
                 block = template.blocks.get(part)
                 context = template.new_context(values)
                 parts[part] = "".join(block(context)).strip() if block else ""
-        except jinja2.TemplateError as error:
+        # An expression in a template can fail in any way, as can the template of another person.
+        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+            if isinstance(error, InputError):
+                raise
             line = getattr(error, "lineno", None)
             where = f", line {line}" if line else ""
             raise InputError(
@@ -80,8 +83,10 @@ class PromptTemplate:
 @functools.lru_cache(maxsize=64)
 def _compiled(text: str) -> Any:
     import jinja2
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = jinja2.Environment(
+    # A prompt may come from another person: it fills in words and reaches nothing else.
+    environment = ImmutableSandboxedEnvironment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
     return environment.from_string(text)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import MappingProxyType, ModuleType
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import Any
 
-from pertwise.errors import InputError, unknown_name
-
-if TYPE_CHECKING:
-    from pertwise.predict.base import Predictor
+from pertwise._external import load_class
+from pertwise.errors import InputError
+from pertwise.predict.base import Predictor
 
 #: name -> "module:attribute" of a class or factory that takes keyword settings.
 CATALOGUE: Mapping[str, str] = MappingProxyType(
@@ -45,28 +42,22 @@ CATALOGUE: Mapping[str, str] = MappingProxyType(
 
 
 def factory(use: str) -> Callable[..., Any]:
-    """The class or factory behind a catalogue name, "module:Class" or "path/to/file.py:Class".
+    """The class or factory behind a catalogue name, or the class of "module:Class" or
+    "path/to/file.py:Class", checked to be a `Predictor` before anything of it is called.
 
     Raises
     ------
     pertwise.errors.UnknownNameError
         For a name that is none of these; the nearest are suggested.
     pertwise.errors.InputError
-        If the file or module cannot be imported, or lacks the class.
+        As `pertwise._external.load_class`.
     """
-    if use in CATALOGUE:
-        return factory(CATALOGUE[use])
-    source, _, attribute = use.rpartition(":")
-    if not source or not attribute:
-        raise unknown_name(
-            "method", use, CATALOGUE, "(or give your own class as path/to/file.py:ClassName)"
-        )
-    module = _from_file(Path(source)) if source.endswith(".py") else _from_name(source)
-    found = getattr(module, attribute, None)
-    if found is None or not callable(found):
-        known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        raise unknown_name("class", attribute, known, f"in {source}")
-    return found  # type: ignore[no-any-return]
+    path = CATALOGUE.get(use, use)
+    if path in CATALOGUE.values():
+        module, _, attribute = path.partition(":")
+        made: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        return made
+    return load_class(use, Predictor, "method", CATALOGUE)
 
 
 def make_predictor(use: str, **settings: Any) -> Predictor:
@@ -84,28 +75,6 @@ def make_predictor(use: str, **settings: Any) -> Predictor:
         raise InputError(
             f"method {use!r} does not take the settings {settings}: {error}"
         ) from error
-    for needed in ("fit", "predict"):
-        if not callable(getattr(model, needed, None)):
-            raise InputError(f"{use} has no method {needed!r}, so it is not a predictor")
-    return model  # type: ignore[no-any-return]
-
-
-def _from_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise InputError(f"no such file: {path}")
-    spec = importlib.util.spec_from_file_location(f"_user_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path} cannot be imported as Python")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # any error of the user's own code, told with its file
-        raise InputError(f"importing {path} failed: {type(error).__name__}: {error}") from error
-    return module
-
-
-def _from_name(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise InputError(f"cannot import module {name!r}: {error}") from error
+    if not isinstance(model, Predictor):
+        raise InputError(f"{use} is no predictor: it needs a `name`, fit and predict")
+    return model
