@@ -8,6 +8,7 @@ from pertwise.errors import InputError
 from pertwise.knowledge.layout import KINDS
 from pertwise.knowledge.readers import genes, networks, terms
 from pertwise.knowledge.readers._text import Parsed, head, split_header
+from pertwise.knowledge.species import human_rows
 
 __all__ = ["Parsed", "read_source", "recognise"]
 
@@ -72,13 +73,24 @@ def _by_columns(columns: set[str], name: str) -> str | None:
 def read_source(
     kind: str, path: Path, string_min_score: int = 400, string_text_mining: bool = True
 ) -> Parsed:
-    """Read one source file of a known kind.
+    """Read one source file of a known kind; rows of another species are left out and counted.
 
     Raises
     ------
     InputError
-        When the file does not have the form of its kind; names the file and the row or column.
+        When the file does not have the form of its kind (names the file and the row or column),
+        or is of another species than human.
     """
+    parsed = _read(kind, path, string_min_score, string_text_mining)
+    parsed.tables, others, wrong = human_rows(parsed.tables)
+    if wrong:
+        raise InputError(f"{path}: {wrong}, or leave the file out")
+    if others:
+        parsed.counts["other_species"] = others
+    return parsed
+
+
+def _read(kind: str, path: Path, string_min_score: int, string_text_mining: bool) -> Parsed:
     if kind.startswith("graph:"):
         return networks.read_graph(path, kind.split(":", 1)[1])
     if kind == "string_links":

@@ -14,6 +14,8 @@ from typing import IO
 import pandas as pd
 
 from pertwise.errors import InputError
+from pertwise.knowledge.species import species_of
+from pertwise.knowledge.symbols import plain_id
 
 
 @dataclass
@@ -112,6 +114,24 @@ def read_table(path: Path, required: Sequence[str], sep: str | None = None) -> p
             f"{path}: column {missing[0]!r} is missing; found {', '.join(table.columns[:12])}"
         )
     return table
+
+
+def ids_of(symbols: pd.Series, table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Ensembl ids and UniProt accessions in some columns: name, symbol (as the file spells it).
+
+    A field may hold several, separated by "|", ",", ";" or blanks; columns that are not there and
+    fields that are no such id are passed over.
+    """
+    parts = [
+        pd.DataFrame({"name": table[c].str.split(r"[|,;\s]+", regex=True), "symbol": symbols})
+        for c in columns
+        if c in table
+    ]
+    if not parts:
+        return pd.DataFrame({"name": [], "symbol": []}, dtype=str)
+    long = pd.concat(parts).explode("name").drop_duplicates()
+    named = long["name"].map(lambda n: bool(plain_id(str(n))[1] or species_of(str(n))))
+    return long[named.astype(bool)].reset_index(drop=True)
 
 
 def numeric(path: Path, table: pd.DataFrame, column: str) -> pd.Series:

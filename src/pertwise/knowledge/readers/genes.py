@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from pertwise.errors import InputError
-from pertwise.knowledge.readers._text import Parsed, open_text, read_table
+from pertwise.knowledge.readers._text import Parsed, ids_of, open_text, read_table
 
 HUMAN = "9606"
 
@@ -23,11 +23,6 @@ def _own(symbols: pd.Series) -> pd.DataFrame:
     return pd.DataFrame({"name": symbols, "approved": symbols, "kind": "approved"})
 
 
-def _ensembl(symbols: pd.Series, ids: pd.Series) -> pd.DataFrame:
-    table = pd.DataFrame({"name": ids, "approved": symbols, "kind": "ensembl"})
-    return table[table["name"].str.startswith("ENS")]
-
-
 def read_hgnc(path: Path) -> Parsed:
     """HGNC complete set: approved, previous and alias symbols, names, Entrez and Ensembl ids."""
     table = read_table(path, ["symbol", "name", "alias_symbol", "prev_symbol"])
@@ -40,7 +35,6 @@ def read_hgnc(path: Path) -> Parsed:
             _own(table["symbol"]),
             _explode(table, "symbol", "prev_symbol", "previous"),
             _explode(table, "symbol", "alias_symbol", "alias"),
-            _ensembl(table["symbol"], ensembl),
         ]
     )
     genes = pd.DataFrame(
@@ -51,7 +45,10 @@ def read_hgnc(path: Path) -> Parsed:
             "ensembl": ensembl,
         }
     )
-    return Parsed({"symbols": symbols, "genes": genes}, counts={"not_approved": n - len(table)})
+    ids = ids_of(table["symbol"], table, "ensembl_gene_id", "uniprot_ids")
+    return Parsed(
+        {"symbols": symbols, "genes": genes, "ids": ids}, counts={"not_approved": n - len(table)}
+    )
 
 
 def read_alias(path: Path) -> Parsed:
@@ -78,9 +75,9 @@ def read_gene_info(path: Path) -> Parsed:
     symbol = table["Symbol"].where(authority.isin(["-", ""]), authority)
     full = table.get("Full_name_from_nomenclature_authority", pd.Series("-", index=table.index))
     full = table["description"].where(full.isin(["-", ""]), full)
-    # ENSG ids are of fixed width, so one pattern finds the first of several.
-    xrefs = table.get("dbXrefs", pd.Series("", index=table.index))
-    ensembl = xrefs.str.extract(r"(ENSG\d{11})", expand=False).fillna("")
+    # ENSG ids are of fixed width, so one pattern finds all of them.
+    xrefs = table.get("dbXrefs", pd.Series("", index=table.index)).str.findall(r"ENSG\d{11}")
+    ensembl = xrefs.str[0].fillna("")
     table = table.assign(_symbol=symbol)
     # NCBI holds many records (loci, regions) that are not genes with a symbol of their own; when
     # HGNC is there its symbols win, see build.
@@ -88,7 +85,6 @@ def read_gene_info(path: Path) -> Parsed:
         [
             _own(symbol),
             _explode(table, "_symbol", "Synonyms", "alias"),
-            _ensembl(symbol, ensembl),
         ]
     )
     genes = pd.DataFrame(
@@ -99,7 +95,10 @@ def read_gene_info(path: Path) -> Parsed:
             "ensembl": ensembl,
         }
     )
-    return Parsed({"symbols": symbols, "genes": genes}, counts={"not_human": n - len(table)})
+    ids = ids_of(symbol, table.assign(ensembl=xrefs.str.join("|")), "ensembl")
+    return Parsed(
+        {"symbols": symbols, "genes": genes, "ids": ids}, counts={"not_human": n - len(table)}
+    )
 
 
 def read_gene_summary(path: Path) -> Parsed:
@@ -136,7 +135,8 @@ def read_gene_text(path: Path) -> Parsed:
     table = table[table["symbol"] != ""]
     columns = ["full_name", "entrez", "ensembl", "string_id", "string_annotation", "refseq_summary"]
     genes = table[["symbol", *[c for c in columns if c in table]]]
-    return Parsed({"genes": genes}, counts={"without_symbol": n - len(table)})
+    ids = ids_of(table["symbol"], table, "ensembl", "string_id", "uniprot", "uniprot_ids")
+    return Parsed({"genes": genes, "ids": ids}, counts={"without_symbol": n - len(table)})
 
 
 def read_string_info(path: Path) -> Parsed:
@@ -152,14 +152,23 @@ def read_string_info(path: Path) -> Parsed:
     names = pd.DataFrame(
         {"string_id": table["string_protein_id"], "name": table["preferred_name"], "rank": 0}
     )
-    return Parsed({"genes": genes, "string_names": names})
+    ids = ids_of(genes["symbol"], genes, "string_id")
+    return Parsed({"genes": genes, "string_names": names, "ids": ids})
 
 
 def read_string_aliases(path: Path) -> Parsed:
-    """STRING protein.aliases: only the gene symbols among them, to map proteins to genes."""
+    """STRING protein.aliases: the gene symbols among them, to map proteins to genes, and ids."""
     table = read_table(path, ["string_protein_id", "alias", "source"])
     source = table["source"]
     hgnc = source.str.contains("HGNC", regex=False) & source.str.contains("symbol", case=False)
     names = table.loc[hgnc, ["string_protein_id", "alias"]]
     names = names.set_axis(["string_id", "name"], axis=1).drop_duplicates().assign(rank=1)
-    return Parsed({"string_names": names}, counts={"aliases_not_symbols": int((~hgnc).sum())})
+    own = table["string_protein_id"].map(
+        names.drop_duplicates("string_id").set_index("string_id")["name"]
+    )
+    accession = source.str.contains("UniProt_AC", regex=False)
+    listed = (accession | table["alias"].str.startswith("ENS")) & own.notna()
+    ids = ids_of(own[listed], table[listed], "alias", "string_protein_id")
+    return Parsed(
+        {"string_names": names, "ids": ids}, counts={"aliases_not_symbols": int((~hgnc).sum())}
+    )

@@ -10,7 +10,7 @@ import pandas as pd
 
 from pertwise.errors import InputError
 from pertwise.knowledge.ontology import go_namespace
-from pertwise.knowledge.readers._text import Parsed, open_text, read_table
+from pertwise.knowledge.readers._text import Parsed, ids_of, numeric, open_text, read_table
 
 #: Evidence codes of annotations that come from a high-throughput mutant-phenotype assay, that
 #: is, from a perturbation screen (https://geneontology.org/docs/guide-go-evidence-codes).
@@ -26,6 +26,7 @@ def read_gaf(path: Path) -> Parsed:
     """GO annotation file 2.x: symbol, term, evidence. Rows with a NOT qualifier are left out."""
     version = date = ""
     rows: list[tuple[str, str, str]] = []
+    ids: dict[tuple[str, str], None] = {}
     negated = other_taxon = 0
     with open_text(path) as text:
         for number, line in enumerate(text, 1):
@@ -41,12 +42,16 @@ def read_gaf(path: Path) -> Parsed:
                 raise InputError(
                     f"{path}, line {number}: {len(fields)} fields, a GAF row has at least 15"
                 )
+            if not re.search(r"taxon:9606\b", fields[12]):
+                other_taxon += 1
+                continue
+            ids[fields[1], fields[2]] = None
             if "NOT" in fields[3].split("|"):
                 negated += 1
-            elif not re.search(r"taxon:9606\b", fields[12]):
-                other_taxon += 1
             else:
                 rows.append((fields[2], fields[4], fields[6]))
+    if other_taxon and not ids:
+        raise InputError(f"{path}: no human rows (taxon:9606), all are of another species")
     table = pd.DataFrame(rows, columns=["symbol", "go", "evidence"]).drop_duplicates()
     codes = table.groupby(["symbol", "go"], sort=False)["evidence"].agg(
         lambda c: "|".join(sorted(set(c)))
@@ -54,7 +59,9 @@ def read_gaf(path: Path) -> Parsed:
     gene_go = codes.reset_index()
     gene_go["from_screen"] = [set(e.split("|")) <= SCREEN_EVIDENCE for e in gene_go["evidence"]]
     counts = {"NOT_qualifier": negated, "other_taxon": other_taxon}
-    return Parsed({"gene_go": gene_go}, version=version, date=date, counts=counts)
+    named = pd.DataFrame(list(ids), columns=["id", "symbol"], dtype=str)
+    tables = {"gene_go": gene_go, "ids": ids_of(named["symbol"], named, "id")}
+    return Parsed(tables, version=version, date=date, counts=counts)
 
 
 def read_gene_go(path: Path) -> Parsed:
@@ -179,7 +186,8 @@ def read_positions(path: Path) -> Parsed:
             "biotype": table.get("biotype", ""),
         }
     )
-    return Parsed({"positions": _typed_positions(path, positions)})
+    ids = ids_of(positions["symbol"], positions, "ensembl")
+    return Parsed({"positions": _typed_positions(path, positions), "ids": ids})
 
 
 _ATTRIBUTE = re.compile(r'(\w+) "([^"]*)"')
@@ -223,14 +231,11 @@ def read_gtf(path: Path) -> Parsed:
             )
     columns = ["symbol", "ensembl", "chr", "start", "end", "strand", "biotype"]
     table = _typed_positions(path, pd.DataFrame(rows, columns=columns))
-    return Parsed(
-        {"positions": table}, version=version, date=date, counts={"gene_without_name": unnamed}
-    )
+    tables = {"positions": table, "ids": ids_of(table["symbol"], table, "ensembl")}
+    return Parsed(tables, version=version, date=date, counts={"gene_without_name": unnamed})
 
 
 def _typed_positions(path: Path, table: pd.DataFrame) -> pd.DataFrame:
-    from pertwise.knowledge.readers._text import numeric
-
     for column in ("start", "end", "strand"):
         table[column] = numeric(path, table, column).astype("int64")
     bad = ~table["strand"].isin([1, -1])
