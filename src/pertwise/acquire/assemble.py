@@ -242,6 +242,7 @@ def _warnings(
             f"{len(unknown)} candidates are not known to the knowledge folder and were left out "
             f"({some}{' ...' if len(unknown) > 5 else ''}); --keep-unknown keeps them"
         )
+    found += setup.pool.species_notes()
     pathway = setup.target.pathway
     if pathway is not None:
         symbols = {setup.pool.symbols[n] for n in (*setup.pool.candidates, *setup.pool.pinned)}

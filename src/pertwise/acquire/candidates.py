@@ -11,6 +11,7 @@ from pertwise.acquire.panel import LeftOut, RepairNote
 from pertwise.acquire.state import split_combination
 from pertwise.errors import InputError, suggest
 from pertwise.knowledge import Knowledge, read_gene_list
+from pertwise.knowledge.species import species_note
 from pertwise.screen import COMBINATION, Screen, canonical_perturbation
 
 #: Words that stand for a list instead of naming a file.
@@ -45,6 +46,12 @@ class Pool:
     origin: str
     left_out: tuple[LeftOut, ...] = ()
     repairs: tuple[RepairNote, ...] = field(default_factory=tuple)
+
+    def species_notes(self) -> list[str]:
+        """What looks like genes of another species among the measured names and the list."""
+        listed = [*self.candidates, *self.pinned, *(r.gene for r in self.left_out)]
+        groups = {"measured perturbations": self.measured, "candidates": listed}
+        return [f"{title}: {note}" for title, g in groups.items() if (note := species_note(g))]
 
 
 def list_candidates(
@@ -248,7 +255,8 @@ def _nobody_left(names: Sequence[str], left_out: Sequence[LeftOut], known: set[s
     if kinds == {"unknown"}:
         raise InputError(
             f"none of the {len(set(names))} candidates (e.g. {names[0]!r}) is known to the "
-            "knowledge folder; are they human gene symbols? Keep them anyway with --keep-unknown"
+            f"knowledge folder; {species_note(names) or 'are they human gene symbols?'} Keep them "
+            "anyway with --keep-unknown"
         )
     counts = {k: sum(r.kind == k for r in left_out) for k in sorted(kinds)}
     text = ", ".join(f"{n} {k}" for k, n in counts.items())

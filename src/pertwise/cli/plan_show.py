@@ -108,6 +108,7 @@ def show_dry_run(setup: Setup, name: str, strategy: Any, state: Any) -> None:
         + ("all" if setup.target.features is None else "; ".join(setup.target.features)),
         f"strategy    {name}: {setup.n_to_pick} of {len(pool.candidates)}",
     ]
+    lines += [f"note        {note}" for note in pool.species_notes()]
     for line in lines:
         console.print(escape(line), highlight=False)
     request = getattr(strategy, "first_request", None)

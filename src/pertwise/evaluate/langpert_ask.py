@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pertwise.errors import InputError
 from pertwise.evaluate.predicting import one_context_of, screen_of, unknown_genes
+from pertwise.knowledge.species import species_note
 from pertwise.screen.core import COMBINATION, canonical_perturbation, genes_of
 from pertwise.select.base import Query, Selection
 from pertwise.select.similar_chat import Question, cell_line_text
@@ -107,6 +108,8 @@ def langpert_questions(
     ]
     notes += [f"{g} is measured: it is asked as if it were not" for g in named if g in set(rows)]
     notes += unknown_genes(named, knowledge)
+    if foreign := species_note(rows):
+        notes.append(f"measured perturbations: {foreign}")
     subjects = list(dict.fromkeys([*named, *(genes_of(rows) if measured else ())]))
     if not subjects:
         raise InputError("no gene to ask about: give --genes MYC,SMG5, or leave out --no-measured")

@@ -22,6 +22,7 @@ from pertwise.evaluate.prediction.config import ORACLE
 from pertwise.evaluate.prediction.prefilter import N_NEAREST, check_prefilter
 from pertwise.evaluate.recorded_notes import recorded_notes
 from pertwise.evaluate.standing import BuiltMethod, Standing, cross_validate
+from pertwise.knowledge.species import species_note
 from pertwise.predict.catalogue import CATALOGUE, make_predictor
 from pertwise.predict.chat_recipes import PREFILTER
 from pertwise.predict.neighbours import list_cuts
@@ -221,6 +222,8 @@ def predict_genes(
             "from; ask for fewer at a time"
         )
     notes += unknown_genes(asked, knowledge)
+    if knowledge is not None and (foreign := species_note(train.perturbations)):
+        notes.append(f"measured perturbations: {foreign}")
     notes += recorded_notes(method, settings or {}, asked, train)
     n_folds = folds if folds is not None else (0 if chat is not None else 5)
     prediction = made.build().fit(train, knowledge).predict(asked)
@@ -447,7 +450,8 @@ def unknown_genes(asked: Sequence[str], knowledge: Knowledge | None) -> list[str
             near = suggest(gene, known)
             words = f"; did you mean {', '.join(near)}?" if near else ""
             notes.append(f"{gene} is not a gene of the knowledge folder{words}")
-    return notes
+    foreign = species_note(genes)
+    return [*notes, foreign] if foreign else notes
 
 
 def _repairs(prediction: Prediction) -> tuple[tuple[str, Repair], ...]:

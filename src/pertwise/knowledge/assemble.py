@@ -76,7 +76,7 @@ def _symbols(found: list[Source]) -> pd.DataFrame:
             str(name): source.id
             for source in reversed(found)
             for kind, table in source.parsed.tables.items()
-            if kind not in ("symbols", "string_names", "ids") and not kind.endswith("_protein")
+            if kind not in ("symbols", "string_names") and not kind.endswith("_protein")
             for column in ("symbol", "a", "b")
             if column in table
             for name in table[column].unique()

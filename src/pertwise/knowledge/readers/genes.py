@@ -61,7 +61,7 @@ def read_alias(path: Path) -> Parsed:
             pd.DataFrame({"name": other["symbol"], "approved": other["approved"], "kind": "alias"}),
         ]
     )
-    return Parsed({"symbols": symbols})
+    return Parsed({"symbols": symbols, "ids": ids_of(other["approved"], other, "symbol")})
 
 
 def read_gene_info(path: Path) -> Parsed:
