@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pertwise._files import read_json_object
 from pertwise._io import atomic_path, write_json_atomic
 from pertwise.errors import InputError
 
@@ -215,15 +216,13 @@ class Plan(BaseModel):
         file = Path(path)
         if file.is_dir():
             file = file / "plan.json"
-        try:
-            value = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"no such plan file: {file}") from None
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise InputError(f"{file} is not JSON: {error}") from None
-        if not isinstance(value, dict) or value.get("kind") != "pertwise plan":
+        if not file.exists():
+            raise InputError(f"no such plan file: {file}")
+        value = read_json_object(file, "a plan")
+        if value.get("kind") != "pertwise plan":
             raise InputError(f"{file} is not a plan made by `pertwise plan`")
-        if int(value.get("format", 0)) > FORMAT:
+        known = value.get("format")
+        if isinstance(known, int) and known > FORMAT:
             raise InputError(
                 f"{file} has plan format {value['format']}, newer than this pertwise reads "
                 f"({FORMAT}); upgrade pertwise"

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from pertwise import __version__
+from pertwise._files import PART, read_frame
 from pertwise._io import atomic_path, sha256_text
 from pertwise.acquire.base import Target
 
@@ -55,8 +56,10 @@ class StoredUncertainty:
         """The stored values in candidate order, or None."""
         if self._path is None or not self._path.is_file():
             return None
-        table = pd.read_parquet(self._path).set_index("gene")
-        values = table["uncertainty"].reindex(self._candidates)
+        table = read_frame(self._path, "stored uncertainties", PART)
+        if not {"gene", "uncertainty"} <= set(table):
+            return None
+        values = table.set_index("gene")["uncertainty"].reindex(self._candidates)
         if not np.isfinite(values.to_numpy(dtype=float)).all():
             return None
         return pd.Series(values.to_numpy(dtype=float), index=self._candidates, name="uncertainty")

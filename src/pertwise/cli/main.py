@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pertwise import __version__
+from pertwise._io import why_not
 from pertwise._progress import set_quiet
 from pertwise.cli import (
     bench,
@@ -74,4 +75,8 @@ def main() -> None:
         app()
     except PertwiseError as error:
         typer.echo(f"error: {error}", err=True)
+        raise SystemExit(2) from None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"error: {where}{why_not(error)}", err=True)
         raise SystemExit(2) from None

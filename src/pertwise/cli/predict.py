@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pertwise._files import read_text
 from pertwise.errors import InputError
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def read_names(given: list[str]) -> list[str]:
             file = Path(text[1:])
             if not file.is_file():
                 raise InputError(f"no such file: {file}")
-            text = ",".join(file.read_text(encoding="utf-8").splitlines())
+            text = ",".join(read_text(file, "a list of names").splitlines())
         names += [n.strip() for n in text.split(",") if n.strip()]
     return names
 

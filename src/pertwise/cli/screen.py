@@ -266,6 +266,7 @@ def _names(text: Text) -> tuple[str, ...]:
     if not text:
         return ()
     path = Path(text)
+
     listed = path.read_text().split("\n") if path.is_file() else text.split(",")
     return tuple(name.strip() for name in listed if name.strip())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pertwise._files import PART, read_frame, read_toml, readable
 from pertwise._io import atomic_path, sha256_text, write_json_atomic
 from pertwise._progress import track
 from pertwise.errors import InputError
@@ -106,12 +106,7 @@ def read_config(path: Path) -> BenchConfig:
     pertwise.errors.InputError
         Names the file and the entry at fault.
     """
-    try:
-        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: not TOML: {error}") from error
+    data = read_toml(path)
     try:
         return BenchConfig.model_validate(data)
     except ValidationError as error:
@@ -191,7 +186,9 @@ def _read_screen(data: DataConfig, folder: Path, *, filtered: bool) -> Screen:
     if path.suffix == ".h5ad":
         from anndata import read_h5ad
 
-        return Screen.from_anndata(read_h5ad(path)).only_measured()
+        with readable(path, "an h5ad file"):
+            data_read = read_h5ad(path)
+        return Screen.from_anndata(data_read).only_measured()
     return read_signatures(
         path,
         folder / data.obs if data.obs else None,
@@ -265,7 +262,7 @@ def _run_split(
     for name in bench.methods:
         file = out / "parts" / f"{_key(bench, split, name)}.parquet" if out is not None else None
         if file is not None and file.is_file():
-            tables.append(pd.read_parquet(file))
+            tables.append(read_frame(file, "a finished part of this run", PART))
             continue
         if not reference.size:
             reference = _reference(bench, train, test)

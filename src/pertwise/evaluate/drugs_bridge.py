@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pertwise._files import read_frame, readable
 from pertwise.errors import InputError
 from pertwise.knowledge.drugs_cells import CellTable
 from pertwise.predict.base import Prediction
@@ -72,12 +73,14 @@ def read_external(path: Path, screen: Screen, *, rank: bool = False) -> External
     if path.suffix == ".h5ad":
         from anndata import read_h5ad
 
-        data = read_h5ad(path)
-        described = data.obs.reset_index(drop=True)
-        matrix = data.X.toarray() if hasattr(data.X, "toarray") else np.asarray(data.X)
+        with readable(path, "a file of predictions (h5ad)"):
+            data = read_h5ad(path)
+            described = data.obs.reset_index(drop=True)
+            matrix = data.X.toarray() if hasattr(data.X, "toarray") else np.asarray(data.X)
+            matrix = matrix.astype(np.float64)
         features = [str(f) for f in data.var_names]
     elif path.suffix == ".parquet":
-        frame = pd.read_parquet(path)
+        frame = read_frame(path, "a table of predictions")
         names = {*_DRUG, *_LINE}
         columns = [c for c in frame if c not in names and pd.api.types.is_numeric_dtype(frame[c])]
         described, matrix = frame.drop(columns=columns), frame[columns].to_numpy()

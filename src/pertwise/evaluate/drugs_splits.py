@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pertwise._files import read_frame, read_toml, readable
 from pertwise.errors import InputError
 from pertwise.knowledge.drugs import DrugTable
 from pertwise.knowledge.drugs_cells import CellTable
@@ -190,12 +190,7 @@ def read_toml_split(
         If the file is not TOML, has neither section, or names no line of the screen.
     """
     file = Path(path)
-    try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: no such file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not a TOML file: {error}") from error
+    data = read_toml(file)
     zero, few = data.get("zeroshot", {}), data.get("fewshot", {})
     if not zero and not few:
         raise InputError(f"{file}: neither [zeroshot] nor [fewshot] holds anything out")
@@ -271,12 +266,13 @@ def read_effect_table(path: str | os.PathLike[str]) -> Screen:
     file = Path(path)
     if not file.is_file():
         raise InputError(f"{file}: no such file")
-    frame = pd.read_csv(file, sep="\t", index_col=0)
+    frame = read_frame(file, "a table of effect sizes", sep="\t", index_col=0)
     conditions = [parse_condition(str(c)) for c in frame.columns]
     bad = [c for c, (_, dose) in zip(frame.columns, conditions, strict=True) if np.isnan(dose)]
     if bad:
         raise InputError(f"{file}: column {bad[0]!r} is not of the form [('Drug', dose, unit)]")
-    values = frame.to_numpy(dtype=np.float64)
+    with readable(file, "a table of numbers"):
+        values = frame.to_numpy(dtype=np.float64)
     positive = np.where(values > 0, values, np.nan)
     if not np.isfinite(positive).any(axis=1).all():
         raise InputError(f"{file}: a line has no positive effect size")

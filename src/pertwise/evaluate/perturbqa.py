@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from pertwise._files import read_frame
 from pertwise._progress import track
 from pertwise.errors import InputError
 from pertwise.evaluate.auroc import auroc, grouped_auroc
@@ -57,7 +58,8 @@ def read_labels(path: str | os.PathLike[str]) -> pd.DataFrame:
     if not file.is_file():
         raise InputError(f"no such file: {file}")
     # Gene symbols such as NA or NAN must stay text.
-    table = pd.read_csv(file, dtype={"pert": str, "gene": str}, keep_default_na=False)
+    types = {"pert": str, "gene": str}
+    table = read_frame(file, "a table of pairs", dtype=types, keep_default_na=False)
     missing = [c for c in COLUMNS if c not in table.columns]
     if missing:
         raise InputError(f"{file} lacks the columns {missing}; it has {list(table.columns)}")

@@ -7,8 +7,6 @@ never on the row order of a file, and every method of a benchmark gets the same 
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pertwise._files import read_json
 from pertwise.errors import InputError
 from pertwise.screen.core import COMBINATION, canonical_perturbation
 
@@ -205,9 +204,8 @@ def read_recorded_folds(path: str | os.PathLike[str]) -> list[RecordedFold]:
     file = Path(path)
     if not file.is_file():
         raise InputError(f"no such file: {file}")
-    raw = file.read_bytes()
+    data = read_json(file, "a file of recorded answers")
     try:
-        data = json.loads(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
         return [
             RecordedFold(
                 available=tuple(map(str, fold["available_genes"])),

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from pertwise._files import read_frame
 from pertwise.errors import InputError, UnknownNameError, unknown_name
 from pertwise.knowledge.drugs_chem import Structure, structure
 from pertwise.knowledge.types import Resolution
@@ -194,10 +195,7 @@ class DrugTable:
             file = Path(path)
             if not file.is_file():
                 raise InputError(f"{file}: no such file")
-            if file.suffix == ".parquet":
-                frame = pd.read_parquet(file)
-            else:
-                frame = pd.read_csv(file, sep="\t" if ".tsv" in file.suffixes else ",")
+            frame = read_frame(file, "a table of drugs")
             tables.append(cls.from_frame(frame, file.name))
         return cls.merged(*tables)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from pertwise._files import read_frame
 from pertwise.errors import InputError, unknown_name
 from pertwise.knowledge.drugs import fold_name
 
@@ -70,10 +70,7 @@ class CellTable:
         file = Path(path)
         if not file.is_file():
             raise InputError(f"{file}: no such file")
-        if file.suffix == ".parquet":
-            frame = pd.read_parquet(file)
-        else:
-            frame = pd.read_csv(file, sep="\t" if ".tsv" in file.suffixes else ",")
+        frame = read_frame(file, "a table of cell lines")
         if _NAME not in frame:
             raise InputError(f"{file}: no column {_NAME!r}; there are {list(frame.columns)}")
         organ = next((c for c in _ORGAN if c in frame), None)

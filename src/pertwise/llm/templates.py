@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from pertwise._files import read_text
 from pertwise._io import sha256_text
 from pertwise.errors import InputError, unknown_name
 from pertwise.llm.base import Message
@@ -109,5 +110,5 @@ def load_prompt(name_or_path: str | os.PathLike[str]) -> PromptTemplate:
     if path.suffix or len(path.parts) > 1:
         if not path.is_file():
             raise InputError(f"prompt file {path} does not exist")
-        return PromptTemplate(path.name, path.read_text(encoding="utf-8"))
+        return PromptTemplate(path.name, read_text(path, "a prompt"))
     raise unknown_name("prompt", text, BUILT_IN, "(or give the path of a template file)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ def write_markdown(runs: Sequence[Run], path: str | os.PathLike[str]) -> Path:
         areas = run.table("areas.parquet")
         differences = run.table("differences.csv")
         needed = run.table("labels_needed.csv")
-        facts = json.loads((run.folder / "provenance.json").read_text(encoding="utf-8"))
+        facts = run.facts()
         protocol = run.config.protocol
         parts.append(f"## {run.config.name}")
         rounds = areas["n_rounds"].max()

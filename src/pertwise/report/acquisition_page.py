@@ -34,7 +34,7 @@ def write_page(runs: Sequence[Run], path: str | os.PathLike[str]) -> Path:
         prefix = "" if len(runs) == 1 else f"{run.folder.name}: "
         sections += [{**s, "title": prefix + s["title"]} for s in _sections(run)]
         notes += [prefix + n for n in run.notes()]
-        facts = json.loads((run.folder / "provenance.json").read_text(encoding="utf-8"))
+        facts = run.facts()
         simulated = simulated or bool(facts.get("simulated", False))
         provenance.append({"name": run.folder.name, "facts": _facts(run, facts)})
         biology += [(prefix + t, table) for t, table in _biology(run)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 
+from pertwise._files import read_frame, read_json_object
 from pertwise._io import atomic_path, write_text_atomic
 from pertwise.evaluate.prediction import analyses, tables
 from pertwise.evaluate.prediction.config import ORACLE, PredictionConfig
@@ -107,6 +107,9 @@ def markdown(table: pd.DataFrame, digits: int = 3) -> str:
     return "\n".join([head, rule, *rows])
 
 
+_ANEW = "run the benchmark again: finished parts are kept"
+
+
 def write_report(folder: Path, config: PredictionConfig, inputs: Inputs) -> pd.DataFrame:
     """Write summary.csv, tables/, figures/, report.md and report.html of a finished benchmark.
 
@@ -114,10 +117,10 @@ def write_report(folder: Path, config: PredictionConfig, inputs: Inputs) -> pd.D
     -------
     The main table (methods x main metrics, as text), for the terminal.
     """
-    results = pd.read_parquet(folder / "results.parquet")
-    items = pd.read_parquet(folder / "items.parquet")
+    results = read_frame(folder / "results.parquet", "results", _ANEW)
+    items = read_frame(folder / "items.parquet", "results", _ANEW)
     path = folder / "neighbours.parquet"
-    neighbours = pd.read_parquet(path) if path.exists() else None
+    neighbours = read_frame(path, "results", _ANEW) if path.exists() else None
     rng = np.random.default_rng(config.seed)
     known = set(results["metric"].unique())
     main = [m for m in config.metrics.main if m in known]
@@ -145,7 +148,7 @@ def write_report(folder: Path, config: PredictionConfig, inputs: Inputs) -> pd.D
     _failures(report, results)
     path = folder / "answers.parquet"
     if path.exists():
-        _repair_section(report, pd.read_parquet(path))
+        _repair_section(report, read_frame(path, "results", _ANEW))
     report.head("How to read the numbers")
     report.say(
         "Definitions, formulas and sources of every metric: docs/metrics.md. Mean ± standard error "
@@ -479,5 +482,5 @@ def _failures(report: _Report, results: pd.DataFrame) -> None:
 
 def read_provenance(folder: Path) -> dict[str, Any]:
     """provenance.json of a benchmark folder."""
-    found: dict[str, Any] = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    found = read_json_object(folder / "provenance.json", "provenance", _ANEW)
     return found

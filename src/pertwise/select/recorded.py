@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pertwise._files import one_line, read_text, readable
 from pertwise.errors import InputError
 from pertwise.select.base import Pick, Query, Repair, Selection
 from pertwise.select.closed_list import ClosedList, Resolver, checked_candidates
@@ -73,21 +73,18 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
     file = Path(path)
     if not file.is_file():
         raise InputError(f"no such file: {file}")
-    raw = file.read_bytes()
-    try:
-        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read: {error}") from error
+    text = read_text(file, "a file of recorded answers")
     found = Recording()
     try:
         whole = json.loads(text)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         whole = None
     if isinstance(whole, dict) and ("folds" in whole or "answers" in whole):
         origin = {k: v for k, v in whole.items() if k not in ("folds", "answers")}
-        for part in whole.get("folds", [whole]):
-            for subject, answer in part["answers"].items():
-                _add(found, file, subject, answer)
+        with readable(file, "a file of recorded answers"):
+            for part in whole.get("folds", [whole]):
+                for subject, answer in part["answers"].items():
+                    _add(found, file, subject, answer)
         return replace(found, origin=origin)
     sources, contexts = set(), set()
     for number, line in enumerate(text.splitlines(), start=1):
@@ -95,8 +92,13 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{file} line {number} is not JSON: {error}") from error
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise InputError(
+                f"{file} line {number} is not JSON: {one_line(error)}; if the file was cut, get it "
+                "again or take the line out"
+            ) from error
+        if not isinstance(row, dict):
+            raise InputError(f"{file} line {number} is no JSON object; take it out")
         subject = next((row[k] for k in ("subject", "gene", "drug") if k in row), None)
         if subject is None:
             raise InputError(f"{file} line {number} has no subject, gene or drug")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tomllib
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from pertwise._files import read_toml
 from pertwise._io import config_path
 from pertwise.errors import InputError
 
@@ -108,10 +108,7 @@ class AcquisitionConfig(BaseModel):
         source = Path(path)
         if not source.is_file():
             raise InputError(f"{source}: there is no such config file")
-        try:
-            values = tomllib.loads(source.read_text(encoding="utf-8"))
-        except tomllib.TOMLDecodeError as error:
-            raise InputError(f"{source}: not valid TOML: {error}") from None
+        values = read_toml(source)
         for key in ("screen", "knowledge"):
             if isinstance(values.get(key), str):
                 values[key] = str(Path(config_path(source, values[key])).resolve())

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import BaseModel
 
 from pertwise import __version__
+from pertwise._files import PART, read_frame, read_json, read_json_object, readable
 from pertwise._io import (
     atomic_path,
     optional_import,
@@ -34,7 +36,7 @@ from pertwise.evaluate.acquisition.biology import (
 )
 from pertwise.evaluate.acquisition.config import AcquisitionConfig, Executor, Unit, units
 from pertwise.evaluate.acquisition.loop_models import open_loop_model
-from pertwise.evaluate.acquisition.replay import Replay
+from pertwise.evaluate.acquisition.replay import Replay, read_round
 from pertwise.evaluate.acquisition.strategies import open_replay_strategy
 from pertwise.evaluate.acquisition.tables import (
     curve_areas,
@@ -47,6 +49,17 @@ from pertwise.evaluate.acquisition.tables import (
 from pertwise.evaluate.acquisition.world import World, make_world
 
 log = logging.getLogger(__name__)
+
+_NEW = "start a new folder"
+
+
+class _Facts(BaseModel):
+    inputs: dict[str, Any]
+    packages: dict[str, str]
+    pertwise: str
+    python: str
+    settings_sha256: str
+
 
 Records = list[dict[str, Any]]
 Payload = tuple[str, str, str, bool]
@@ -151,7 +164,7 @@ class Run:
                 raise InputError(
                     f"{path} already holds a run: give --resume to go on with it, or another folder"
                 )
-            before = json.loads(stored.read_text(encoding="utf-8"))
+            before = read_json_object(stored, "the settings of a run", _NEW)
             now = json.loads(config.model_dump_json())
             if before != now:
                 changed = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
@@ -159,7 +172,7 @@ class Run:
                     f"{path} was made with other settings ({', '.join(changed)}): resume with the "
                     "same config, or start a new folder"
                 )
-            known = json.loads((path / "provenance.json").read_text(encoding="utf-8"))
+            known = run.facts()
             inputs = run.inputs()
             if known["inputs"] != inputs:
                 raise InputError(
@@ -178,8 +191,16 @@ class Run:
         stored = Path(folder) / "config.json"
         if not stored.is_file():
             raise InputError(f"{folder} is no run folder: it has no config.json")
-        values = json.loads(stored.read_text(encoding="utf-8"))
+        values = read_json_object(stored, "the settings of a run", _NEW)
         return cls(folder, AcquisitionConfig.parse(values, where=str(stored)))
+
+    def facts(self) -> dict[str, Any]:
+        """`provenance` as it was stored when the run was started."""
+        file = self.folder / "provenance.json"
+        found = read_json_object(file, "the provenance of a run", _NEW)
+        with readable(file, "the provenance of a run", _NEW):
+            _Facts.model_validate(found)
+        return found
 
     def inputs(self) -> dict[str, Any]:
         """Names and checksums of everything read."""
@@ -252,8 +273,7 @@ class Run:
         for unit in self.units():
             folder = self.folder / "units" / unit.key
             files = sorted(folder.glob("round_*.json")) if folder.is_dir() else []
-            records = [json.loads(f.read_text(encoding="utf-8")) for f in files]
-            found.append((unit, records))
+            found.append((unit, [read_round(f) for f in files]))
         return found
 
     def write_tables(self) -> None:
@@ -298,7 +318,7 @@ class Run:
         path = self.folder / name
         if not path.is_file():
             raise InputError(f"{path} is missing: the run is not finished; resume it")
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        return read_frame(path, "a table of this run", PART)
 
     def notes(self) -> list[str]:
         """What the protocol had to change, e.g. fewer rounds than asked for."""
@@ -310,8 +330,9 @@ class Run:
         for unit in self.units():
             file = self.folder / "units" / unit.key / "seconds.json"
             if file.is_file():
-                spent = json.loads(file.read_text(encoding="utf-8"))
-                rows.append((unit.predictor, unit.strategy, spent["wall"], spent["processor"]))
+                with readable(file, "times of a unit", PART):
+                    spent = read_json(file)
+                    rows.append((unit.predictor, unit.strategy, spent["wall"], spent["processor"]))
         return pd.DataFrame(rows, columns=["predictor", "strategy", "wall", "processor"])
 
 

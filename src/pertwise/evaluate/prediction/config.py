@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pertwise._files import read_toml
 from pertwise._io import config_path
 from pertwise.errors import InputError
 from pertwise.evaluate.methods import placed_settings
@@ -130,12 +130,7 @@ def load_config(path: str | os.PathLike[str]) -> PredictionConfig:
         Names the file and every field at fault.
     """
     file = Path(path)
-    try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"no such file: {file}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not valid TOML: {error}") from error
+    data = read_toml(file)
     for key in ("screen", "knowledge"):
         if isinstance(data.get(key), str):
             data[key] = config_path(file, data[key])

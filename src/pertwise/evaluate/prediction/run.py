@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pertwise import __version__
+from pertwise._files import PART, read_frame
 from pertwise._io import atomic_path, sha256_file, write_json_atomic
 from pertwise._progress import track
 from pertwise.errors import InputError
@@ -304,7 +305,7 @@ def _execute(
 
 def _collect(folder: Path, targets: Sequence[Path]) -> None:
     tables = {
-        "results": [pd.read_parquet(t) for t in targets],
+        "results": [_part(t) for t in targets],
         "neighbours": _optional(targets, "neighbours"),
         "answers": _optional(targets, "answers"),
         "means": _optional(targets, "means"),
@@ -322,9 +323,13 @@ def _collect(folder: Path, targets: Sequence[Path]) -> None:
             table.to_parquet(temporary, index=False)
 
 
+def _part(file: Path) -> pd.DataFrame:
+    return read_frame(file, "a finished part of this run", PART)
+
+
 def _optional(targets: Sequence[Path], name: str) -> list[pd.DataFrame]:
     files = [t.with_suffix(f".{name}.parquet") for t in targets]
-    return [pd.read_parquet(f) for f in files if f.exists()]
+    return [_part(f) for f in files if f.exists()]
 
 
 def _items(folder: Path, config: PredictionConfig, inputs: Inputs) -> pd.DataFrame:

@@ -1,18 +1,15 @@
-"""Opening plain, gzipped and zipped text, and reading tables strictly."""
+"""Reading tables of text strictly."""
 
 from __future__ import annotations
 
-import contextlib
-import gzip
-import io
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 import pandas as pd
 
+from pertwise._files import open_text
 from pertwise.errors import InputError
 from pertwise.knowledge.species import species_of
 from pertwise.knowledge.symbols import plain_id
@@ -36,31 +33,6 @@ class Parsed:
     version: str = ""
     date: str = ""
     counts: dict[str, int] = field(default_factory=dict)
-
-
-@contextlib.contextmanager
-def open_text(path: Path) -> Iterator[IO[str]]:
-    """Open text that may be gzipped, or the one file of a zip archive."""
-    try:
-        with open(path, "rb") as handle:
-            magic = handle.read(4)
-        if magic[:2] == b"\x1f\x8b":
-            with gzip.open(path, "rt", encoding="utf-8", newline="") as text:
-                yield text
-        elif magic == b"PK\x03\x04":
-            with zipfile.ZipFile(path) as archive:
-                names = [n for n in archive.namelist() if not n.endswith("/")]
-                if len(names) != 1:
-                    raise InputError(f"{path}: expected one file in the zip, found {len(names)}")
-                with archive.open(names[0]) as raw:
-                    yield io.TextIOWrapper(raw, encoding="utf-8", newline="")
-        else:
-            with open(path, encoding="utf-8", newline="") as text:
-                yield text
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: cannot be read as text ({error}); download it again") from error
 
 
 def head(path: Path, n: int = 30) -> list[str]:
@@ -94,20 +66,31 @@ def read_table(path: Path, required: Sequence[str], sep: str | None = None) -> p
         raise InputError(f"{path}: the file is empty")
     line = first[0]
     separator = sep or ("\t" if "\t" in line else "," if "," in line else " ")
-    with open_text(path) as text:
-        try:
-            table = pd.read_csv(
-                text,
-                sep=separator,
-                dtype=str,
-                keep_default_na=False,
-                na_filter=False,
-                # Tab tables of NCBI, STRING and OmniPath hold lone quotes that mean nothing.
-                quoting=0 if separator == "," else 3,
-            )
-        except pd.errors.ParserError as error:
-            raise InputError(f"{path}: not a regular table: {error}") from error
+    with open_text(path, "a table") as text:
+        table = pd.read_csv(
+            text,
+            sep=separator,
+            dtype=str,
+            keep_default_na=False,
+            na_filter=False,
+            # Tab tables of NCBI, STRING and OmniPath hold lone quotes that mean nothing.
+            quoting=0 if separator == "," else 3,
+        )
     table.columns = [str(c).lstrip("#").strip().strip('"') for c in table.columns]
+    twice = table.columns[table.columns.duplicated()]
+    if len(twice):
+        raise InputError(f"{path}: the column {twice[0]!r} stands in it twice")
+    if not isinstance(table.index, pd.RangeIndex):
+        n = len(table.columns)
+        raise InputError(f"{path}: rows have more fields than the {n} of the header")
+    if len(table) and table.iat[-1, -1] == "":
+        with open_text(path) as text:
+            last = [line for line in deque(text, 2) if line.strip()][-1]
+        if last.rstrip("\r\n").count(separator) < len(table.columns) - 1:
+            raise InputError(
+                f"{path}: the last row has fewer fields than the {len(table.columns)} of the "
+                "header; if the file was cut, get it again"
+            )
     missing = [c for c in required if c not in table.columns]
     if missing:
         raise InputError(
@@ -142,8 +125,9 @@ def numeric(path: Path, table: pd.DataFrame, column: str) -> pd.Series:
     InputError
         Naming the first row that is not a number.
     """
-    values = pd.to_numeric(table[column], errors="coerce")
-    bad = values.isna().to_numpy()
+    values = pd.to_numeric(table[column], errors="coerce").astype("float64")
+    # Positions and scores are far below: a larger number would not stay one as an integer.
+    bad = ~(values.abs() < 2.0**53).to_numpy()
     if bad.any():
         row = int(bad.argmax())
         raise InputError(

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from pertwise._files import open_text
 from pertwise.errors import InputError
-from pertwise.knowledge.readers._text import Parsed, ids_of, open_text, read_table
+from pertwise.knowledge.readers._text import Parsed, ids_of, read_table
 
 HUMAN = "9606"
 
@@ -115,8 +116,13 @@ def read_gene_summary(path: Path) -> Parsed:
             tax, gene, summary = (header.index(c) for c in ("tax_id", "GeneID", "Summary"))
         except ValueError as error:
             raise InputError(f"{path}: expected tax_id, GeneID, Summary; found {header}") from error
-        for line in handle:
+        for number, line in enumerate(handle, 2):
             fields = line.rstrip("\r\n").split("\t")
+            if len(fields) <= max(tax, gene, summary):
+                raise InputError(
+                    f"{path}, line {number}: {len(fields)} fields, fewer than the header has; if "
+                    "the file was cut, get it again"
+                )
             if fields[tax] != HUMAN:
                 others += 1
                 continue

@@ -8,9 +8,10 @@ from typing import TextIO, cast
 
 import pandas as pd
 
+from pertwise._files import open_text
 from pertwise.errors import InputError
 from pertwise.knowledge.ontology import go_namespace
-from pertwise.knowledge.readers._text import Parsed, ids_of, numeric, open_text, read_table
+from pertwise.knowledge.readers._text import Parsed, ids_of, numeric, read_table
 
 #: Evidence codes of annotations that come from a high-throughput mutant-phenotype assay, that
 #: is, from a perturbation screen (https://geneontology.org/docs/guide-go-evidence-codes).
@@ -75,11 +76,8 @@ def read_obo(path: Path) -> Parsed:
     """go-basic.obo by obonet: names, namespaces and parents (is_a and part_of)."""
     import obonet
 
-    with open_text(path) as text:
-        try:
-            graph = obonet.read_obo(cast(TextIO, text), ignore_obsolete=True)
-        except ValueError as error:
-            raise InputError(f"{path}: not an OBO file: {error}") from error
+    with open_text(path, "an OBO file") as text:
+        graph = obonet.read_obo(cast(TextIO, text), ignore_obsolete=True)
     parents: dict[str, set[str]] = {t: set() for t in graph.nodes}
     for child, parent, key in graph.edges(keys=True):
         if key in ("is_a", "part_of"):
