@@ -94,7 +94,7 @@ def _from_npz(path: Path) -> tuple[list[str], NDArray[Any]]:
 
 
 def _from_table(path: Path) -> tuple[list[str], NDArray[Any]]:
-    options = {"sep": None, "engine": "python", "keep_default_na": False}
+    options: dict[str, Any] = {"sep": None, "engine": "python", "keep_default_na": False}
     table = read_frame(path, "a gene matrix", **options)
     text = [c for c in table.columns if not pd.api.types.is_numeric_dtype(table[c])]
     if len(text) > 1:
