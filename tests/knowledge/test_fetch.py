@@ -174,9 +174,8 @@ def bad_answers(body):
 @pytest.mark.parametrize("name", BODIES)
 def test_a_false_answer_never_takes_the_place_of_a_file(name, scripted, tmp_path):
     file, body = BODIES[name]
-    table = [
-        Remote(name, file, f"{scripted.url}/{file}", name, "CC0", name.replace("hallmark", "gmt"))
-    ]
+    kind = name.replace("hallmark", "gmt")
+    table = [Remote(name, file, f"{scripted.url}/{file}", name, "CC0", kind)]
     folder = tmp_path / "d"
     folder.mkdir()
     for what, answer in bad_answers(body):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pertwise._files import read_json_object
 from pertwise._io import atomic_path, write_json_atomic
+from pertwise._together import finish
 from pertwise.errors import InputError
 
 #: Version of plan.json; a newer file is refused with a clear message.
@@ -216,6 +218,8 @@ class Plan(BaseModel):
         file = Path(path)
         if file.is_dir():
             file = file / "plan.json"
+        with contextlib.suppress(OSError):
+            finish(file.parent, file.stem)
         if not file.exists():
             raise InputError(f"no such plan file: {file}")
         value = read_json_object(file, "a plan")

@@ -120,9 +120,7 @@ def _show(run: Any) -> None:
     for note in run.notes():
         typer.echo(f"note: {note}")
     areas = run.table("areas.parquet")
-    differences = (
-        run.table("differences.csv") if (run.folder / "differences.csv").is_file() else areas[:0]
-    )
+    differences = run.differences()
     for predictor in run.config.predictors:
         table = paper_table(areas, differences, "mse", predictor).reset_index()
         show_table(table, f"area under the held-out MSE curve, predictor {predictor}")

@@ -11,7 +11,7 @@ import pandas as pd
 from pertwise._io import write_text_atomic
 from pertwise.evaluate.acquisition.run import Run
 from pertwise.evaluate.acquisition.tables import markdown, paper_table
-from pertwise.report.acquisition_page import verdict_text
+from pertwise.report.acquisition_page import ALONE, verdict_text
 
 LEGEND = (
     "Area under the curve of held-out mean squared error over the number of acquired "
@@ -25,8 +25,7 @@ def write_markdown(runs: Sequence[Run], path: str | os.PathLike[str]) -> Path:
     parts: list[str] = []
     for run in runs:
         areas = run.table("areas.parquet")
-        differences = run.table("differences.csv")
-        needed = run.table("labels_needed.csv")
+        differences = run.differences()
         facts = run.facts()
         protocol = run.config.protocol
         parts.append(f"## {run.config.name}")
@@ -41,8 +40,11 @@ def write_markdown(runs: Sequence[Run], path: str | os.PathLike[str]) -> Path:
         for predictor in run.config.predictors:
             mine = differences[differences["predictor"] == predictor]
             parts.append(f"### {run.config.name}, predictor: {predictor}")
-            parts.append(verdict_text(mine))
+            parts.append(verdict_text(mine) if len(mine) else ALONE)
             parts.append(markdown(paper_table(areas, differences, "mse", predictor)))
+            if mine.empty:
+                continue
+            needed = run.table("labels_needed.csv")
             parts.append("Differences to random (area; negative = lower error), 95 % interval:")
             parts.append(markdown(_differences(mine, needed, predictor), index=False))
     write_text_atomic(path, "\n\n".join(parts) + "\n")

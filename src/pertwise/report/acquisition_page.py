@@ -18,6 +18,7 @@ from pertwise.evaluate.acquisition.tables import paper_table
 from pertwise.report.page import render_page
 from pertwise.report.style import COLOURS, figure_svg
 
+ALONE = "Nothing to compare: that takes the strategy random and at least one other."
 #: Line colours in turn; random is always grey.
 CYCLE = ("blue", "vermilion", "green", "purple", "orange", "sky", "ink")
 STYLES = ("-", "--", "-.", ":")
@@ -69,8 +70,8 @@ def _grid(table: pd.DataFrame) -> dict[str, Any]:
 
 def _sections(run: Run) -> list[dict[str, Any]]:
     areas, rounds = run.table("areas.parquet"), run.table("rounds.parquet")
-    with_random = (run.folder / "differences.csv").is_file()
-    differences = run.table("differences.csv") if with_random else pd.DataFrame()
+    differences = run.differences()
+    with_random = len(differences) > 0
     needed = run.table("labels_needed.csv") if with_random else pd.DataFrame()
     found = []
     for predictor in run.config.predictors:
@@ -81,7 +82,7 @@ def _sections(run: Run) -> list[dict[str, Any]]:
         found.append(
             {
                 "title": f"Predictor: {predictor}",
-                "verdict": verdict_text(mine) if with_random else "Random was not run.",
+                "verdict": verdict_text(mine) if with_random else ALONE,
                 "table": _grid(table),
                 "curves": Markup(_curves(rounds[rounds["predictor"] == predictor])),
                 "forest": Markup(_forest(mine)) if with_random else Markup(""),

@@ -39,6 +39,7 @@ from pertwise.evaluate.acquisition.loop_models import open_loop_model
 from pertwise.evaluate.acquisition.replay import Replay, read_round
 from pertwise.evaluate.acquisition.strategies import open_replay_strategy
 from pertwise.evaluate.acquisition.tables import (
+    DIFFERENCES,
     curve_areas,
     labels_needed,
     overlap,
@@ -319,6 +320,12 @@ class Run:
         if not path.is_file():
             raise InputError(f"{path} is missing: the run is not finished; resume it")
         return read_frame(path, "a table of this run", PART)
+
+    def differences(self) -> pd.DataFrame:
+        """`paired_differences` to random; without rows where there was nothing to compare."""
+        if not (self.folder / "differences.csv").is_file():
+            return pd.DataFrame(columns=list(DIFFERENCES))
+        return self.table("differences.csv")
 
     def notes(self) -> list[str]:
         """What the protocol had to change, e.g. fewer rounds than asked for."""
