@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from pertwise.predict.llmpert_ensemble import FittedEnsemble, fit_ensemble
-from pertwise.predict.llmpert_train import EnsembleSettings
+from pertwise.models.llmpert.ensemble import FittedEnsemble, fit_ensemble
+from pertwise.models.llmpert.train import EnsembleSettings
 
 POOL, INPUTS, FEATURES = 1075, 2560, 5000
 Array = NDArray[np.float32]

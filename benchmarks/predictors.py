@@ -28,11 +28,11 @@ import numpy as np
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.model_selection import GridSearchCV, KFold
 
+from pertwise import parts
 from pertwise.evaluate.splits import split_folds
+from pertwise.kernels.genes import DEFAULT_KERNELS, gene_blocks
 from pertwise.knowledge import Knowledge, build_knowledge
-from pertwise.predict.catalogue import make_predictor
-from pertwise.predict.gene_kernels import DEFAULT_KERNELS, gene_blocks
-from pertwise.predict.kernel_ridge import NOISE_GRID
+from pertwise.models.kernel_ridge import NOISE_GRID
 from pertwise.screen import Screen, simulate_screen
 
 SEED, NEIGHBOURS = 0, 5
@@ -65,7 +65,9 @@ def nested_pertwise(screen: Screen, knowledge: Knowledge, folds: list) -> np.nda
     place = {p: i for i, p in enumerate(screen.perturbations)}
     out = np.zeros(screen.responses.shape)
     for fold in folds:
-        model = make_predictor("multi-kernel").fit(screen.of_perturbations(fold.train), knowledge)
+        model = parts.load("predictor", "multi-kernel").fit(
+            screen.of_perturbations(fold.train), knowledge
+        )
         out[[place[p] for p in fold.test]] = model.predict(fold.test).mean
     return out
 
@@ -118,7 +120,7 @@ def main() -> None:
             print(f"{label:58} {seconds:8.2f} s   squared error {rows[-1][2]:8.2f}", flush=True)
 
         def graph() -> np.ndarray:
-            model = make_predictor("graph neighbours", k=NEIGHBOURS).fit(train, knowledge)
+            model = parts.load("predictor", "graph neighbours", k=NEIGHBOURS).fit(train, knowledge)
             return model.predict(names).mean
 
         mean = np.tile(train.responses.mean(axis=0), (len(names), 1))
@@ -142,7 +144,7 @@ def main() -> None:
         )
 
         def once() -> np.ndarray:
-            model = make_predictor("multi-kernel").fit(train, knowledge)
+            model = parts.load("predictor", "multi-kernel").fit(train, knowledge)
             return model.predict(names).mean
 
         timed("pertwise: multi-kernel, one fit + predict", once, truth)

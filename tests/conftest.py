@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from scripted_llm import scripted_llm as scripted_llm
 
 from pertwise.knowledge import Knowledge, build_knowledge
 from pertwise.screen import simulate_screen
+from pertwise.testing import ScriptedServer
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -17,6 +17,13 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the real data folder ../shared/data is not here")
     return SHARED
+
+
+@pytest.fixture
+def scripted_llm():
+    """A running scripted server; set `.script` to change how it answers."""
+    with ScriptedServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

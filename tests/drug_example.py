@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from pertwise.knowledge.drugs import DrugTable
-from pertwise.knowledge.drugs_cells import CellLine, CellTable
+from pertwise.knowledge import Knowledge
+from pertwise.knowledge.drugs.table import DrugTable
+from pertwise.knowledge.lines import CellLine, CellTable
 from pertwise.screen import Screen
 from pertwise.screen.core import make_obs
 from pertwise.screen.signatures import RANKED_UNIT, normal_scores
@@ -48,6 +49,10 @@ def cell_table() -> CellTable:
             CellLine("SW480", "Bowel", (("KRAS", "p.G12V", "GoF"),), ("CVCL_0546",)),
         ]
     )
+
+
+def drug_knowledge(*, lines: bool = True) -> Knowledge:
+    return Knowledge(drugs=drug_table(), lines=cell_table() if lines else None)
 
 
 def raw_responses(seed: int = 0, d: int = 60, noise: float = 0.5):

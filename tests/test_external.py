@@ -3,13 +3,12 @@
 import pytest
 from typer.testing import CliRunner
 
+from pertwise import parts
 from pertwise._external import load_class
-from pertwise.acquire import open_strategy
 from pertwise.acquire.base import Strategy
 from pertwise.cli.main import app
 from pertwise.errors import InputError
-from pertwise.predict import make_predictor
-from pertwise.predict.base import Predictor
+from pertwise.models.base import Predictor
 
 #: What a hostile configuration would name: functions, foreign classes, instances, modules.
 NOT_OURS = (
@@ -22,13 +21,13 @@ NOT_OURS = (
     "shutil:rmtree",
     "collections:OrderedDict",
     "random:Random",
-    "pertwise.predict.recipes:np",
+    "pertwise.models.recipes:np",
     "pertwise.cli.main:main",
     "pathlib:Path.unlink",
 )
 DOORS = {
-    "predictor": lambda use: make_predictor(use),
-    "strategy": lambda use: open_strategy(use),
+    "predictor": lambda use: parts.load("predictor", use),
+    "strategy": lambda use: parts.load("strategy", use),
 }
 
 OWN = """
@@ -116,7 +115,7 @@ def test_what_is_missing_is_said(own):
 def test_a_file_that_cannot_be_imported(text, tmp_path):
     (tmp_path / "bad.py").write_text(text)
     with pytest.raises(InputError, match="cannot import"):
-        make_predictor(f"{tmp_path / 'bad.py'}:X")
+        parts.load("predictor", f"{tmp_path / 'bad.py'}:X")
 
 
 @pytest.mark.parametrize("use", ["..:X", ".x:Y", ":X", "x:", "a b:C", "\x00:X"])

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from pertwise.predict.base import Prediction
+from pertwise.models.base import Prediction
 
 
 class Toy:

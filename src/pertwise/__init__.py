@@ -1,4 +1,8 @@
-"""pertwise: which perturbations next, what will they do, and can we trust that?"""
+"""pertwise: which perturbations next, what will they do, and can we trust that?
+
+The front door: every name of `__all__` is loaded when it is first used, so that `import pertwise`
+stays fast; docs/api.md says what each is.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +12,119 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from pertwise import parts as parts
+    from pertwise.acquire import Plan as Plan
+    from pertwise.acquire import Strategy as Strategy
+    from pertwise.acquire import amend as amend
+    from pertwise.acquire import plan as plan
+    from pertwise.benchmark import bench as bench
+    from pertwise.errors import InputError as InputError
+    from pertwise.errors import PertwiseError as PertwiseError
+    from pertwise.evaluate import score_predictions as score
+    from pertwise.kernels.base import Kernel as Kernel
+    from pertwise.knowledge import Knowledge as Knowledge
+    from pertwise.knowledge import add_embedding as add_embedding
+    from pertwise.knowledge import add_graph as add_graph
+    from pertwise.knowledge import build_knowledge as build_knowledge
+    from pertwise.llm import open_chat as chat
+    from pertwise.models import Prediction as Prediction
+    from pertwise.models import Predictor as Predictor
+    from pertwise.models.methods import model as model
+    from pertwise.prediction.asking import ask as ask
+    from pertwise.prediction.predicting import Predicted as Predicted
+    from pertwise.prediction.predicting import predict as predict
+    from pertwise.prediction.writing import write_prediction as write_prediction
+    from pertwise.report import write_plan as write_plan
+    from pertwise.screen import PseudobulkSettings as PseudobulkSettings
     from pertwise.screen import Screen as Screen
+    from pertwise.screen import read_screen as read_screen
+    from pertwise.screen import simulate_screen as simulate
+    from pertwise.screen.pseudobulk import pseudobulk as pseudobulk
+    from pertwise.select import Pick as Pick
+    from pertwise.select import Query as Query
+    from pertwise.select import Selection as Selection
+    from pertwise.select import Selector as Selector
 
-# Names offered at the top level, loaded on first use so that `import pertwise` stays fast.
+#: Name -> where it lives, "module" or "module:attribute".
 _LAZY = {
-    "Screen": "pertwise.screen",
-    "read_screen": "pertwise.screen",
-    "Knowledge": "pertwise.knowledge",
-    "plan": "pertwise.acquire",
+    "InputError": "pertwise.errors:InputError",
+    "Kernel": "pertwise.kernels.base:Kernel",
+    "Knowledge": "pertwise.knowledge:Knowledge",
+    "PertwiseError": "pertwise.errors:PertwiseError",
+    "Pick": "pertwise.select:Pick",
+    "Plan": "pertwise.acquire:Plan",
+    "Predicted": "pertwise.prediction.predicting:Predicted",
+    "Prediction": "pertwise.models:Prediction",
+    "Predictor": "pertwise.models:Predictor",
+    "PseudobulkSettings": "pertwise.screen:PseudobulkSettings",
+    "Query": "pertwise.select:Query",
+    "Screen": "pertwise.screen:Screen",
+    "Selection": "pertwise.select:Selection",
+    "Selector": "pertwise.select:Selector",
+    "Strategy": "pertwise.acquire:Strategy",
+    "add_embedding": "pertwise.knowledge:add_embedding",
+    "add_graph": "pertwise.knowledge:add_graph",
+    "amend": "pertwise.acquire:amend",
+    "ask": "pertwise.prediction.asking:ask",
+    "bench": "pertwise.benchmark:bench",
+    "build_knowledge": "pertwise.knowledge:build_knowledge",
+    "chat": "pertwise.llm:open_chat",
+    "model": "pertwise.models.methods:model",
+    "parts": "pertwise.parts",
+    "plan": "pertwise.acquire:plan",
+    "predict": "pertwise.prediction.predicting:predict",
+    "pseudobulk": "pertwise.screen.pseudobulk:pseudobulk",
+    "read_screen": "pertwise.screen:read_screen",
+    "score": "pertwise.evaluate:score_predictions",
+    "simulate": "pertwise.screen:simulate_screen",
+    "write_plan": "pertwise.report:write_plan",
+    "write_prediction": "pertwise.prediction.writing:write_prediction",
 }
 
-__all__ = ["Knowledge", "Screen", "__version__", "plan", "read_screen"]
+__all__ = [
+    "InputError",
+    "Kernel",
+    "Knowledge",
+    "PertwiseError",
+    "Pick",
+    "Plan",
+    "Predicted",
+    "Prediction",
+    "Predictor",
+    "PseudobulkSettings",
+    "Query",
+    "Screen",
+    "Selection",
+    "Selector",
+    "Strategy",
+    "__version__",
+    "add_embedding",
+    "add_graph",
+    "amend",
+    "ask",
+    "bench",
+    "build_knowledge",
+    "chat",
+    "model",
+    "parts",
+    "plan",
+    "predict",
+    "pseudobulk",
+    "read_screen",
+    "score",
+    "simulate",
+    "write_plan",
+    "write_prediction",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+        module, _, attribute = _LAZY[name].partition(":")
+        found = importlib.import_module(module)
+        return getattr(found, attribute) if attribute else found
     raise AttributeError(f"module 'pertwise' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -16,16 +16,20 @@ from typing import Any
 
 from pertwise.errors import InputError, unknown_name
 
+#: Attribute under which `pertwise.parts.part` keeps what it is told.
+DECLARED = "__part__"
+
 
 def load_class(use: str, protocol: type, kind: str, known: Iterable[str] = ()) -> type[Any]:
-    """The class that "module:Class" or "path/to/file.py:Class" names.
+    """The class that "module:Class" or "path/to/file.py:Class" names, or a function there that is
+    declared as a part (`pertwise.parts.part`).
 
     Parameters
     ----------
     protocol
         `typing.Protocol` whose methods the class must have, taking as many arguments.
     kind, known
-        What is wanted ("method", "strategy") and the built-in names, for messages.
+        What is wanted ("predictor", "strategy") and the built-in names, for messages.
 
     Raises
     ------
@@ -43,35 +47,57 @@ def load_class(use: str, protocol: type, kind: str, known: Iterable[str] = ()) -
     if found is None:
         classes = [n for n, v in vars(module).items() if inspect.isclass(v) and n[:1] != "_"]
         raise unknown_name("class", attribute, classes, f"in {source}")
+    check_class(found, use, protocol, kind)
+    return found  # type: ignore[no-any-return]
+
+
+def check_class(found: Any, use: str, protocol: type, kind: str) -> None:
+    """Refuse what is neither a declared part nor a class of the protocol; nothing is called.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        As `load_class`.
+    """
+    if DECLARED in getattr(found, "__dict__", {}) and not inspect.isclass(found):
+        return
     if not inspect.isclass(found):
         raise InputError(
             f"{use} is a {type(found).__name__}, not a class: a {kind} is a class with "
-            f"{_wanted(protocol)}"
+            f"{_wanted(protocol)}, or a function declared with @pertwise.parts.part"
         )
-    for name, method in _methods(protocol):
-        own = getattr(found, name, None)
+    for name, method in methods_of(protocol).items():
+        # Every class has the `__call__` of its metaclass; what counts is that of its instances.
+        has = any(name in vars(c) for c in found.__mro__)
+        own = getattr(found, name, None) if has else None
         wrong = "takes other arguments in" if callable(own) else "has no method"
         if not callable(own) or not _takes(own, method):
             raise InputError(
                 f"{use} is no {kind}: the class {wrong} {name!r}; it needs {_wanted(protocol)}"
             )
-    return found
 
 
-def _methods(protocol: type) -> list[tuple[str, Any]]:
-    return [(n, m) for n, m in vars(protocol).items() if inspect.isfunction(m) and n[0] != "_"]
+def methods_of(protocol: type) -> dict[str, Any]:
+    """Name -> function of every method that a protocol asks for."""
+    return {
+        n: m
+        for n, m in vars(protocol).items()
+        if inspect.isfunction(m) and (n[0] != "_" or n == "__call__")
+    }
 
 
 def _wanted(protocol: type) -> str:
     return " and ".join(
         f"{name}({', '.join(list(inspect.signature(method).parameters)[1:])})"
-        for name, method in _methods(protocol)
+        for name, method in methods_of(protocol).items()
     )
 
 
 def _takes(own: Any, wanted: Any) -> bool:
+    """Whether all that is handed on by position is taken; keywords of a protocol are options."""
+    asked = inspect.signature(wanted).parameters.values()
     try:
-        inspect.signature(own).bind(*inspect.signature(wanted).parameters)
+        inspect.signature(own).bind(*(p.name for p in asked if p.kind is not p.KEYWORD_ONLY))
     except (TypeError, ValueError):
         return False
     return True

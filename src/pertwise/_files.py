@@ -11,7 +11,6 @@ import gzip
 import io
 import json
 import os
-import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,27 +29,27 @@ LINE = 16 << 20
 _AGAIN = "check that it is whole and the right file, or get it again"
 #: What to do about a damaged part of a run that goes on where it stopped.
 PART = "delete it and give the same command again, it is then computed again"
-#: First bytes -> what such a file is.
+#: First bytes -> what such a file is, and what to do.
 _LOOKS = (
-    (b"\x89HDF\r\n", "HDF5 (h5ad, h5mu)"),
-    (b"PAR1", "parquet"),
-    (b"SQLite format 3", "an SQLite database"),
-    (b"PK\x03\x04", "a zip archive (xlsx, npz)"),
-    (b"\xd0\xcf\x11\xe0", "an old or encrypted Office file"),
-    (b"%PDF", "PDF"),
-    (b"\x89PNG", "a picture"),
-    (b"Salted__", "encrypted"),
-    (b"-----BEGIN PGP", "encrypted"),
-    (b"\x80\x04", "a pickle"),
-    (b"\xff\xfe", "UTF-16 text: save it as UTF-8"),
-    (b"\xfe\xff", "UTF-16 text: save it as UTF-8"),
-    (b"version https://git-lfs", "a Git LFS pointer: fetch the file itself"),
-    (b"<", "HTML or XML"),
+    (b"\x89hdf\r\n", "an HDF5 file; name it .h5ad if it is AnnData"),
+    (b"par1", "a parquet file; name it .parquet"),
+    (b"sqlite format 3", "an SQLite database"),
+    (b"pk\x03\x04", "a zip archive or an Excel workbook; unpack it, or save the sheet as csv"),
+    (b"\xd0\xcf\x11\xe0", "an old or encrypted Office file; save the sheet as csv"),
+    (b"%pdf", "a PDF; save the table as csv"),
+    (b"\x89png", "a picture"),
+    (b"salted__", "encrypted; decrypt it first"),
+    (b"-----begin pgp", "encrypted; decrypt it first"),
+    (b"\x80\x04", "a pickle; these are not opened, they can run code"),
+    (b"\xff\xfe", "UTF-16 text; save it as UTF-8"),
+    (b"\xfe\xff", "UTF-16 text; save it as UTF-8"),
+    (b"version https://git-lfs", "a Git LFS pointer; fetch the file itself with git lfs pull"),
+    (b"<", "a web page, not the file behind it; download it again"),
 )
 
 
 @contextlib.contextmanager
-def readable(path: str | os.PathLike[str], what: str, remedy: str = _AGAIN) -> Iterator[None]:
+def reading(path: str | os.PathLike[str], what: str, remedy: str = _AGAIN) -> Iterator[None]:
     """Turn whatever goes wrong in the block into an `InputError` about the file `path`.
 
     For blocks that only read: parsers of other libraries raise anything on damaged bytes.
@@ -74,12 +73,12 @@ def readable(path: str | os.PathLike[str], what: str, remedy: str = _AGAIN) -> I
         raise InputError(
             f"{path} may not be read (permission denied); change its permissions or copy it"
         ) from None
+    except MemoryError as error:
+        raise InputError(f"{path} needs more memory than there is to be read as {what}") from error
     except Exception as error:
         looks = looks_like(path)
-        raise InputError(
-            f"{path}: cannot be read as {what}{f' (it looks like {looks})' if looks else ''}: "
-            f"{one_line(error)}; {remedy}"
-        ) from error
+        reason = f"it is {looks}" if looks else f"{one_line(error)}; {remedy}"
+        raise InputError(f"{path} cannot be read as {what}: {reason}") from error
 
 
 def one_line(error: BaseException) -> str:
@@ -88,15 +87,18 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
 
 
-def looks_like(path: str | os.PathLike[str]) -> str:
-    """What the first bytes of a file say it is; "" where they say nothing."""
-    try:
-        with open(path, "rb") as handle:
-            start = handle.read(64)
-    except OSError:
-        return ""
-    if not start:
-        return "empty"
+def looks_like(path: str | os.PathLike[str] | bytes) -> str:
+    """What the first bytes of a file say it is, and what to do; "" where they say nothing."""
+    start = path if isinstance(path, bytes) else b""
+    if not isinstance(path, bytes):
+        try:
+            with open(path, "rb") as handle:
+                start = handle.read(512)
+        except OSError:
+            return ""
+        if not start:
+            return "empty; get it again"
+    start = start.lstrip().lower()
     return next((name for magic, name in _LOOKS if start.startswith(magic)), "")
 
 
@@ -124,11 +126,8 @@ class _Bounded(io.RawIOBase):
                 f"{self._path} has a line of more than {LINE >> 20} MB: it is no table"
             )
         if b"\0" in block:
-            looks = looks_like(self._path)
-            raise InputError(
-                f"{self._path} is not text, it holds NUL bytes"
-                f"{f' (it looks like {looks})' if looks else ''}; {_AGAIN}"
-            )
+            looks = looks_like(self._path) or f"binary data; {_AGAIN}"
+            raise InputError(f"{self._path} cannot be read as text: it is {looks}")
         buffer[: len(block)] = block
         return len(block)
 
@@ -137,13 +136,13 @@ class _Bounded(io.RawIOBase):
 def open_text(
     path: str | os.PathLike[str], what: str = "text", longest: int | None = LINE
 ) -> Iterator[IO[str]]:
-    """Open UTF-8 text that may be gzipped, or the one file of a zip archive; see `readable`.
+    """Open UTF-8 text that may be gzipped, or the one file of a zip archive; see `reading`.
 
     The block may only read: an error in it is told as an error of the file. `longest` = most bytes
     of a line, None = of the whole.
     """
     file = Path(path)
-    with readable(file, what), contextlib.ExitStack() as stack:
+    with reading(file, what), contextlib.ExitStack() as stack:
         raw: Any = stack.enter_context(open(file, "rb"))
         magic, limit = raw.read(4), os.fstat(raw.fileno()).st_size * RATIO + UNPACKED
         raw.seek(0)
@@ -171,9 +170,9 @@ def read_json(path: str | os.PathLike[str], what: str = "JSON", remedy: str = _A
     Raises
     ------
     InputError
-        See `readable`; also for nesting too deep to read.
+        See `reading`; also for nesting too deep to read.
     """
-    with readable(path, what, remedy):
+    with reading(path, what, remedy):
         return json.loads(read_text(path, what))
 
 
@@ -187,25 +186,11 @@ def read_json_object(
     return value
 
 
-def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A TOML document."""
-    with readable(path, "valid TOML", "correct it there"):
-        return tomllib.loads(read_text(path, "a TOML file"))
-
-
-def read_frame(
-    path: str | os.PathLike[str], what: str = "a table", remedy: str = _AGAIN, **options: Any
+def read_parquet(
+    path: str | os.PathLike[str], what: str = "a parquet table", remedy: str = _AGAIN
 ) -> pd.DataFrame:
-    """A parquet, csv or tsv table (the last two plain or packed), chosen by the name of the file.
-
-    `options` go to `pandas.read_csv`.
-    """
+    """A table that this program wrote; see `reading`."""
     import pandas as pd
 
-    file = Path(path)
-    if file.suffix == ".parquet":
-        with readable(file, what, remedy):
-            return pd.read_parquet(file)
-    options.setdefault("sep", "\t" if ".tsv" in file.suffixes else ",")
-    with open_text(file, what) as text, readable(file, what, remedy):
-        return pd.read_csv(text, **options)
+    with reading(path, what, remedy):
+        return pd.read_parquet(path)

@@ -10,15 +10,15 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pertwise.errors import InputError, MissingDependencyError
 
-_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
-_SECRET = re.compile(r"(?i)key|token|secret|passw|credential")
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @contextlib.contextmanager
@@ -96,35 +96,67 @@ def why_not(error: OSError) -> str:
 
 
 def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
-    """Write UTF-8 text so that `path` never holds a half-written file."""
+    """Write UTF-8 text so that `path` never holds a half-written file; what UTF-8 cannot hold
+    (half a surrogate pair) becomes "?"."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="replace")
+
+
+#: Where a spreadsheet would begin a formula: at the start of a cell, and after what some countries'
+#: settings take for the end of one. A cell must not begin with white space of a table either.
+_BEGINS = r"'*[ \x00-\x08\x0b\x0c\x0e-\x1f\xa0]*[=+\-@＝＋－＠]"
+_FORMULA = re.compile(rf"^(?='*[\t\r\n])|(?:^|(?<=[;\t\r\n]))(?={_BEGINS})")
+_NEUTRAL = re.compile(rf"^'(?='*[\t\r\n])|(?:^|(?<=[;\t\r\n]))'(?={_BEGINS})")
+_NUMBER = re.compile(r"[+\-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+\-]?\d+)?")
+
+
+def csv_text(value: Any) -> Any:
+    """A cell that no spreadsheet runs as a formula: texts get an apostrophe before = + - @.
+
+    Numbers, also such as text, and everything that is no text stay as they are. `text_of_csv` is
+    the exact inverse.
+    """
+    if not isinstance(value, str) or value == "-" or _NUMBER.fullmatch(value):
+        return value
+    return _FORMULA.sub("'", value)
+
+
+def text_of_csv(value: Any) -> Any:
+    """The text that `csv_text` was given."""
+    return _NEUTRAL.sub("", value) if isinstance(value, str) else value
+
+
+def csv_cells(table: pd.DataFrame, cell: Callable[[Any], Any]) -> pd.DataFrame:
+    """The table with `cell` (`csv_text`, `text_of_csv`) on every text, labels included."""
+    import pandas as pd
+
+    kinds = pd.api.types
+    out = table.rename(columns=cell)
+    if not kinds.is_numeric_dtype(table.index.dtype):
+        out = out.rename(index=cell)
+    out.index.names = [cell(n) for n in out.index.names]
+    for position, dtype in enumerate(table.dtypes):
+        if not (kinds.is_numeric_dtype(dtype) or kinds.is_datetime64_any_dtype(dtype)):
+            values = [cell(v) for v in table.iloc[:, position]]
+            out.isetitem(position, pd.Series(values, index=out.index, dtype=object))
+    return out
+
+
+def write_csv_atomic(
+    path: str | os.PathLike[str], table: pd.DataFrame, *, index: bool = False, **options: Any
+) -> None:
+    """Write a table that a spreadsheet can open safely (`csv_text`), atomically.
+
+    `options` go to `pandas.DataFrame.to_csv`; read it back with `csv_cells(..., text_of_csv)`.
+    """
+    with atomic_path(path) as temporary:
+        csv_cells(table, csv_text).to_csv(temporary, index=index, **options)
 
 
 def write_json_atomic(path: str | os.PathLike[str], value: Any) -> None:
     """Write indented JSON atomically; NaN is refused because it is not JSON."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     write_text_atomic(path, text + "\n")
-
-
-def config_path(config: str | os.PathLike[str], value: str) -> str:
-    """A file named in a configuration, relative to its folder; $VARIABLES are filled in.
-
-    Raises
-    ------
-    InputError
-        If a variable is not set, or its name is that of a secret (paths are shown in messages).
-    """
-
-    def filled(match: re.Match[str]) -> str:
-        name = match[1] or match[2]
-        if _SECRET.search(name):
-            raise InputError(f"{config}: ${name} looks like a secret; a path must not hold one")
-        if name not in os.environ:
-            raise InputError(f"{config}: {value!r} needs the environment variable {name}; set it")
-        return os.environ[name]
-
-    return str(Path(config).parent / _VARIABLE.sub(filled, value))
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
@@ -138,7 +170,7 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
 
 def sha256_text(text: str) -> str:
     """Hex SHA-256 of UTF-8 text."""
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def optional_import(module: str, extra: str, why: str) -> ModuleType:

@@ -18,6 +18,10 @@ class InputError(PertwiseError, ValueError):
     """What the user gave (a file, a table, a name, a setting) cannot be used as it is."""
 
 
+class LedgerError(InputError):
+    """A ledger is damaged, foreign, or cannot be written: asking without it would pay twice."""
+
+
 class UnknownNameError(InputError):
     """A name is not on the list it must come from; `suggestions` holds the nearest ones."""
 

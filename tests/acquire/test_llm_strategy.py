@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from acquire.conformance import check_selection, check_strategy, make_state
-from scripted_llm import Fault, ScriptedServer, listed, picks_json, wanted
 
-from pertwise.acquire.knowledge_picker import KnowledgePicker
-from pertwise.acquire.llm import LlmStrategy, narrow, objective
+from pertwise.acquire.strategies.knowledge import KnowledgePicker
+from pertwise.acquire.strategies.llm import LlmStrategy, narrow, objective
 from pertwise.errors import InputError
 from pertwise.llm import open_chat
+from pertwise.testing.server import Fault, ScriptedServer, listed, picks_json, wanted
+from pertwise.testing.strategies import check_selection, check_strategy, example_state
 
 
 def good(asked):
@@ -35,7 +35,7 @@ def test_conformance(server, settings):
 
 
 def test_prompt_shows_the_most_uncertain_with_their_facts(server):
-    state = make_state(n_pinned=1)
+    state = example_state(n_pinned=1)
     strategy(server, k=9).choose(state, 3)
     prompt = server.asked[0].first
     top = state.uncertainty.sort_values(ascending=False).index[:9]
@@ -49,7 +49,7 @@ def test_prompt_shows_the_most_uncertain_with_their_facts(server):
 
 
 def test_cold_start_shows_no_uncertainty_and_cuts_a_long_list_by_knowledge(server):
-    state = make_state(cold=True)
+    state = example_state(cold=True)
     chosen = strategy(server, k=8).choose(state, 3)
     prompt = server.asked[0].first
     assert "uncertainty rank" not in prompt.split("<candidates>")[1]
@@ -65,7 +65,7 @@ def test_whatever_the_model_does_the_batch_is_full_and_the_fallback_is_marked():
         "down": lambda a: Fault(500),
         "empty": lambda a: json.dumps({"picks": []}),
     }
-    state = make_state()
+    state = example_state()
     for name, script in misbehaviour.items():
         with ScriptedServer(script) as bad:
             chosen = strategy(bad).choose(state, 6)
@@ -78,7 +78,7 @@ def test_whatever_the_model_does_the_batch_is_full_and_the_fallback_is_marked():
 
 def test_fallback_complements_what_the_model_picked():
     # The model takes one gene of a complex; the filling must not take its partner.
-    state = make_state(n_candidates=40, cold=True)
+    state = example_state(n_candidates=40, cold=True)
     free = KnowledgePicker().choose(state, 1).items[0]
     with ScriptedServer(lambda a: picks_json([free])) as bad:
         chosen = strategy(bad).choose(state, 5)
@@ -87,7 +87,7 @@ def test_fallback_complements_what_the_model_picked():
 
 
 def test_narrow_keeps_rows_with_their_names():
-    state = make_state(n_candidates=10, n_measured=4)
+    state = example_state(n_candidates=10, n_measured=4)
     small = narrow(state, ["G007", "G002", "G004"], ["G009"])
     assert small.candidates == ("G002", "G004", "G007")
     assert small.measured == (*state.measured, "G009")

@@ -4,30 +4,30 @@ import itertools
 
 import numpy as np
 import pytest
-from acquire.conformance import check_strategy, make_state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from pertwise.acquire import open_strategy, strategy_names
-from pertwise.acquire.badge import kmeans_plus_plus
-from pertwise.acquire.bald import bald
-from pertwise.acquire.batchbald import greedy_logdet
+from pertwise import parts
 from pertwise.acquire.common import deviations, tie_order
-from pertwise.acquire.coreset import k_centre_greedy
-from pertwise.acquire.iterpert import iterpert
-from pertwise.acquire.knowledge_picker import KnowledgePicker, Weights, greedy_panel
-from pertwise.acquire.lcmd import largest_cluster_maximum_distance
-from pertwise.acquire.typiclust import typicality, typiclust_order
+from pertwise.acquire.strategies.badge import kmeans_plus_plus
+from pertwise.acquire.strategies.bald import bald
+from pertwise.acquire.strategies.batchbald import greedy_logdet
+from pertwise.acquire.strategies.coreset import k_centre_greedy
+from pertwise.acquire.strategies.iterpert import iterpert
+from pertwise.acquire.strategies.knowledge import KnowledgePicker, Weights, greedy_panel
+from pertwise.acquire.strategies.lcmd import largest_cluster_maximum_distance
+from pertwise.acquire.strategies.typiclust import typicality, typiclust_order
 from pertwise.errors import InputError
+from pertwise.testing.strategies import check_strategy, example_state
 
-OFFLINE = [n for n in strategy_names() if n != "llm"]
+OFFLINE = [n for n in parts.names("strategy") if n != "llm"]
 NO_TIES = np.arange(100)
 
 
 @pytest.mark.parametrize("name", OFFLINE)
 def test_conformance(name):
-    check_strategy(lambda: open_strategy(name))
+    check_strategy(lambda: parts.load("strategy", name))
 
 
 @pytest.mark.parametrize("settings_", [{"use_uncertainty": False}, {"k": 5}, {"k": 1000}])
@@ -36,16 +36,16 @@ def test_conformance_of_knowledge_variants(settings_):
 
 
 def test_strategy_by_path_and_unknown_names():
-    strategy = open_strategy("pertwise.acquire.iterpert:IterPert", weight=0.5)
+    strategy = parts.load("strategy", "pertwise.acquire.strategies.iterpert:IterPert", weight=0.5)
     assert strategy.weight == 0.5
     with pytest.raises(InputError, match="did you mean 'iterpert'"):
-        open_strategy("iterprt")
+        parts.load("strategy", "iterprt")
     with pytest.raises(InputError, match="cannot import"):
-        open_strategy("no.such.module:Thing")
+        parts.load("strategy", "no.such.module:Thing")
     with pytest.raises(InputError, match="does not take"):
-        open_strategy("bald", weight=3)
+        parts.load("strategy", "bald", weight=3)
     with pytest.raises(InputError, match="no strategy"):
-        open_strategy("collections:OrderedDict")
+        parts.load("strategy", "collections:OrderedDict")
 
 
 def test_bald_by_hand():
@@ -129,16 +129,16 @@ def test_iterpert_equals_its_formula(seed, n, n_acquired, weight):
 
 
 def test_iterpert_with_weight_zero_is_top_n_uncertainty():
-    state = make_state()
+    state = example_state()
     assert (
-        open_strategy("iterpert", weight=0).choose(state, 10).items
-        == open_strategy("uncertainty").choose(state, 10).items
+        parts.load("strategy", "iterpert", weight=0).choose(state, 10).items
+        == parts.load("strategy", "uncertainty").choose(state, 10).items
     )
 
 
 def test_iterpert_refuses_negative_weight():
     with pytest.raises(InputError, match="weight >= 0, got -1"):
-        open_strategy("iterpert", weight=-1)
+        parts.load("strategy", "iterpert", weight=-1)
 
 
 def test_k_centre_greedy_is_farthest_first():
@@ -232,7 +232,7 @@ def test_greedy_panel_equals_its_formula(seed):
 
 
 def test_knowledge_panel_spreads_over_modules_and_avoids_a_second_of_a_complex():
-    state = make_state(n_candidates=40, cold=True)
+    state = example_state(n_candidates=40, cold=True)
     panel = KnowledgePicker().choose(state, 8)
     modules = [p.extra["module"] for p in panel.picks]
     assert set(modules) >= {f"module {m}" for m in range(4)}
@@ -242,8 +242,8 @@ def test_knowledge_panel_spreads_over_modules_and_avoids_a_second_of_a_complex()
 
 
 def test_pinned_gene_keeps_its_complex_off_the_panel():
-    free = KnowledgePicker().choose(make_state(n_candidates=40, cold=True), 1).items[0]
-    knowledge_free = make_state(n_candidates=40, cold=True)
+    free = KnowledgePicker().choose(example_state(n_candidates=40, cold=True), 1).items[0]
+    knowledge_free = example_state(n_candidates=40, cold=True)
     names = [c for c in knowledge_free.candidates if c != free]
     from dataclasses import replace
 
@@ -268,7 +268,7 @@ def test_pinned_gene_keeps_its_complex_off_the_panel():
 
 def test_random_start_is_stated():
     for name in ("bald", "iterpert", "uncertainty", "batchbald", "badge", "lcmd"):
-        cold = open_strategy(name).choose(make_state(cold=True), 5)
+        cold = parts.load("strategy", name).choose(example_state(cold=True), 5)
         assert cold.fallback
         assert "drawn at random" in cold.repairs[0].action
 

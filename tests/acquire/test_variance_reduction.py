@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pertwise.acquire.common import tie_order
-from pertwise.acquire.variance_reduction import Information, greedy_reduction
+from pertwise.acquire.strategies.variance_reduction import Information, greedy_reduction
 from pertwise.errors import InputError
 
 

@@ -1,18 +1,19 @@
 """`pertwise bench` end to end on small made-up data."""
 
+import json
+
 import pandas as pd
 import pytest
-from evaluate.test_perturbqa import table
-from predict.conformance import example_screen
-from scripted_llm import Answer, ScriptedServer, first_alphabetical
+from benchmark.test_perturbqa import table
 from typer.testing import CliRunner
 
 from pertwise._io import sha256_file
 from pertwise.cli.main import app
 from pertwise.errors import BudgetError, InputError
 from pertwise.knowledge import build_knowledge
-from pertwise.report.prediction_bench import read_provenance
 from pertwise.screen import simulate_screen
+from pertwise.testing.predictors import example_screen
+from pertwise.testing.server import Answer, ScriptedServer, first_alphabetical
 
 runner = CliRunner()
 
@@ -42,7 +43,7 @@ def test_vote_without_knowledge_says_what_is_missing(labels):
 
 
 OWN = """
-from pertwise.predict import TrainingMeanPredictor
+from pertwise.models import TrainingMeanPredictor
 
 class Mine(TrainingMeanPredictor):
     name = "mine"
@@ -80,8 +81,9 @@ def test_prediction_from_options(screen, tmp_path):
     assert "Simulated data." in page
     summary = pd.read_csv(out / "summary.csv")
     assert set(summary["method"]) == {"training mean", "Mine", "oracle"}
-    provenance = read_provenance(out)
-    assert list(provenance["inputs_sha256"].values()) == [sha256_file(screen)]
+    record = json.loads((out / "run.json").read_text())
+    assert [v["sha256"] for v in record["inputs"].values()] == [sha256_file(screen)]
+    assert record["finished"]
 
 
 def test_prediction_from_a_file_with_growing_sets(screen, tmp_path):
@@ -111,7 +113,7 @@ def test_prediction_needs_a_screen_and_methods(screen):
     assert "at least one --method" in str(result.exception)
     unknown = ["bench", "prediction", "--screen", str(screen), "--method", "trainingmean"]
     result = runner.invoke(app, unknown)
-    assert "did you mean 'training mean'" in str(result.exception)
+    assert "did you mean 'training-mean'" in str(result.exception)
 
 
 def test_a_method_that_cannot_work_is_told_on_the_terminal(screen, tmp_path):

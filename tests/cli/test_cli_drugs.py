@@ -2,11 +2,11 @@ import json
 
 import pytest
 from drug_example import drug_frame, drug_screen
-from scripted_llm import ScriptedServer
 from typer.testing import CliRunner
 
 from pertwise.cli.main import app
 from pertwise.errors import InputError
+from pertwise.testing.server import ScriptedServer
 
 RUNNER = CliRunner()
 
@@ -16,7 +16,7 @@ def folder(tmp_path):
     drug_screen().save(tmp_path / "screen.h5ad")
     drug_frame().to_parquet(tmp_path / "drugs.parquet")
     (tmp_path / "bench.toml").write_text(
-        'n_folds = 3\nk = 3\nregimes = ["unseen drug"]\nmethods = ["cell mean", "chemistry kNN"]\n'
+        'n_folds = 3\nk = 3\nregimes = ["compound"]\nmethods = ["context mean", "chemistry kNN"]\n'
         '[data]\nname = "simulated"\nsignatures = "screen.h5ad"\ndrugs = ["drugs.parquet"]\n'
     )
     return tmp_path
@@ -28,7 +28,7 @@ def test_bench_drugs_writes_and_shows(folder):
     assert done.exit_code == 0, done.output
     assert "chemistry kNN" in done.output
     assert "Sodium salicylate" in done.output
-    assert json.loads((out / "run.json").read_text())["config"]["k"] == 3
+    assert json.loads((out / "run.json").read_text())["settings"]["k"] == 3
 
 
 def test_bench_drugs_errors_are_told(folder):
@@ -39,23 +39,11 @@ def test_bench_drugs_errors_are_told(folder):
     assert "unknown drug method 'LGR'" in str(done.exception)
 
 
-def test_predict_drug_shows_and_writes(folder):
-    out = folder / "genes.csv"
-    done = RUNNER.invoke(
-        app,
-        ["predict-drug", "--drug", "erlotinib", "--context", "A549", "--config",
-         str(folder / "bench.toml"), "--out", str(out)],
-    )  # fmt: skip
-    assert done.exit_code == 0, done.output
-    assert "hidden for this prediction" in done.output
-    assert "Gefitinib" in done.output
-    assert len(out.read_text().splitlines()) == 61
-
-
-def test_lgr_asks_writes_resumes_and_feeds_the_bench(folder):
+def test_ask_writes_resumes_and_feeds_the_bench(folder):
     """The scripted endpoint names what comes first in the alphabet; it is not a language model."""
     out = folder / "lists.jsonl"
-    base = ["lgr", str(folder / "bench.toml"), "--out", str(out), "--k", "3", "--line", "A549"]
+    base = ["ask", str(folder / "screen.h5ad"), "--drugs", str(folder / "drugs.parquet")]
+    base += ["--out", str(out), "--k", "3", "--context", "A549"]
     with ScriptedServer() as server:
         ask = [*base, "--llm", server.openai()]
         dry = RUNNER.invoke(app, [*ask, "--dry-run"])

@@ -3,14 +3,14 @@
 import json
 
 import pytest
-from scripted_llm import Fault
 from typer.testing import CliRunner
 
 from pertwise.cli.main import app
 from pertwise.errors import ChatError, InputError
 from pertwise.llm import open_chat
 from pertwise.select import Query
-from pertwise.select.similar_chat import langpert_selector
+from pertwise.select.chat.similar import langpert_selector
+from pertwise.testing.server import Fault
 
 
 def run(*arguments):

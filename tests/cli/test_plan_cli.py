@@ -14,7 +14,6 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from scripted_llm import Answer, Fault, ScriptedServer, first_alphabetical, listed, picks_json
 
 from pertwise.acquire import Plan
 from pertwise.cli.demo import blank
@@ -22,6 +21,14 @@ from pertwise.cli.main import main
 from pertwise.knowledge import Knowledge, build_knowledge
 from pertwise.llm import Ledger
 from pertwise.screen import read_screen, simulate_screen
+from pertwise.testing.server import (
+    Answer,
+    Fault,
+    ScriptedServer,
+    first_alphabetical,
+    listed,
+    picks_json,
+)
 
 
 @pytest.fixture(scope="module")

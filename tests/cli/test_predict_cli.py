@@ -5,7 +5,6 @@ import json
 import pandas as pd
 import pytest
 from drug_example import drug_frame, drug_screen
-from predict.conformance import example_screen
 from typer.testing import CliRunner
 
 from pertwise._io import sha256_file
@@ -14,11 +13,12 @@ from pertwise.cli.predict import parse_settings
 from pertwise.errors import InputError, UnknownNameError
 from pertwise.knowledge import build_knowledge
 from pertwise.screen import simulate_screen
+from pertwise.testing.predictors import example_screen
 
 RUNNER = CliRunner()
 
 OWN = """
-from pertwise.predict import TrainingMeanPredictor
+from pertwise.models import TrainingMeanPredictor
 
 class Mine(TrainingMeanPredictor):
     name = "mine"
@@ -51,8 +51,8 @@ def test_predict_writes_and_prints_the_statement(tmp_path):
     record = json.loads((out / "prediction.json").read_text())
     assert record["method"]["name"] == "multi-kernel"
     assert record["inputs"]["screen"]["sha256"] == sha256_file(tmp_path / "screen.h5ad")
-    assert set(record["settings"]["genes"]) >= {gene, "NOSUCH"}
-    names = {p.name for p in out.iterdir()}
+    assert set(record["settings"]["names"]) >= {gene, "NOSUCH"}
+    names = {p.name for p in out.iterdir()} - {".lock"}
     assert names == {
         "prediction.h5ad", "prediction.csv", "prediction.json", "prediction.html",
         "neighbours.csv", "cross_validation.csv",
@@ -72,7 +72,7 @@ def test_own_class_file_of_genes_and_no_folds(screen, tmp_path):
     assert done.exit_code == 0, done.output
     assert "NOT checked" in done.output
     record = json.loads((out / "prediction.json").read_text())
-    assert record["settings"]["genes"] == ["NEW1", "NEW2"]
+    assert record["settings"]["names"] == ["NEW1", "NEW2"]
     assert record["method"]["code_sha256"] == sha256_file(own)
     assert record["standing"] is None
 
@@ -106,30 +106,32 @@ def test_unknown_method_is_suggested(screen, tmp_path):
          str(tmp_path / "out")],
     )  # fmt: skip
     assert isinstance(done.exception, UnknownNameError)
-    assert "training mean" in str(done.exception)
+    assert "training-mean" in str(done.exception)
 
 
-def test_drug_goes_the_same_way_as_predict_drug(tmp_path):
+def test_a_drug_by_files_and_by_the_config_of_a_benchmark(tmp_path):
     drug_screen().save(tmp_path / "screen.h5ad")
     drug_frame().to_parquet(tmp_path / "drugs.parquet")
     (tmp_path / "bench.toml").write_text(
         '[data]\nname = "simulated"\nsignatures = "screen.h5ad"\ndrugs = ["drugs.parquet"]\n'
     )
-    asked = ["--drug", "erlotinib", "--context", "A549"]
-    old = tmp_path / "old.csv"
+    asked = ["--drug", "erlotinib", "--context", "A549", "--folds", "3"]
     config = str(tmp_path / "bench.toml")
+    table = str(tmp_path / "drugs.parquet")
     calls = (
-        ["predict-drug", *asked, "--config", config, "--out", str(old)],
         ["predict", config, *asked, "--out", str(tmp_path / "a")],
-        ["predict", str(tmp_path / "screen.h5ad"), *asked, "--drugs",
-         str(tmp_path / "drugs.parquet"), "--out", str(tmp_path / "b")],
+        ["predict", str(tmp_path / "screen.h5ad"), *asked, "--drugs", table, "--out",
+         str(tmp_path / "b")],
     )  # fmt: skip
     for call in calls:
         done = RUNNER.invoke(app, call)
         assert done.exit_code == 0, done.output
-        assert "hidden for this prediction" in done.output
-    for folder in ("a", "b"):
-        assert (tmp_path / folder / "prediction.csv").read_text() == old.read_text()
-    done = RUNNER.invoke(app, ["predict", config, "--drug", "erlotinib"])
+        assert "beats the context mean" in done.output
+    a, b = ((tmp_path / n / "prediction.csv").read_text() for n in "ab")
+    assert a == b
+    assert (tmp_path / "a" / "cross_validation.csv").is_file()
+    wrong = ["predict", config, *asked, "--drugs", table, "--out", str(tmp_path / "c")]
+    assert "--drugs: not used here" in str(RUNNER.invoke(app, wrong).exception)
+    done = RUNNER.invoke(app, ["predict", config, "--drug", "erlotinib", "--out", str(tmp_path)])
     assert isinstance(done.exception, InputError)
     assert "--context" in str(done.exception)

@@ -8,13 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pertwise.errors import InputError
-from pertwise.evaluate.splits import (
-    read_recorded_folds,
-    split_doubles,
-    split_folds,
-    split_given,
-    split_growing,
-)
+from pertwise.evaluate.given import read_recorded_folds, split_given
+from pertwise.evaluate.splits import split_doubles, split_folds, split_growing
 
 NAMES = [f"G{i:02d}" for i in range(23)]
 

@@ -11,7 +11,7 @@ from pertwise.acquire.candidates import make_pool
 from pertwise.cli.main import app
 from pertwise.errors import InputError
 from pertwise.knowledge import Knowledge, build_knowledge
-from pertwise.knowledge.species import foreign, species_note, species_of
+from pertwise.knowledge.genes.species import foreign, species_note, species_of
 from pertwise.screen import read_screen
 
 GATA1, TP53 = "ENSG00000102145", "ENSG00000141510"

@@ -4,12 +4,13 @@ import asyncio
 import json
 
 import pytest
-from scripted_llm import Answer, ScriptedServer
 
 from pertwise.errors import BudgetError, InputError
 from pertwise.llm import Message, Price, open_chat, read_prices, run_sync
+from pertwise.llm.account import Amount, MemoryAccount
 from pertwise.llm.address import parse_address
 from pertwise.llm.budget import Budget, find_price, prompt_tokens_at_most, prompt_tokens_expected
+from pertwise.testing.server import Answer, ScriptedServer
 
 PRICES = {"m": Price(input=1.0, output=10.0)}
 
@@ -60,12 +61,13 @@ def test_estimate_by_hand(tmp_path):
         assert server.count == 1
     # bytes: 202 of text + 16 a message
     assert prompt_tokens_expected(requests[1]) == 63
-    assert prompt_tokens_at_most(requests[1]) == 109
+    # What a server may wrap around: 16 a message, 128 a request.
+    assert prompt_tokens_at_most(requests[1]) == 202 + 16 + 128
     assert (estimate.n_requests, estimate.n_in_ledger) == (4, 2)
     assert estimate.prompt_tokens == 2 * 63
-    assert estimate.tokens_at_most == 2 * (109 + 100)
+    assert estimate.tokens_at_most == 2 * (346 + 100)
     assert estimate.cost_usd_prompt == pytest.approx(2 * 63e-6)
-    assert estimate.cost_usd_at_most == pytest.approx(2 * (109e-6 + 1000e-6))
+    assert estimate.cost_usd_at_most == pytest.approx(2 * (346e-6 + 1000e-6))
     assert "4 requests, 2 already in the ledger, 2 to send" in str(estimate)
 
 
@@ -84,9 +86,9 @@ def test_concurrent_calls_cannot_overshoot(tmp_path, protocol):
         )
         with pytest.raises(BudgetError, match="of 1000 tokens used"):
             run_sync(chat.complete_many([ask(chat, i) for i in range(20)]))
-        # A call is reserved at 109 + 50 and uses 150: the 6th starts at 750 spent, the 7th cannot.
-        assert server.paid == 6
-        assert chat.budget.spent.tokens == 900
+        # A call is reserved at 346 + 50 and uses 150: the 5th starts at 600 spent, the 6th cannot.
+        assert server.paid == 5
+        assert chat.budget.spent.tokens == 750
         # What was answered is free now; the rest goes on under a larger budget.
         more = open_chat(server.address(protocol, "m"), ledger=tmp_path / "l.sqlite", max_tokens=50)
         run_sync(more.complete_many([ask(more, i) for i in range(20)]))
@@ -98,11 +100,11 @@ def test_money_budget(tmp_path):
         return Answer("ok", prompt_tokens=100, completion_tokens=100)
 
     with ScriptedServer(script) as server:
-        # Each call costs 100e-6 + 1000e-6 dollars and is reserved at 109e-6 + 1000e-6.
+        # Each call costs 100e-6 + 1000e-6 dollars and is reserved at 346e-6 + 1000e-6.
         chat = open_chat(
-            server.openai("m"), prices=PRICES, budget_usd=0.0034, max_tokens=100, concurrency=1
+            server.openai("m"), prices=PRICES, budget_usd=0.0036, max_tokens=100, concurrency=1
         )
-        with pytest.raises(BudgetError, match=r"\$0\.0033 of \$0\.0034"):
+        with pytest.raises(BudgetError, match=r"\$0\.0033 of \$0\.0036"):
             run_sync(chat.complete_many([ask(chat, i) for i in range(9)]))
         assert server.paid == 3
         assert chat.budget.spent.usd == pytest.approx(0.0033)
@@ -110,25 +112,25 @@ def test_money_budget(tmp_path):
 
 def test_waiting_for_calls_under_way_instead_of_refusing():
     def script(asked):
-        return Answer("ok", prompt_tokens=10, completion_tokens=1, delay=0.02)
+        return Answer("ok", prompt_tokens=50, completion_tokens=1, delay=0.02)
 
     with ScriptedServer(script) as server:
-        # One reservation is 109 + 800 of 1000 tokens, so only one call fits at a time.
-        chat = open_chat(server.openai("m"), budget_tokens=1000, max_tokens=800)
+        # One reservation is 346 + 500 of 1250 tokens, so only one call fits at a time.
+        chat = open_chat(server.openai("m"), budget_tokens=1250, max_tokens=500)
         run_sync(chat.complete_many([ask(chat, i) for i in range(8)]))
         assert server.paid == 8
         assert server.most_at_once == 1
-        assert chat.budget.spent.tokens == 88
+        assert chat.budget.spent.tokens == 8 * 51
 
 
 def test_a_resumed_run_keeps_its_budget(tmp_path):
-    with ScriptedServer(lambda a: Answer("ok", prompt_tokens=100, completion_tokens=0)) as server:
+    with ScriptedServer(lambda a: Answer("ok", prompt_tokens=100, completion_tokens=1)) as server:
         for _ in range(3):
             chat = open_chat(
                 server.openai("m"),
                 ledger=tmp_path / "l.sqlite",
                 run="panel",
-                budget_tokens=500,
+                budget_tokens=704,
                 max_tokens=1,
             )
             with pytest.raises(BudgetError):
@@ -141,19 +143,19 @@ def test_a_resumed_run_keeps_its_budget(tmp_path):
 
 
 def test_failed_calls_give_their_reservation_back():
-    budget = Budget(100, None)
+    account = MemoryAccount()
+    budget, most, nothing = Budget(100, None, account), Amount(90), Amount()
 
     async def scenario():
-        await budget.reserve(90, 0.0)
-        waiting = asyncio.ensure_future(budget.reserve(90, 0.0))
-        await asyncio.sleep(0.01)
+        first = await budget.reserve(most)
+        waiting = asyncio.ensure_future(budget.reserve(most))
+        await asyncio.sleep(0.05)
         assert not waiting.done()
-        budget.settle(90, 0.0, 0, 0.0)
-        await waiting
-        budget.settle(90, 0.0, 90, 0.0)
+        account.release(first, nothing, nothing)
+        account.release(await waiting, most, nothing)
         with pytest.raises(BudgetError):
-            await budget.reserve(11, 0.0)
-        await budget.reserve(10, 0.0)
+            await budget.reserve(Amount(11))
+        await budget.reserve(Amount(10))
 
     asyncio.run(scenario())
 

@@ -5,11 +5,11 @@ import threading
 import time
 
 import pytest
-from scripted_llm import Answer, Fault, ScriptedServer
 
 from pertwise.errors import ChatError, InputError, ReplayMissError
 from pertwise.llm import ChatSettings, Ledger, Message, open_chat, run_sync
-from pertwise.llm.wire import retry_after
+from pertwise.llm.failures import retry_after
+from pertwise.testing.server import Answer, Fault, ScriptedServer
 
 PROTOCOLS = ["openai", "anthropic"]
 SCHEMA = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
@@ -35,7 +35,8 @@ def test_body_on_the_wire(protocol, scripted_llm):
     if protocol == "openai":
         assert body["messages"][0] == {"role": "system", "content": "S"}
         assert body["response_format"]["json_schema"]["strict"] is True
-        assert set(body) == {"model", "messages", "temperature", "max_tokens", "response_format"}
+        optional = {"temperature", "max_tokens", "response_format", "stream", "stream_options"}
+        assert set(body) == {"model", "messages", *optional}
     else:
         assert body["system"] == "S"
         assert body["messages"] == [{"role": "user", "content": "U"}]
@@ -48,7 +49,7 @@ def test_no_temperature_and_no_schema_unless_asked(protocol, scripted_llm):
     chat = open_chat(scripted_llm.address(protocol))
     complete(chat)
     body = scripted_llm.asked[0].body
-    assert set(body) == {"model", "messages", "max_tokens"}
+    assert set(body) - {"stream_options"} == {"model", "messages", "max_tokens", "stream"}
     plain = open_chat(scripted_llm.address(protocol), constrained=False)
     complete(plain, json_schema=SCHEMA)
     assert scripted_llm.asked[1].schema is None

@@ -7,17 +7,17 @@ import sys
 import time
 
 import pytest
-from scripted_llm import Answer, ScriptedServer, first_alphabetical
 
 from pertwise.llm import Ledger, open_chat
 from pertwise.select import Query
-from pertwise.select.similar_chat import langpert_selector
+from pertwise.select.chat.similar import langpert_selector
+from pertwise.testing.server import Answer, ScriptedServer, first_alphabetical
 
 RUN = """
 import sys
 from pertwise.llm import open_chat
 from pertwise.select import Query
-from pertwise.select.similar_chat import langpert_selector
+from pertwise.select.chat.similar import langpert_selector
 address, ledger = sys.argv[1:]
 chat = open_chat(address, ledger=ledger, concurrency=4)
 genes = [f"GENE{i:02d}" for i in range(40)]

@@ -1,13 +1,15 @@
 """Reading answers: the last complete JSON of the right shape, never a draft in the reasoning."""
 
 import json
+import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pertwise.llm.answers import EditAnswer, JudgeAnswer, PicksAnswer
-from pertwise.llm.parse import AnswerError, json_values, parse_answer, visible_text
+from pertwise.llm.parse import AnswerError, json_values, parse_answer
+from pertwise.llm.reasoning import visible_text
 
 
 def names(text, **kw):
@@ -103,7 +105,7 @@ json_text = st.recursive(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.lists(st.dictionaries(st.text(max_size=5), json_text), min_size=1, max_size=4))
 def test_every_object_between_prose_is_found(objects):
     text = "prose ".join(json.dumps(o) + "\n" for o in objects)
@@ -131,3 +133,128 @@ def test_many_open_brackets_are_not_quadratic_for_ever():
 
 def test_visible_text_keeps_what_is_no_reasoning():
     assert visible_text("a < b and <thinker> c") == "a < b and <thinker> c"
+
+
+BAD = '["LDHA", "PKM", "ENO1"]'
+BAD_PICKS = '{"picks": ["LDHA", "PKM", "ENO1"]}'
+HALF = GOOD[:40]
+
+#: Answers in which the only readable list is one that the model rejects, or a draft.
+NOT_AN_ANSWER = {
+    "rejected under another key": f'{{"excluded": {BAD}}}',
+    "rejected, nested": f'{{"notes": {{"rejected": {BAD_PICKS}}}}}',
+    "rejected beside a broken list": f'{{"rejected": {BAD}, "picks": [{{"name": "M" "x": 1}}]}}',
+    "rejected after a broken list": f'{{"picks": [{{"reason": "a "b" c"}}], "excluded": {BAD}}}',
+    "rejected after an odd quote": f'{{"picks": [{{"reason": "5" x"}}], "excluded": {BAD}}}',
+    "rejected before a cut list": f'{{"considered": {BAD}, "picks": [{{"name": "MYC", "rea',
+    "rejected object before a cut list": f'{{"considered": {BAD_PICKS}, "other": ',
+    "wrapped as rejected": f'{{"answer": {{"rejected": {BAD}}}}}',
+    "marked as rejected": f'{{"rejected": true, "picks": {BAD}}}',
+    "introduced as rejected": f"I rejected {BAD_PICKS} and name MYC and MAX.",
+    "heading says rejected": f"### Rejected\n```json\n{BAD_PICKS}\n```\n### Chosen\nMYC, MAX",
+    "list in prose": f"Unlike {BAD}, the closest are:\n1. MYC\n2. MAX",
+    "list in prose, kindly": f"The genes are {BAD}.",
+    "two lists": f"{BAD}\n{BAD}",
+    "two different lists of picks": f'{{"selected": {BAD}, "neighbours": ["MYC"]}}',
+    "the key twice": f'{{"picks": {BAD}, "picks": ["MYC"]}}',
+    "draft, then broken": f"First idea: {BAD_PICKS}\nBetter: {HALF}",
+    "draft, then broken, unnamed": f'{BAD_PICKS}\n{{"picks": [{{"name": MYC}}]}}',
+    "draft, then another shape": f'{BAD_PICKS} {{"picks": 7}}',
+    "draft taken back": f"{BAD_PICKS}\nWait, those are all enzymes.",
+    "draft in words": f"Maybe {BAD_PICKS}? No, MYC and MAX.",
+    "[THINK] never closed": f"[THINK]perhaps {BAD_PICKS}",
+    "<think> after it": f"{BAD_PICKS}<think>no, wrong",
+    "Kimi's marks": f"◁think▷ {BAD_PICKS}",
+    "channel without final": f"<|channel|>analysis<|message|>{BAD_PICKS}",
+    "channel after final": f"<|channel|>final<|message|>{BAD_PICKS}<|end|><|channel|>analysis no",
+    "bare channel": f"analysisWe might say {BAD_PICKS}",
+    "bare channel, cut final": f"analysisPerhaps {BAD_PICKS}assistantfinal{HALF}",
+    "thinking block": f"<thinking>{BAD_PICKS}</thinking>",
+    "closing mark only": f"{BAD_PICKS}</think>I choose MYC and MAX",
+}
+
+
+@pytest.mark.parametrize("finish", ["stop", "length", ""])
+@pytest.mark.parametrize("name", NOT_AN_ANSWER)
+def test_what_the_model_rejects_or_drafts_is_never_its_answer(name, finish):
+    with pytest.raises(AnswerError) as caught:
+        parse_answer(NOT_AN_ANSWER[name], PicksAnswer, finish)
+    assert caught.value.kind in ("unparsable", "empty", "truncated")
+    assert len(caught.value.problem) < 500
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Considered {BAD_PICKS} but no. Final answer: {GOOD}",
+        f"Rejected: {BAD}\n\nAnswer:\n{GOOD}",
+        f"[THINK]{BAD_PICKS}[/THINK]{GOOD}",
+        f"[THINK]{BAD_PICKS}[/think]\n```json\n{GOOD}\n```",
+        f"◁think▷{BAD_PICKS}◁/think▷{GOOD}",
+        f"<|START_THINKING|>{BAD_PICKS}<|END_THINKING|><|START_RESPONSE|>{GOOD}<|END_RESPONSE|>",
+        f"<|channel>thought\n{BAD_PICKS}<channel|>{GOOD}",
+        f"<seed:think>{BAD_PICKS}</seed:think>{GOOD}",
+        f"<|channel|>analysis<|message|>{BAD_PICKS}<|end|><|start|>assistant<|channel|>final"
+        f"<|message|>{GOOD}<|return|>",
+        f"<|channel|>commentary<|message|>{BAD}<|channel|>final <|constrain|>json<|message|>{GOOD}",
+        f"<|channel|>final{GOOD}",
+        f"analysisWe might say {BAD_PICKS}.assistantfinal{GOOD}",
+        f"<think>one<think>two</think>{BAD_PICKS}</think>{GOOD}",
+        f'{{"rejected": {BAD}, "picks": ["MYC", "MAX"]}}',
+        f'{{"rejected": {BAD_PICKS}, "final": {GOOD}}}',
+        f'{{"genes": {BAD}, "selected": ["MYC", "MAX"]}}',
+        '{"picks": [{"name": "PKM", "selected": false}, "MYC", "MAX"]}',
+        f"{{broken: yes}} {GOOD}",
+        '```json\n["MYC", "MAX"]\n```',
+    ],
+)
+@pytest.mark.parametrize("finish", ["stop", ""])
+def test_the_real_answer_beside_a_rejected_one(text, finish):
+    assert names(text, finish_reason=finish) == ["MYC", "MAX"]
+
+
+def test_cut_off_after_the_answer_is_cut_off():
+    assert names(GOOD + "\n```", finish_reason="length") == ["MYC", "MAX"]
+    for tail in ("\nNo: ", '\n{"picks"', "<think>hm", "\n["):
+        with pytest.raises(AnswerError) as caught:
+            parse_answer(GOOD + tail, PicksAnswer, "length")
+        assert caught.value.kind == "truncated"
+    with pytest.raises(AnswerError):
+        parse_answer('["MYC", "MAX"]', PicksAnswer, "length")
+
+
+def test_a_list_without_its_key_is_marked():
+    assert parse_answer('["MYC"]', PicksAnswer).bare
+    assert not parse_answer('{"picks": ["MYC"], "bare": true}', PicksAnswer).bare
+
+
+HOSTILE = {
+    "think tags": "<think>" * 50_000,
+    "half think tags": "<think" * 50_000,
+    "think pairs": "<think></think>" * 25_000,
+    "closing tags": "</think>" * 50_000,
+    "channels": "<|channel|>" * 30_000,
+    "brackets": "[" * 300_000,
+    "json-like brackets": '{"a":[' * 60_000,
+    "prose brackets": "[x" * 190_000,
+    "brackets and an open quote": "[x" * 2_000 + '"' + "y" * 390_000,
+    "balanced prose brackets": "[x" * 100_000 + "]" * 100_000,
+    "backslashes": '{"' + "\\" * 390_000,
+    "quotes": '{"' * 190_000,
+    "commas": "[" + "," * 390_000 + "]",
+    "spaces": "{" + " " * 390_000,
+    "backticks": "`" * 390_000,
+    "labels": "rejected " * 40_000 + GOOD,
+    "nested lists": "[" * 190_000 + "]" * 190_000,
+    "nested objects": '{"a":' * 60_000 + "1" + "}" * 60_000,
+    "far too long": GOOD * 50_000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_text_takes_long(name):
+    start = time.monotonic()
+    with pytest.raises(AnswerError):
+        parse_answer(HOSTILE[name], PicksAnswer)
+    # Seconds on a busy machine; what is quadratic takes minutes.
+    assert time.monotonic() - start < 15

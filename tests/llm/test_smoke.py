@@ -1,11 +1,11 @@
 """The shortest way through, with both protocols."""
 
 import pytest
-from scripted_llm import ScriptedServer, listed
 
 from pertwise.llm import Ledger, Message, open_chat, run_sync
 from pertwise.select import Query
-from pertwise.select.similar_chat import langpert_selector
+from pertwise.select.chat.similar import langpert_selector
+from pertwise.testing.server import ScriptedServer, listed
 
 GENES = [f"GENE{i:02d}" for i in range(20)]
 

@@ -2,10 +2,9 @@
 
 import json
 
-from scripted_llm import ScriptedServer
-
 from pertwise.llm import open_chat
 from pertwise.llm.summaries import summarise
+from pertwise.testing.server import ScriptedServer
 
 LONG = " ".join(f"word{i}" for i in range(40))
 

@@ -5,18 +5,18 @@ import re
 
 import pytest
 from fake_knowledge import FakeKnowledge
-from predict.conformance import example_screen
 from report.test_plan_page import Reader
 
-from pertwise.evaluate.predicting import predict_genes
+from pertwise.prediction.predicting import predict
 from pertwise.report.prediction_page import render_prediction, write_page
+from pertwise.testing.predictors import example_screen
 
 EVIL = "<script>alert(1)</script>"
 
 
 @pytest.fixture(scope="module")
 def found():
-    return predict_genes(
+    return predict(
         example_screen(),
         ["G001", "G060", EVIL],
         knowledge=FakeKnowledge(),
@@ -51,7 +51,7 @@ def test_page_without_check_says_so(found):
 
 
 def test_method_without_neighbours_or_spread_has_a_page(tmp_path):
-    found = predict_genes(example_screen(), ["G060"], method="control", folds=3)
+    found = predict(example_screen(), ["G060"], method="control", folds=3)
     text = write_page(found, tmp_path).read_text()
     assert "names no neighbours" in text
     assert "does NOT beat the training mean" in text.replace("&#39;", "'")

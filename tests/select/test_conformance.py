@@ -1,15 +1,15 @@
 """The selectors of the chat side (and the random one) through the common suite."""
 
 import pytest
-from scripted_llm import ScriptedServer
-from select_conformance import CHECKS
 
 from pertwise.knowledge.types import Pathway
 from pertwise.llm import open_chat
 from pertwise.select import Query, RandomSelector
-from pertwise.select.acquisition_chat import Show, acquisition_selector, candidate_facts
-from pertwise.select.edit import EditSelector
-from pertwise.select.similar_chat import langpert_selector, lgr_selector
+from pertwise.select.chat.acquire import Show, acquisition_selector, candidate_facts
+from pertwise.select.chat.edit import EditSelector
+from pertwise.select.chat.similar import langpert_selector, lgr_selector
+from pertwise.testing.selectors import CHECKS
+from pertwise.testing.server import ScriptedServer
 
 NAMES = [f"GENE{i:02d}" for i in range(12)]
 PATHWAY = Pathway("P", tuple(NAMES[:6]), "text", {"one": ("GENE00",), "two": ("GENE01",)})

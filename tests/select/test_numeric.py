@@ -12,9 +12,10 @@ from scipy.sparse import csr_matrix
 
 from pertwise.errors import InputError, UnknownNameError
 from pertwise.knowledge import Graph
+from pertwise.knowledge.recorded import read_recorded, read_recording
 from pertwise.select import GraphSelector, Query, RecordedSelector, SetSelector
 from pertwise.select.graph import rewired
-from pertwise.select.recorded import LinkedSelector, read_recorded, read_recording
+from pertwise.select.recorded import LinkedSelector
 from pertwise.select.similarity import mean_over_parts, strongest
 
 EDGES = {

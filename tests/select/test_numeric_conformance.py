@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from fake_knowledge import FakeKnowledge
 from scipy.sparse import csr_matrix
-from select_conformance import CHECKS
 
 from pertwise.knowledge import Graph
 from pertwise.screen.core import make_screen
@@ -17,6 +16,7 @@ from pertwise.select import (
     SetSelector,
 )
 from pertwise.select.recorded import LinkedSelector
+from pertwise.testing.selectors import CHECKS
 
 NAMES = [f"G{i:03d}" for i in range(12)]
 

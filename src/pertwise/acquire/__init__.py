@@ -9,17 +9,13 @@ from pertwise.acquire.base import AcquisitionState, Strategy, Target
 
 if TYPE_CHECKING:
     from pertwise.acquire.amendment import amend as amend
-    from pertwise.acquire.factory import open_strategy as open_strategy
-    from pertwise.acquire.factory import strategy_names as strategy_names
     from pertwise.acquire.panel import Plan as Plan
     from pertwise.acquire.planning import plan as plan
 
 _LAZY = {
     "Plan": "pertwise.acquire.panel",
     "amend": "pertwise.acquire.amendment",
-    "open_strategy": "pertwise.acquire.factory",
     "plan": "pertwise.acquire.planning",
-    "strategy_names": "pertwise.acquire.factory",
 }
 
 __all__ = [
@@ -28,9 +24,7 @@ __all__ = [
     "Strategy",
     "Target",
     "amend",
-    "open_strategy",
     "plan",
-    "strategy_names",
 ]
 
 

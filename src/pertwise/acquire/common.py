@@ -153,7 +153,7 @@ def selection(
 
 def random_start(state: AcquisitionState, n: int, name: str) -> Selection:
     """The declared cold start of strategies that need a model: a random batch, said openly."""
-    from pertwise.acquire.random_pick import Random
+    from pertwise.acquire.strategies.random import Random
 
     drawn = Random().choose(state, n)
     note = Repair(

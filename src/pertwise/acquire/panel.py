@@ -13,7 +13,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pertwise._files import read_json_object
-from pertwise._io import atomic_path, write_json_atomic
+from pertwise._io import write_csv_atomic, write_json_atomic
 from pertwise._together import finish
 from pertwise.errors import InputError
 
@@ -147,6 +147,27 @@ class Plan(BaseModel):
 
     # -- what a notebook asks --------------------------------------------------------------
 
+    def amend(
+        self,
+        *,
+        replace: Mapping[str, str] | None = None,
+        drop: Sequence[str] = (),
+        add: Sequence[str] = (),
+        by: str,
+        why: str,
+    ) -> Plan:
+        """A new revision of this plan, changed by a person; see `pertwise.amend`."""
+        import pertwise
+
+        return pertwise.amend(self, replace=replace, drop=drop, add=add, by=by, why=why)
+
+    def write(self, folder: str | os.PathLike[str]) -> dict[str, Path]:
+        """plan.html, plan.csv and plan.json into `folder`, atomically; name -> path."""
+        # The page is made in a room above this one, which the front door reaches.
+        import pertwise
+
+        return pertwise.write_plan(self, folder)
+
     @property
     def genes(self) -> tuple[str, ...]:
         """The panel's names, best first."""
@@ -199,12 +220,9 @@ class Plan(BaseModel):
     def save_csv(self, path: str | os.PathLike[str]) -> None:
         """Write plan.csv atomically: `table`, readable by any spreadsheet."""
         table = self.table
-        for column in ("gene", "module", "reason", "evidence", "chosen_by"):
-            table[column] = table[column].map(_spreadsheet_safe)
         if self.simulated:
             table.insert(len(table.columns), "data", "simulated")
-        with atomic_path(path) as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g")
+        write_csv_atomic(path, table, float_format="%.6g")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Plan:
@@ -237,11 +255,6 @@ class Plan(BaseModel):
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise InputError(f"{file} is damaged at {where}: {first['msg']}") from None
-
-
-def _spreadsheet_safe(text: str) -> str:
-    """Text that a spreadsheet will not run as a formula (reasons come from a language model)."""
-    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
 def column_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, list[Any]]:

@@ -11,18 +11,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pertwise._io import sha256_file
+from pertwise import parts
 from pertwise.acquire.assemble import Setup, assemble
 from pertwise.acquire.base import AcquisitionState, Strategy, Target
 from pertwise.acquire.candidates import list_candidates, make_pool
-from pertwise.acquire.factory import open_strategy
 from pertwise.acquire.inputs import match_features, one_context, open_pathway
-from pertwise.acquire.knowledge_picker import relations_of
 from pertwise.acquire.panel import (
     Plan,
     RepairNote,
 )
 from pertwise.acquire.state import (
+    COMPOUNDS,
     choose_embedding,
     ensemble_uncertainty,
     gene_features,
@@ -30,9 +29,12 @@ from pertwise.acquire.state import (
     noise_variance,
 )
 from pertwise.acquire.stored import StoredUncertainty
+from pertwise.acquire.strategies.knowledge import relations_of
 from pertwise.errors import InputError
+from pertwise.kernels.known import compound_features
 from pertwise.knowledge import Knowledge, Pathway
-from pertwise.predict.base import Predictor
+from pertwise.models.base import Predictor
+from pertwise.provenance import input_facts
 from pertwise.screen import Screen, read_screen
 from pertwise.select.base import Selection
 
@@ -58,16 +60,14 @@ def prepare(
     inputs: dict[str, Any] = {}
     if isinstance(screen, str | os.PathLike):
         measured_screen: Screen | None = read_screen(screen, **dict(reading or {}))
-        inputs["screen"] = {"path": str(screen)}
-        if Path(screen).is_file():
-            inputs["screen"]["sha256"] = sha256_file(screen)
+        inputs["screen"] = input_facts(screen)
     else:
         measured_screen = screen
         if screen is not None:
             inputs["screen"] = {"path": "", "note": "a Screen object given in the call"}
     if not isinstance(knowledge, Knowledge):
         knowledge = Knowledge.open(knowledge)
-    inputs["knowledge"] = {"path": str(knowledge.path), "fingerprint": knowledge.fingerprint()}
+    inputs["knowledge"] = input_facts(knowledge)
     given_context = context
     rows = measured_screen
     if rows is not None:
@@ -82,9 +82,11 @@ def prepare(
     if rows is None and features:
         raise InputError("target features are features of a screen, and no screen was given")
     names, origin = list_candidates(candidates, rows, knowledge)
+    if rows is not None:
+        knowledge = knowledge.spelt(rows.perturbations)
     inputs["candidates"] = {"origin": origin}
     if isinstance(candidates, str | os.PathLike) and Path(candidates).is_file():
-        inputs["candidates"] |= {"path": str(candidates), "sha256": sha256_file(candidates)}
+        inputs["candidates"] |= input_facts(candidates)
     pool = make_pool(
         names,
         origin,
@@ -188,8 +190,11 @@ def plan(
         keep_unknown=keep_unknown,
         reading=reading,
     )
-    if isinstance(strategy, str):
-        strategy = open_strategy(strategy, **dict(strategy_settings or {}))
+    picker: Strategy = (
+        parts.load("strategy", strategy, **dict(strategy_settings or {}))
+        if isinstance(strategy, str)
+        else strategy
+    )
     embedding = choose_embedding(setup.knowledge, embedding)
     settings: dict[str, Any] = {
         "pathway": None if setup.target.pathway is None else setup.target.pathway.name,
@@ -198,7 +203,7 @@ def plan(
         if isinstance(candidates, str | os.PathLike)
         else list(candidates),
         "batch": batch,
-        "strategy": strategy.name,
+        "strategy": picker.name,
         "strategy_settings": {k: repr(v) for k, v in (strategy_settings or {}).items()},
         "context": setup.context,
         "context_text": context_text,
@@ -212,7 +217,7 @@ def plan(
     }
     state, notes = make_state(
         setup,
-        strategy,
+        picker,
         predictor=predictor,
         embedding=embedding,
         seed=seed,
@@ -222,9 +227,9 @@ def plan(
     )
     settings["round"] = state.round if state is not None else round_number
     if state is None:
-        chosen = Selection(picks=(), source=strategy.name, utilities=pd.Series(dtype=float))
+        chosen = Selection(picks=(), source=picker.name, utilities=pd.Series(dtype=float))
     else:
-        chosen = strategy.choose(state, setup.n_to_pick)
+        chosen = picker.choose(state, setup.n_to_pick)
     return assemble(setup, state, chosen, notes, settings, by)
 
 
@@ -263,7 +268,7 @@ def make_state(
         )
     uncertainty, members = None, None
     cold = setup.screen is None or not pool.measured
-    needs = getattr(strategy, "needs", "members")
+    needs = looks_at(strategy)
     if setup.screen is not None and not cold and needs != "nothing":
         stored = StoredUncertainty(
             store,
@@ -277,7 +282,7 @@ def make_state(
             uncertainty = stored.load()
         if uncertainty is None and train:
             uncertainty, members, used = ensemble_uncertainty(
-                predictor or default_predictor(seed, embedding),
+                predictor or default_predictor(seed, _inputs(embedding, setup.knowledge)),
                 setup.screen,
                 setup.knowledge,
                 pool.candidates,
@@ -309,6 +314,12 @@ def make_state(
     return replace(state, relations=relations_of(state)), notes
 
 
+def looks_at(strategy: Strategy) -> str:
+    """What of the model a strategy looks at: "nothing", "uncertainty" or "members" (if unsaid)."""
+    told = parts.facts(strategy).needs
+    return next((w for w in ("nothing", "uncertainty") if w in told), "members")
+
+
 def _grouped(used: Mapping[str, str]) -> list[RepairNote]:
     """One note for all candidates that got the same fallback."""
     by_action: dict[str, list[str]] = {}
@@ -325,9 +336,17 @@ def _grouped(used: Mapping[str, str]) -> list[RepairNote]:
     ]
 
 
-def default_predictor(seed: int, embedding: str) -> Predictor:
-    """The LLMPert ensemble with its published settings, on the same gene features."""
-    from pertwise.predict.llmpert import LLMPert
+def default_predictor(seed: int, embedding: str | Mapping[str, Any]) -> Predictor:
+    """The LLMPert ensemble with its published settings, on the same features."""
+    from pertwise.models.llmpert.predictor import LLMPert
 
     predictor: Predictor = LLMPert(embedding, seed=seed)
     return predictor
+
+
+def _inputs(embedding: str, knowledge: Knowledge) -> str | Mapping[str, Any]:
+    """What the default predictor sees: a kind of embedding, or the features of compounds."""
+    if embedding != COMPOUNDS or knowledge.drugs is None:
+        return embedding
+    names = list(knowledge.drugs.cards)
+    return dict(zip(names, compound_features(knowledge, names), strict=True))

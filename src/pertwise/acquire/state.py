@@ -9,29 +9,34 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from pertwise._names import split_combination
 from pertwise.acquire.common import unit_rows
 from pertwise.errors import InputError
+from pertwise.kernels.known import compound_features
 from pertwise.knowledge import Knowledge
-from pertwise.predict.base import Predictor
-from pertwise.screen import COMBINATION, Screen
+from pertwise.models.base import Predictor
+from pertwise.screen import Screen
 
+#: The features of compounds (`kernels.known.compound_features`) as a kind of embedding.
+COMPOUNDS = "compounds"
+#: Compounds count as redundant from this similarity on.
+ALIKE = 0.5
 #: Graphs that say who is redundant with whom; those the knowledge folder has are merged.
 NEIGHBOUR_GRAPHS = ("string", "complexes")
 
 
-def split_combination(name: str) -> list[str]:
-    """Parts of a combination; a single gene is its own only part."""
-    return name.split(COMBINATION)
-
-
 def choose_embedding(knowledge: Knowledge, kind: str = "auto") -> str:
     """What "auto" means for this folder: graph, GO and Reactome as far as it has them, else text.
+
+    With a table of drugs the features are those of compounds (`COMPOUNDS`).
 
     Text is left out where there is anything else: genes of which nothing is known share the same
     few words, and would count as one large, tempting group.
     """
     if kind != "auto":
         return kind
+    if knowledge.drugs is not None:
+        return COMPOUNDS
     known = knowledge.embedding_kinds()
     return "+".join(k for k in ("graph", "go", "reactome") if k in known) or "text"
 
@@ -45,6 +50,9 @@ def gene_features(
     -------
     (n_names, k) float32 and the names whose row is zero because nothing is known of them.
     """
+    if kind == COMPOUNDS:
+        rows = compound_features(knowledge, names, dim)
+        return rows, tuple(n for n, row in zip(names, rows, strict=True) if not row.any())
     parts = list(dict.fromkeys(g for n in names for g in split_combination(n)))
     embedding = knowledge.embedding(parts, kind=kind, dim=dim)
     position = {g: i for i, g in enumerate(parts)}
@@ -58,10 +66,16 @@ def gene_features(
 def neighbour_weights(knowledge: Knowledge, names: Sequence[str]) -> csr_matrix | None:
     """(n_names, n_names) weights in [0, 1] of `NEIGHBOUR_GRAPHS`; None when there is none.
 
-    A combination has the edges of all its parts (weights added, at most 1).
+    A combination has the edges of all its parts (weights added, at most 1). Compounds are
+    neighbours by the cosine of their features, where it is at least `ALIKE`.
     """
-    known = knowledge.graph_names()
-    found = [g for g in NEIGHBOUR_GRAPHS if g in known]
+    if knowledge.drugs is not None:
+        known = compound_features(knowledge, names)
+        alike = np.clip(known @ known.T, 0.0, 1.0)
+        np.fill_diagonal(alike, 0.0)
+        return csr_matrix(np.where(alike >= ALIKE, alike, 0.0))
+    graphs = knowledge.graph_names()
+    found = [g for g in NEIGHBOUR_GRAPHS if g in graphs]
     if not found:
         return None
     graph = knowledge.graph("+".join(found))

@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pertwise.cli.bench import show_table
+from pertwise.cli.asking import (
+    BudgetTokens,
+    BudgetUsd,
+    Concurrency,
+    Timeout,
+    limits,
+    nothing_usable,
+)
+from pertwise.cli.bench import end_without_answers, show_table
 
 if TYPE_CHECKING:
-    from pertwise.evaluate.acquisition.config import AcquisitionConfig
+    from pertwise.benchmark.acquisition.config import AcquisitionConfig
+    from pertwise.benchmark.acquisition.run import AcquisitionTask
+    from pertwise.benchmark.engine import BenchmarkRun
 
 
 def register(bench: typer.Typer, app: typer.Typer) -> None:
@@ -29,7 +39,8 @@ def _config_from_flags(
     pathway: str | None,
     protocol: dict[str, Any],
 ) -> AcquisitionConfig:
-    from pertwise.evaluate.acquisition.config import AcquisitionConfig
+    from pertwise.benchmark.acquisition.config import AcquisitionConfig
+    from pertwise.config import check_settings
 
     name = ", ".join(features) or pathway or "whole response"
     values: dict[str, Any] = {
@@ -40,7 +51,7 @@ def _config_from_flags(
         "targets": [{"name": name, "features": features, "pathway": pathway}],
         "protocol": protocol,
     }
-    return AcquisitionConfig.parse(values, where="command line")
+    return check_settings(values, AcquisitionConfig, "command line")
 
 
 def acquisition(
@@ -77,12 +88,13 @@ def acquisition(
     initial: Annotated[int, typer.Option(help="Measured at the start.", min=0)] = 0,
 ) -> None:
     """Replay rounds of acquisition on a finished screen and compare strategies with random."""
-    from pertwise.errors import InputError
-    from pertwise.evaluate.acquisition.config import AcquisitionConfig
-    from pertwise.evaluate.acquisition.run import Run
+    from pertwise.benchmark.acquisition.config import AcquisitionConfig
+    from pertwise.benchmark.acquisition.run import AcquisitionTask
+    from pertwise.benchmark.engine import run_task
+    from pertwise.config import read_settings
 
     if source.suffix == ".toml":
-        config = AcquisitionConfig.read(source)
+        config = read_settings(source, AcquisitionConfig)
     else:
         protocol = {
             "seeds": seeds,
@@ -95,46 +107,43 @@ def acquisition(
             source,
             knowledge,
             strategy or ["random", "knowledge"],
-            predictor or ["kernel ridge"],
+            predictor or ["kernel-ridge"],
             features or [],
             pathway,
             protocol,
         )
-    chosen = "dask" if dask else executor
-    if chosen not in ("serial", "processes", "dask"):
-        raise InputError(f"unknown executor {executor!r}: serial, processes or dask")
-    run = Run.create(out, config, resume=resume)
-    run.execute(
-        executor=chosen,  # type: ignore[arg-type]
+    run = run_task(
+        AcquisitionTask(config, replay=replay),
+        out,
+        executor="dask" if dask else executor,  # type: ignore[arg-type]  # checked there
         workers=workers,
         address=dask,
-        replay=replay,
+        resume=resume,
     )
     _show(run)
+    end_without_answers(run, "strategy", "every pick of it is the fallback's")
 
 
-def _show(run: Any) -> None:
-    from pertwise.evaluate.acquisition.tables import paper_table
-    from pertwise.report.acquisition_page import write_page
+def _show(run: BenchmarkRun[AcquisitionTask]) -> None:
+    from pertwise.benchmark.acquisition.tables import paper_table
 
-    for note in run.notes():
+    for note in run.notes:
         typer.echo(f"note: {note}")
-    areas = run.table("areas.parquet")
-    differences = run.differences()
-    for predictor in run.config.predictors:
+    areas = run.read("areas.parquet")
+    differences = run.read("differences.csv") if run.has("differences.csv") else areas[:0]
+    for predictor in run.task.settings.predictors:
         table = paper_table(areas, differences, "mse", predictor).reset_index()
         show_table(table, f"area under the held-out MSE curve, predictor {predictor}")
     typer.echo("mean ± SE over seeds; lower is better; * better, † worse than random (paired t,")
     typer.echo("Holm over strategies, 5 %); unmarked = no difference shown")
-    seconds = run.seconds()
-    if len(seconds):
-        for predictor, part in seconds.groupby("predictor"):
-            typer.echo(
-                f"time, {predictor}: {part['processor'].sum():.0f} processor seconds in "
-                f"{len(part)} units, median {part['processor'].median():.1f} s a unit"
-            )
-    page = write_page([run], run.folder / "report.html")
-    typer.echo(f"page: {page}")
+    units = run.read("units.csv")
+    for predictor, part in units.dropna(subset=["processor"]).groupby("predictor"):
+        typer.echo(
+            f"time, {predictor}: {part['processor'].sum():.0f} processor seconds in "
+            f"{len(part)} units, median {part['processor'].median():.1f} s a unit"
+        )
+    if run.folder is not None:
+        typer.echo(f"page: {run.page(run.folder / 'report.html')}")
 
 
 def report(
@@ -147,11 +156,11 @@ def report(
     ] = None,
 ) -> None:
     """One HTML page comparing runs of `bench acquisition`."""
-    from pertwise.evaluate.acquisition.run import Run
-    from pertwise.report.acquisition_markdown import write_markdown
-    from pertwise.report.acquisition_page import write_page
+    from pertwise.benchmark.acquisition.run import AcquisitionTask
+    from pertwise.benchmark.engine import BenchmarkRun
+    from pertwise.report.acquisition_page import write_markdown, write_page
 
-    opened = [Run.open(r) for r in runs]
+    opened = [BenchmarkRun.open(r, AcquisitionTask) for r in runs]
     typer.echo(f"page: {write_page(opened, out)}")
     if markdown is not None:
         typer.echo(f"tables: {write_markdown(opened, markdown)}")
@@ -171,31 +180,37 @@ def judge(
     ] = None,
     seed: Annotated[int, typer.Option(help="Decides sides, orders and thinning.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate the cost only.")] = False,
-    budget_usd: Annotated[float | None, typer.Option(help="Stop before this much a judge.")] = None,
+    budget_tokens: BudgetTokens = None,
+    budget_usd: BudgetUsd = None,
+    timeout: Timeout = None,
+    concurrency: Concurrency = None,
     replay: Annotated[
         bool, typer.Option("--replay", help="Answer from the run's ledger only, never call out.")
     ] = False,
     context_text: Annotated[str, typer.Option(help="Free text about the cells.")] = "",
 ) -> None:
     """Blinded pairwise comparison of size-matched batches by a panel of LLM judges."""
-    from pertwise.evaluate.acquisition.judged import judge_run
+    from pertwise.benchmark.acquisition.judged import JudgeConfig, JudgeTask
+    from pertwise.benchmark.engine import run_task
+    from pertwise.config import check_settings
 
-    result = judge_run(
-        run,
-        llm,
-        reference=reference,
-        rounds=rounds,
-        max_pairs=max_pairs,
-        seed=seed,
-        dry_run=dry_run,
-        budget_usd=budget_usd,
+    given = {
+        "run": str(run), "judges": llm, "reference": reference, "rounds": rounds,
+        "max_pairs": max_pairs, "seed": seed, "context_text": context_text,
+    }  # fmt: skip
+    task = JudgeTask(
+        check_settings(given, JudgeConfig, "options"),
+        addresses=llm,
         replay=replay,
-        context_text=context_text,
+        **limits(budget_tokens, budget_usd, timeout, concurrency),
     )
-    for name, estimate in result.estimates.items():
+    for name, estimate in task.estimates().items():
         typer.echo(f"{name}: {estimate}")
     if dry_run:
         return
+    made = run_task(task, task.place)
     for title in ("overall", "per_target", "per_judge", "position"):
-        show_table(result.tables[title], title.replace("_", " "))
-    typer.echo(f"answers and tables: {result.folder}")
+        show_table(made.read(f"{title}.csv"), title.replace("_", " "))
+    typer.echo(f"answers and tables: {task.place}")
+    for who, repairs in task.unanswered(made).items():
+        nothing_usable(who, repairs)

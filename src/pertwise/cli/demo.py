@@ -20,15 +20,14 @@ def demo(
     seed: Annotated[int, typer.Option()] = 7,
 ) -> None:
     """Two rounds of panel choice on a simulated screen: plan, measure, plan again."""
-    from rich.console import Console
-
     from pertwise.acquire import plan
+    from pertwise.cli.door import console as clean_console
     from pertwise.cli.plan_show import show_plan
     from pertwise.knowledge import Knowledge, build_knowledge
     from pertwise.report import write_plan
     from pertwise.screen import simulate_screen
 
-    console = Console()
+    console = clean_console()
     console.print("[black on yellow] SIMULATED DATA [/] genes, pathways and responses are made up")
     console.print("1. simulating a screen and the knowledge about its genes ...")
     simulation = simulate_screen(

@@ -116,7 +116,7 @@ def gene(
     """Show the card of a gene: names, one-sentence summary, GO terms (most specific first)."""
     from pertwise.errors import UnknownNameError, suggest
     from pertwise.knowledge import Knowledge
-    from pertwise.knowledge.species import species_note
+    from pertwise.knowledge.genes.species import species_note
 
     opened = Knowledge.open(knowledge)
     resolution = opened.resolve(symbols)
@@ -172,7 +172,7 @@ def fetch(
     show: Annotated[bool, typer.Option("--list", help="Show names and addresses only.")] = False,
 ) -> None:
     """Download the public source files (then: pertwise knowledge build OUT --out DIR)."""
-    from pertwise.knowledge.fetch import REMOTES, fetch_sources
+    from pertwise.knowledge.build.fetch import REMOTES, fetch_sources
 
     if show:
         for remote in REMOTES:

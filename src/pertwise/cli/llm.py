@@ -18,7 +18,7 @@ def ping(
     reasoning: Annotated[
         bool | None, typer.Option(help="Switch reasoning on or off (default: the model's).")
     ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds.")] = 60.0,
+    timeout: Annotated[float, typer.Option(help="Seconds of silence to bear.")] = 60.0,
 ) -> None:
     """Ask an endpoint for one tiny constrained answer and say what it supports."""
     from pertwise.llm import Message, open_chat
@@ -93,6 +93,12 @@ def show_ledger(ledger: Annotated[Path, typer.Argument(help="Ledger file (SQLite
         typer.echo(
             f"  {row['prompt_tokens']} prompt + {row['completion_tokens']} completion tokens, "
             f"{priced}, {row['seconds'] or 0.0:.1f} s of answering"
+        )
+    calls, tokens, usd = book.doubtful()
+    if calls:
+        typer.echo(
+            f"{calls} calls without a receipt (under way, cut off, killed, or reported too low), "
+            f"which budgets count: up to {tokens} tokens, ${usd:.4f}"
         )
 
 

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import logging
-import sys
 from typing import Annotated
 
 import typer
 
 from pertwise import __version__
 from pertwise._io import why_not
+from pertwise._process import Interrupted, ends_on_signals
 from pertwise._progress import set_quiet
 from pertwise.cli import (
+    ask,
     bench,
     bench_acquisition,
     demo,
     drugs,
     knowledge,
-    langpert,
     llm,
+    parts,
     plan,
     predict,
     screen,
 )
+from pertwise.cli.door import close_door
 from pertwise.errors import PertwiseError
 
 app = typer.Typer(
@@ -34,13 +36,15 @@ app = typer.Typer(
 )
 bench.app.command("drugs")(drugs.bench_drugs)
 app.command("predict")(predict.predict)
-app.command("predict-drug")(drugs.predict_drug_command)
-app.command("lgr")(drugs.lgr)
-app.command("langpert")(langpert.langpert)
+app.command("ask")(ask.ask)
+# The names of the two questions, as the papers call them.
+app.command("langpert", hidden=True)(ask.ask)
+app.command("lgr", hidden=True)(ask.ask)
 app.add_typer(bench.app, name="bench")
 bench_acquisition.register(bench.app, app)
 app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(llm.app, name="llm")
+app.command("parts")(parts.parts)
 app.add_typer(plan.app, name="plan")
 app.command("demo")(demo.demo)
 app.add_typer(screen.app, name="screen")
@@ -54,7 +58,7 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _common(
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Log to standard error.")
     ] = False,
@@ -62,7 +66,8 @@ def _common(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    set_quiet(quiet or not sys.stderr.isatty())
+    set_quiet(quiet)
+    close_door()
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -70,13 +75,23 @@ def _common(
 
 
 def main() -> None:
-    """Entry point: an expected error is one clear line and exit status 2, never a traceback."""
-    try:
-        app()
-    except PertwiseError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(2) from None
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        typer.echo(f"error: {where}{why_not(error)}", err=True)
-        raise SystemExit(2) from None
+    """Entry point: an expected error is one clear line and exit status 2, never a traceback.
+
+    Ctrl-C and SIGTERM are one line, too, with the exit status of the signal (130, 143).
+    """
+    with ends_on_signals():
+        try:
+            app()
+        except PertwiseError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise SystemExit(2) from None
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise SystemExit(1) from None
+            name = f"{error.filename}: " if error.filename else ""
+            typer.echo(f"error: {name}{why_not(error)}", err=True)
+            raise SystemExit(2) from None
+        except Interrupted as stop:
+            notes = getattr(stop, "__notes__", [])
+            typer.echo(": ".join(["interrupted", "; ".join(notes)][: 1 + bool(notes)]), err=True)
+            raise SystemExit(stop.code) from None

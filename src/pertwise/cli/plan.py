@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 from typer.core import TyperGroup
 
+from pertwise._process import only_writer
+from pertwise.cli.asking import nothing_usable
+from pertwise.cli.groups import Cells, Facts, Llm, Reading
+from pertwise.cli.options import OptionGroup, grouped
 from pertwise.cli.plan_show import show_changes, show_dry_run, show_plan
 from pertwise.errors import InputError, unknown_name
 
+if TYPE_CHECKING:
+    from pertwise.knowledge import Knowledge
+    from pertwise.llm.base import Chat
+
+_TARGET, _CANDIDATES, _PICKER = "Target", "Candidates", "Picker"
 LEDGER = "ledger.sqlite"
 
 
@@ -30,189 +40,191 @@ app = typer.Typer(
 )
 
 
-@app.command(
-    "make",
-    epilog="Also: `pertwise plan show PLAN.json`, `pertwise plan amend PLAN.json --replace A=B`.",
-)
-def make(
-    screen: Annotated[
-        Path | None,
-        typer.Argument(help="What is measured (h5ad, csv, tsv, parquet). None with --cold-start."),
-    ] = None,
-    knowledge: Annotated[
-        Path | None, typer.Option(help="Knowledge folder (pertwise knowledge build).")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for plan.csv, .html, .json.")] = None,
+@dataclass(frozen=True)
+class Goal(OptionGroup):
+    """What the panel is for."""
+
+    spelled: ClassVar[dict[str, str]] = {"round_number": "--round"}
+
     pathway: Annotated[
         str,
         typer.Option(
             help="Target: a name in the knowledge folder, FILE.gmt[:NAME], a file or "
             "comma-separated list of genes, or none (whole response).",
-            rich_help_panel="Target",
+            rich_help_panel=_TARGET,
         ),
-    ] = "none",
+    ] = "none"
     features: Annotated[
         list[str] | None,
         typer.Option(
             help="Screen features that count, by name or glob ('*erythroid*'); repeat.",
-            rich_help_panel="Target",
+            rich_help_panel=_TARGET,
         ),
-    ] = None,
+    ] = None
+    batch: Annotated[int, typer.Option(help="Places on the panel, pinned ones included.")] = 20
+    round_number: Annotated[
+        int | None, typer.Option("--round", help="Number of this round.", rich_help_panel=_TARGET)
+    ] = None
+
+
+@dataclass(frozen=True)
+class Pool(OptionGroup):
+    """Who may be picked."""
+
     candidates: Annotated[
         str,
         typer.Option(
-            help="File with one gene a line; 'screen' = rows of SCREEN with nothing measured; "
+            help="File with one name a line; 'screen' = rows of SCREEN with nothing measured; "
             "'knowledge' = all known genes; 'all' = 'screen' if there are such rows, else "
             "'knowledge'.",
-            rich_help_panel="Candidates",
+            rich_help_panel=_CANDIDATES,
         ),
-    ] = "all",
-    batch: Annotated[int, typer.Option(help="Places on the panel, pinned genes included.")] = 20,
+    ] = "all"
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Add to the candidates; repeat.", rich_help_panel=_CANDIDATES
+        ),
+    ] = None
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Take off the candidates; repeat.", rich_help_panel=_CANDIDATES
+        ),
+    ] = None
+    pin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Put on the panel; the rest is chosen around it; repeat.",
+            rich_help_panel=_CANDIDATES,
+        ),
+    ] = None
+    keep_unknown: Annotated[
+        bool,
+        typer.Option(
+            "--keep-unknown",
+            help="Keep candidates that no table knows.",
+            rich_help_panel=_CANDIDATES,
+        ),
+    ] = False
+
+    def settings(self) -> dict[str, Any]:
+        """As arguments of `pertwise.plan`."""
+        return {
+            "candidates": self.candidates,
+            "include": self.include or (),
+            "exclude": self.exclude or (),
+            "pin": self.pin or (),
+            "keep_unknown": self.keep_unknown,
+        }
+
+
+@dataclass(frozen=True)
+class Picker(OptionGroup):
+    """Who picks, and how it is set."""
+
     strategy: Annotated[
         str | None,
         typer.Option(
-            help="knowledge, llm, uncertainty, iterpert, bald, batchbald, coreset, typiclust, "
-            "badge, lcmd, variance_reduction, random, or module:Class. Default: llm when --llm is "
-            "given, else knowledge.",
-            rich_help_panel="Picker",
+            help="A strategy (`pertwise parts strategy` lists them), path/to/file.py:Class or "
+            "module:Class. Default: llm when --llm is given, else knowledge.",
+            rich_help_panel=_PICKER,
         ),
-    ] = None,
-    llm: Annotated[
+    ] = None
+    prompt: Annotated[
         str | None,
         typer.Option(
-            metavar="MODEL@URL",
-            help="Chat endpoint; keys come from the environment.",
-            rich_help_panel="Picker",
+            help="Prompt template of a strategy that asks a model: built-in name or file.",
+            rich_help_panel=_PICKER,
         ),
-    ] = None,
-    prompt: Annotated[
-        str, typer.Option(help="Prompt template: built-in name or file.", rich_help_panel="Picker")
-    ] = "acquire",
+    ] = None
     shortlist: Annotated[
         int | None,
         typer.Option(
             help="Only the N most uncertain may be picked. Default: 200 for 'llm', all for "
             "'knowledge'.",
-            rich_help_panel="Picker",
+            rich_help_panel=_PICKER,
         ),
-    ] = None,
+    ] = None
     weight: Annotated[
         list[str] | None,
         typer.Option(
             metavar="TERM=VALUE",
             help="Weight of a term of 'knowledge': uncertainty, relation, module, redundancy, "
             "information; repeat.",
-            rich_help_panel="Picker",
+            rich_help_panel=_PICKER,
         ),
-    ] = None,
-    budget_tokens: Annotated[
-        int | None, typer.Option(help="Most tokens to use.", rich_help_panel="Picker")
-    ] = None,
-    budget_usd: Annotated[
-        float | None, typer.Option(help="Most US dollars to spend.", rich_help_panel="Picker")
-    ] = None,
-    replay: Annotated[
-        bool,
-        typer.Option(
-            "--replay",
-            help="Answer from the ledger only, never call out.",
-            rich_help_panel="Picker",
-        ),
-    ] = False,
-    context: Annotated[
-        str | None,
-        typer.Option(help="Cell line or type, where SCREEN has several.", rich_help_panel="Target"),
-    ] = None,
-    context_text: Annotated[
-        str,
-        typer.Option(help="Free text about the cells for a chat model.", rich_help_panel="Target"),
-    ] = "",
-    include: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="GENE", help="Add to the candidates; repeat.", rich_help_panel="Candidates"
-        ),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="GENE", help="Take off the candidates; repeat.", rich_help_panel="Candidates"
-        ),
-    ] = None,
-    pin: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="GENE",
-            help="Put on the panel; the rest is chosen around it; repeat.",
-            rich_help_panel="Candidates",
-        ),
-    ] = None,
-    keep_unknown: Annotated[
-        bool,
-        typer.Option(
-            "--keep-unknown",
-            help="Keep candidates that no table knows.",
-            rich_help_panel="Candidates",
-        ),
-    ] = False,
+    ] = None
     embedding: Annotated[
         str,
         typer.Option(
-            help="Gene features for similarity: auto, or kinds joined by + (graph+go+text ...).",
-            rich_help_panel="Picker",
+            help="Features for similarity: auto, or kinds joined by + (graph+go+text ...).",
+            rich_help_panel=_PICKER,
         ),
-    ] = "auto",
-    control: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="LABEL",
-            help="Control label in SCREEN, where it is not recognised; repeat.",
-            rich_help_panel="Reading SCREEN",
-        ),
+    ] = "auto"
+    seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0
+
+    def check(self, name: str, *, model: bool) -> None:
+        """Whether strategy `name` takes what was given.
+
+        Raises
+        ------
+        pertwise.errors.InputError
+            For an option that this strategy does not take, or a model given or missing against its
+            needs.
+        """
+        from pertwise import parts
+
+        part = parts.describe("strategy", name)
+        taken = part.parameters
+        asks = "chat" in part.facts.needs
+        if self.weight and "weights" not in taken:
+            raise InputError(f"--weight belongs to the strategy 'knowledge', not to {name!r}")
+        if self.shortlist is not None and not part.facts.more.get("shortlists"):
+            raise InputError(f"the strategy {name!r} has no shortlist: leave --shortlist out")
+        if self.prompt is not None and "prompt" not in taken:
+            raise InputError(f"the strategy {name!r} has no prompt: leave --prompt out")
+        if model and not asks:
+            raise InputError(f"--llm was given, but the strategy {name!r} asks no model")
+        if asks and not model:
+            raise InputError(
+                f"the strategy {name!r} needs a model: --llm MODEL@URL (for example "
+                "qwen3:8b@http://localhost:11434/v1, or anthropic:MODEL)"
+            )
+
+    def settings(self, name: str, chat: Chat | None) -> dict[str, Any]:
+        """The settings of strategy `name`."""
+        from pertwise import parts
+
+        given: dict[str, Any] = {"weights": _weights(self.weight)} if self.weight else {}
+        if self.shortlist is not None:
+            given |= {"k": self.shortlist, "shortlist": "uncertainty"}
+        if chat is None:
+            return given
+        taken = parts.describe("strategy", name).parameters
+        asking = {"chat": chat, "prompt": self.prompt or "acquire", "seed": self.seed}
+        return given | {key: value for key, value in asking.items() if key in taken}
+
+
+@app.command(
+    "make",
+    epilog="Also: `pertwise plan show PLAN.json`, `pertwise plan amend PLAN.json --replace A=B`.",
+)
+@grouped
+def make(
+    facts: Facts,
+    goal: Goal,
+    pool: Pool,
+    picker: Picker,
+    llm: Llm,
+    cells: Cells,
+    reading: Reading,
+    screen: Annotated[
+        Path | None,
+        typer.Argument(help="What is measured (h5ad, csv, tsv, parquet). None with --cold-start."),
     ] = None,
-    perturbation_key: Annotated[
-        str | None,
-        typer.Option(help="Column that names the perturbation.", rich_help_panel="Reading SCREEN"),
-    ] = None,
-    context_key: Annotated[
-        str | None,
-        typer.Option(help="Column that names the cell line.", rich_help_panel="Reading SCREEN"),
-    ] = None,
-    dose_key: Annotated[
-        str | None,
-        typer.Option(help="Column that holds the dose.", rich_help_panel="Reading SCREEN"),
-    ] = None,
-    values: Annotated[
-        str | None,
-        typer.Option(
-            help="deltas (control-subtracted already) or means.", rich_help_panel="Reading SCREEN"
-        ),
-    ] = None,
-    duplicates: Annotated[
-        str | None,
-        typer.Option(
-            help="average: take the mean of repeated rows.", rich_help_panel="Reading SCREEN"
-        ),
-    ] = None,
-    infinite: Annotated[
-        str | None,
-        typer.Option(
-            help="nan: infinite values count as not measured.", rich_help_panel="Reading SCREEN"
-        ),
-    ] = None,
-    drop_empty: Annotated[
-        bool,
-        typer.Option(
-            "--drop-empty", help="Leave out rows without a name.", rich_help_panel="Reading SCREEN"
-        ),
-    ] = False,
-    seed: Annotated[int, typer.Option(rich_help_panel="Picker")] = 0,
-    round_number: Annotated[
-        int | None,
-        typer.Option(
-            "--round", help="Number of this round, for the prompt.", rich_help_panel="Picker"
-        ),
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for plan.csv, .html, .json.")] = None,
     by: Annotated[str, typer.Option(help="Who plans, for the record.")] = "",
     cold_start: Annotated[
         bool, typer.Option("--cold-start", help="No screen yet: plan from knowledge alone.")
@@ -223,91 +235,84 @@ def make(
     ] = False,
 ) -> None:
     """Which perturbations to measure next, why each, and what stays uncovered."""
-    if knowledge is None:
-        raise InputError("--knowledge DIR is needed (make one with `pertwise knowledge build`)")
+    _check(screen, out, cold_start=cold_start, dry_run=dry_run)
+    if cold_start:
+        reading.refuse("a cold start reads no screen")
+    if llm.llm is None:
+        cells.refuse("no model is asked (--llm MODEL@URL)", but=("context",))
+    name = picker.strategy or ("llm" if llm.llm else "knowledge")
+    picker.check(name, model=bool(llm.llm))
+    asked: dict[str, Any] = {
+        "pathway": goal.pathway,
+        "features": goal.features or (),
+        "batch": goal.batch,
+        "context": cells.context,
+        "reading": reading.settings(),
+        **pool.settings(),
+    }
+    state: dict[str, Any] = {
+        "embedding": picker.embedding,
+        "seed": picker.seed,
+        "context_text": cells.context_text,
+        "round_number": goal.round_number,
+        "store": out,
+    }
+    knowledge = facts.needed()
+    # A dry run must not create the folder; it only looks whether the answer is there already.
+    ledger = None if out is None else out / LEDGER
+    if dry_run and (ledger is None or not ledger.is_file()):
+        ledger = None
+    with llm.opened("plan", ledger) as chat:
+        settings = picker.settings(name, chat)
+        if dry_run or out is None:
+            _dry_run(screen, knowledge, name, settings, asked, state)
+            return
+        from pertwise.acquire import plan as make_plan
+        from pertwise.report import write_plan
+
+        with only_writer(out):
+            made = make_plan(
+                screen,
+                knowledge,
+                **asked,
+                **state,
+                strategy=name,
+                strategy_settings=settings,
+                by=by,
+            )
+            paths = write_plan(made, out)
+    show_plan(made)
+    typer.echo(f"page   {paths['html']}\ntable  {paths['csv']}\nrecord {paths['json']}")
+    chosen_by = {p.chosen_by for p in made.picks if p.chosen_by.startswith("strategy")}
+    if chat is not None and chosen_by and "strategy" not in chosen_by:
+        repairs = [r.model_dump() for r in made.repairs if r.stage == "picker"]
+        nothing_usable(llm.name, repairs, "every pick on this panel is the fallback's")
+
+
+def _check(screen: Path | None, out: Path | None, *, cold_start: bool, dry_run: bool) -> None:
     if screen is None and not cold_start:
         raise InputError("no SCREEN given; to plan before anything is measured, say --cold-start")
     if screen is not None and cold_start:
         raise InputError("--cold-start means no screen, but one was given; leave one of them out")
     if out is None and not dry_run:
         raise InputError("--out DIR is needed (or --dry-run to look first)")
-    name = strategy or ("llm" if llm else "knowledge")
-    settings = _strategy_settings(
-        name,
-        llm=llm,
-        out=out,
-        dry_run=dry_run,
-        prompt=prompt,
-        shortlist=shortlist,
-        weight=weight or [],
-        seed=seed,
-        budget_tokens=budget_tokens,
-        budget_usd=budget_usd,
-        replay=replay,
-    )
-    asked: dict[str, Any] = {
-        "pathway": pathway,
-        "features": features or (),
-        "candidates": candidates,
-        "batch": batch,
-        "context": context,
-        "include": include or (),
-        "exclude": exclude or (),
-        "pin": pin or (),
-        "keep_unknown": keep_unknown,
-        "reading": {
-            key: value
-            for key, value in (
-                ("control", control),
-                ("perturbation_key", perturbation_key),
-                ("context_key", context_key),
-                ("dose_key", dose_key),
-                ("values", values),
-                ("duplicates", duplicates),
-                ("infinite", infinite),
-                ("drop_empty", drop_empty),
-            )
-            if value
-        },
-    }
-    if dry_run or out is None:
-        from pertwise.acquire.factory import open_strategy
-        from pertwise.acquire.planning import make_state, prepare
 
-        chosen = open_strategy(name, **settings)
-        setup = prepare(screen, knowledge, **asked)
-        state, _ = make_state(
-            setup,
-            chosen,
-            predictor=None,
-            embedding=embedding,
-            seed=seed,
-            context_text=context_text,
-            round_number=round_number,
-            store=out,
-            train=False,
-        )
-        show_dry_run(setup, name, chosen, state)
-        return
-    from pertwise.acquire import plan as make_plan
-    from pertwise.report import write_plan
 
-    made = make_plan(
-        screen,
-        knowledge,
-        **asked,
-        strategy=name,
-        strategy_settings=settings,
-        context_text=context_text,
-        embedding=embedding,
-        seed=seed,
-        round_number=round_number,
-        store=out,
-        by=by,
-    )
-    paths = write_plan(made, out)
-    show_plan(made)
-    typer.echo(f"page   {paths['html']}\ntable  {paths['csv']}\nrecord {paths['json']}")
+def _dry_run(
+    screen: Path | None,
+    knowledge: Knowledge,
+    name: str,
+    settings: dict[str, Any],
+    asked: dict[str, Any],
+    state: dict[str, Any],
+) -> None:
+    from pertwise import parts
+    from pertwise.acquire.planning import make_state, prepare
+
+    chosen = parts.load("strategy", name, **settings)
+    setup = prepare(screen, knowledge, **asked)
+    made, _ = make_state(setup, chosen, predictor=None, train=False, **state)
+    show_dry_run(setup, name, chosen, made)
 
 
 @app.command("show")
@@ -343,72 +348,18 @@ def amend(
             raise InputError(f"--replace wants OLD=NEW, got {text!r}")
         pairs[old.strip()] = new.strip()
     file = plan / "plan.json" if plan.is_dir() else plan
-    before = Plan.load(file)
-    after = change(before, replace=pairs, drop=drop or (), add=add or (), by=by, why=why)
-    write_plan(after, file.parent, name=file.stem)
+    Plan.load(file)  # a wrong name must not leave a folder behind
+    with only_writer(file.parent):
+        before = Plan.load(file)
+        after = change(before, replace=pairs, drop=drop or (), add=add or (), by=by, why=why)
+        write_plan(after, file.parent, name=file.stem)
     show_changes(before, after)
-
-
-def _strategy_settings(
-    name: str,
-    *,
-    llm: str | None,
-    out: Path | None,
-    dry_run: bool,
-    prompt: str,
-    shortlist: int | None,
-    weight: list[str],
-    seed: int,
-    budget_tokens: int | None,
-    budget_usd: float | None,
-    replay: bool,
-) -> dict[str, Any]:
-    if weight and name != "knowledge":
-        raise InputError(f"--weight belongs to the strategy 'knowledge', not to {name!r}")
-    if shortlist is not None and name not in ("knowledge", "llm"):
-        raise InputError(f"the strategy {name!r} has no shortlist: leave --shortlist out")
-    if name == "knowledge":
-        if llm:
-            raise InputError("--llm was given, but the strategy 'knowledge' asks no model")
-        given: dict[str, Any] = {"weights": _weights(weight)} if weight else {}
-        if shortlist is not None:
-            given |= {"k": shortlist, "shortlist": "uncertainty"}
-        return given
-    if name != "llm":
-        if llm:
-            raise InputError(f"--llm was given, but the strategy {name!r} asks no model")
-        return {}
-    if not llm:
-        raise InputError(
-            "the strategy 'llm' needs a model: --llm MODEL@URL (for example "
-            "qwen3:8b@http://localhost:11434/v1, or anthropic:MODEL)"
-        )
-    from pertwise.llm import open_chat
-
-    # A dry run must not create the folder; it only looks whether the answer is there already.
-    ledger = None if out is None else out / LEDGER
-    if dry_run and (ledger is None or not ledger.is_file()):
-        ledger = None
-    chat = open_chat(
-        llm,
-        ledger=ledger,
-        replay=replay,
-        run="plan",
-        budget_tokens=budget_tokens,
-        budget_usd=budget_usd,
-    )
-    return {
-        "chat": chat,
-        "k": 200 if shortlist is None else shortlist,
-        "prompt": prompt,
-        "seed": seed,
-    }
 
 
 def _weights(texts: list[str]) -> Any:
     import dataclasses
 
-    from pertwise.acquire.knowledge_picker import Weights
+    from pertwise.acquire.strategies.knowledge import Weights
 
     known = [f.name for f in dataclasses.fields(Weights)]
     values = {}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from pertwise.cli.door import console
 
 if TYPE_CHECKING:
     from pertwise.acquire import Plan
@@ -14,10 +17,10 @@ def show_plan(plan: Plan) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    console = _console()
+    out = console()
     if plan.simulated:
-        console.print("[black on yellow] SIMULATED DATA [/] nothing here is real biology")
-    console.print(f"[bold]{escape(plan.title)}[/]  (revision {plan.revision})")
+        out.print("[black on yellow] SIMULATED DATA [/] nothing here is real biology")
+    out.print(f"[bold]{escape(plan.title)}[/]  (revision {plan.revision})")
     table = Table(show_lines=False, pad_edge=False)
     table.add_column("#", justify="right")
     table.add_column("gene", style="bold")
@@ -39,37 +42,36 @@ def show_plan(plan: Plan) -> None:
             )
         )
         table.add_row(*row)
-    console.print(table)
+    out.print(table)
     for r in plan.coverage:
-        console.print(
+        out.print(
             f"  {escape(r.module)}: {len(r.picked)} picked, {len(r.related)} related, "
             f"{len(r.measured)} measured, {len(r.open)} open of {r.size}",
             highlight=False,
         )
-    for text in plan.warnings:
-        console.print(f"[yellow]note[/] {escape(text)}")
+    _show_notes([*_reading(plan.inputs), *plan.warnings])
     counts: dict[str, int] = {}
     for note in plan.repairs:
         counts[note.kind] = counts.get(note.kind, 0) + 1
     if counts:
         text = ", ".join(f"{n} {k}" for k, n in sorted(counts.items()))
-        console.print(f"[yellow]repairs[/] {text}")
+        out.print(f"[yellow]repairs[/] {text}")
     if plan.fallback:
-        console.print("[yellow]fallback[/] some picks do not come from the picker asked for")
+        out.print("[yellow]fallback[/] some picks do not come from the picker asked for")
     left: dict[str, int] = {}
     for row_out in plan.left_out:
         left[row_out.kind] = left.get(row_out.kind, 0) + 1
     if left:
-        console.print("left out: " + ", ".join(f"{n} {k}" for k, n in left.items()))
+        out.print("left out: " + ", ".join(f"{n} {k}" for k, n in left.items()))
 
 
 def show_changes(before: Plan, after: Plan) -> None:
     """What an amendment did to the coverage."""
     from rich.markup import escape
 
-    console = _console()
+    out = console()
     decision = after.decisions[-1]
-    console.print(
+    out.print(
         f"revision {after.revision}: out {', '.join(decision.dropped) or '-'}; "
         f"in {', '.join(decision.added) or '-'} (by {escape(decision.by)})"
     )
@@ -82,14 +84,14 @@ def show_changes(before: Plan, after: Plan) -> None:
         text = f"  {escape(row.module)}: {len(then)} -> {len(now)} on the panel"
         if not now and not row.measured:
             text += "  [yellow]nothing left measured or picked here[/]"
-        console.print(text, highlight=False)
+        out.print(text, highlight=False)
 
 
 def show_dry_run(setup: Setup, name: str, strategy: Any, state: Any) -> None:
     """What would be done, and what it may cost."""
     from rich.markup import escape
 
-    console = _console()
+    out = console()
     pool = setup.pool
     pathway = setup.target.pathway
     lines = [
@@ -108,20 +110,27 @@ def show_dry_run(setup: Setup, name: str, strategy: Any, state: Any) -> None:
         + ("all" if setup.target.features is None else "; ".join(setup.target.features)),
         f"strategy    {name}: {setup.n_to_pick} of {len(pool.candidates)}",
     ]
-    lines += [f"note        {note}" for note in pool.species_notes()]
     for line in lines:
-        console.print(escape(line), highlight=False)
+        out.print(escape(line), highlight=False)
+    _show_notes([*_reading(setup.inputs), *pool.notes])
     request = getattr(strategy, "first_request", None)
     if request is not None and state is not None:
         first = request(state, setup.n_to_pick)
         if first is not None:
-            console.print(escape(f"chat        {strategy.chat.estimate([first])}"))
+            out.print(escape(f"chat        {strategy.chat.estimate([first])}"))
             if state.uncertainty is None and pool.measured:
-                console.print("            (the uncertainties are not computed yet)")
-    console.print("dry run: nothing was trained, asked or written")
+                out.print("            (the uncertainties are not computed yet)")
+    out.print("dry run: nothing was trained, asked or written")
 
 
-def _console() -> Any:
-    from rich.console import Console
+def _reading(inputs: Mapping[str, Any]) -> list[str]:
+    """What was decided when the screen was read."""
+    meta = (inputs.get("screen") or {}).get("meta") or {}
+    return [f"screen: {text}" for text in meta.get("notes") or ()]
 
-    return Console()
+
+def _show_notes(notes: Sequence[str]) -> None:
+    from rich.markup import escape
+
+    for text in notes:
+        console().print(f"[yellow]note[/] {escape(text)}")

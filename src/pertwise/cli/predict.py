@@ -2,43 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pertwise._files import read_text
+from pertwise._process import only_writer
+from pertwise.cli.asking import nothing_usable
+from pertwise.cli.groups import Cells, Facts, Llm, Reading
+from pertwise.cli.options import grouped
 from pertwise.errors import InputError
+from pertwise.select.base import usable
 
 if TYPE_CHECKING:
-    from pertwise.evaluate.predicting import Predicted
+    from pertwise.prediction.predicting import Predicted
 
 LEDGER = "ledger.sqlite"
 
 
+@grouped
 def predict(
     screen: Annotated[
         Path,
         typer.Argument(
-            help="What is measured (h5ad, csv, tsv, parquet). With --drug also the TOML config of "
-            "`pertwise bench drugs`."
+            help="What is measured (h5ad, csv, tsv, parquet), or the TOML config of `bench "
+            "drugs`, which also names what is known."
         ),
     ],
-    genes: Annotated[
+    facts: Facts,
+    cells: Cells,
+    llm: Llm,
+    reading: Reading,
+    names: Annotated[
         list[str] | None,
         typer.Option(
+            "--names",
+            "--genes",
             help="Perturbations, comma-separated or repeated; A+B for a combination; @FILE for "
-            "one a line."
+            "one a line.",
         ),
     ] = None,
-    knowledge: Annotated[
-        Path | None, typer.Option(help="Knowledge folder (pertwise knowledge build).")
+    drug: Annotated[
+        list[str] | None,
+        typer.Option(help="One compound, taken as it is: name in any spelling, SMILES; repeat."),
     ] = None,
     method: Annotated[
         str | None,
         typer.Option(
-            help="Name of a method, langpert, graph+edit (with --llm), or path/to/file.py:Class. "
-            "Default: multi-kernel; langpert when --llm is given."
+            help="Name of a method (`pertwise parts predictor`; langpert and graph-edit go with "
+            "--llm), or path/to/file.py:Class. Default: multi-kernel; langpert when --llm is given."
         ),
     ] = None,
     setting: Annotated[
@@ -50,7 +64,6 @@ def predict(
             "repeat.",
         ),
     ] = None,
-    context: Annotated[str | None, typer.Option(help="Cell line or type.")] = None,
     explain: Annotated[
         list[str] | None,
         typer.Option(help="Explain these on the page (default: the first five asked); repeat."),
@@ -65,90 +78,53 @@ def predict(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of results.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of folds and bootstrap.")] = 0,
-    llm: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL@URL",
-            help="Chat endpoint; keys come from the environment.",
-            rich_help_panel="Language model",
-        ),
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the files that a TOML config names.")
     ] = None,
-    context_text: Annotated[
-        str,
-        typer.Option(help="Free text about the cells.", rich_help_panel="Language model"),
-    ] = "",
-    replay: Annotated[
-        bool,
-        typer.Option(
-            "--replay",
-            help="Answer from the ledger in OUT only, never call out.",
-            rich_help_panel="Language model",
-        ),
-    ] = False,
-    budget_tokens: Annotated[
-        int | None, typer.Option(help="Most tokens to use.", rich_help_panel="Language model")
-    ] = None,
-    budget_usd: Annotated[
-        float | None,
-        typer.Option(help="Most US dollars to spend.", rich_help_panel="Language model"),
-    ] = None,
-    drug: Annotated[
-        str | None,
-        typer.Option(help="Predict a drug instead: name or SMILES.", rich_help_panel="Drugs"),
-    ] = None,
-    drugs: Annotated[
-        list[Path] | None,
-        typer.Option(help="Table of drug facts (parquet, csv); repeat.", rich_help_panel="Drugs"),
-    ] = None,
-    top: Annotated[
-        int, typer.Option(help="Features shown at either end.", rich_help_panel="Drugs")
-    ] = 10,
 ) -> None:
     """Predicted responses of unmeasured perturbations, what they rest on, and how good that is."""
-    if drug is not None:
-        _drug(screen, drug, drugs or [], context, knowledge, method or "", top, out, genes)
-        return
     if out is None:
         raise InputError("--out DIR is needed")
-    from pertwise.evaluate.predicting import DEFAULT_METHOD, predict_genes, write_prediction
+    from pertwise.prediction.predicting import DEFAULT_METHOD
+    from pertwise.prediction.predicting import predict as predicted
+    from pertwise.prediction.writing import write_prediction
     from pertwise.report.prediction_page import write_page
 
+    if llm.llm is None:
+        cells.refuse("no model is asked (--llm MODEL@URL)", but=("context",))
     settings = parse_settings(setting or [])
-    chat = None
-    if llm is not None:
-        from pertwise.llm import open_chat
-
-        chat = open_chat(
-            llm,
-            ledger=out / LEDGER,
-            replay=replay,
-            run="predict",
-            budget_tokens=budget_tokens,
-            budget_usd=budget_usd,
-        )
-    try:
-        found = predict_genes(
-            screen,
-            read_names(genes or []),
-            knowledge=knowledge,
-            method=method or (DEFAULT_METHOD if llm is None else "langpert"),
-            context=context,
-            context_text=context_text,
+    given = _inputs(screen, facts, reading, data, DEFAULT_METHOD)
+    if method is None and llm.llm is None and given.answers:
+        settings.setdefault("answers", given.answers)
+    # The lock makes the folder in which the ledger lies.
+    with only_writer(out), llm.opened("predict", out / LEDGER) as chat:
+        found = predicted(
+            given.screen,
+            [*read_names(names or []), *(drug or [])],
+            knowledge=given.knowledge,
+            drugs=given.drugs,
+            lines=given.lines,
+            method=method or (given.method if chat is None else "langpert"),
+            context=cells.context,
+            context_text=cells.context_text,
             chat=chat,
             settings=settings,
-            explain_genes=read_names(explain or []),
+            explain_names=read_names(explain or []),
             folds=folds,
             seed=seed,
+            reading=reading.settings(),
         )
-    finally:
-        if chat is not None:
-            chat.shutdown()
-    page = write_page(found, out)
-    paths = write_prediction(found, out)
+        page = write_page(found, out)
+        paths = write_prediction(found, out)
     _show(found)
     typer.echo(f"page   {page}")
     for name, path in paths.items():
         typer.echo(f"{path.suffix[1:]:6} {path}" + ("  (long)" if name == "prediction.csv" else ""))
+    said = found.prediction.provenance.get("answers", ())
+    if chat is not None and said and not any(usable(a["fallback"], a["provenance"]) for a in said):
+        nothing_usable(
+            llm.name, [r for a in said for r in a["repairs"]], "every prediction is a fallback"
+        )
 
 
 def parse_settings(given: list[str]) -> dict[str, Any]:
@@ -159,7 +135,7 @@ def parse_settings(given: list[str]) -> dict[str, Any]:
     pertwise.errors.InputError
         For a pair without "=" or a name given twice.
     """
-    import tomllib
+    from pertwise.config import refuse_secrets, toml_value
 
     found: dict[str, Any] = {}
     for pair in given:
@@ -169,10 +145,8 @@ def parse_settings(given: list[str]) -> dict[str, Any]:
             raise InputError(f"--set {pair!r}: write NAME=VALUE, for example k=10")
         if name in found:
             raise InputError(f"--set {name} is given twice")
-        try:
-            found[name] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            found[name] = value.strip()
+        found[name] = toml_value(value)
+    refuse_secrets(found, "--set")
     return found
 
 
@@ -234,23 +208,30 @@ def _show(found: Predicted) -> None:
     typer.echo(found.standing_sentence)
 
 
-def _drug(
-    screen: Path,
-    drug: str,
-    drugs: list[Path],
-    context: str | None,
-    knowledge: Path | None,
-    method: str,
-    top: int,
-    out: Path | None,
-    genes: list[str] | None,
-) -> None:
-    from pertwise.cli.drugs import drug_config, predict_drug, show_drug
+@dataclass(frozen=True)
+class _Inputs:
+    """What to predict from: files as given, or what the config of a benchmark names."""
 
-    if genes:
-        raise InputError("give either --genes or --drug, not both")
-    if context is None:
-        raise InputError("--drug needs --context CELL, the line to predict it in")
-    config = screen if screen.suffix == ".toml" else drug_config(screen, drugs, knowledge)
-    prediction, notes = predict_drug(config, None, drug, context, method)
-    show_drug(prediction, notes, context, top, None if out is None else out / "prediction.csv")
+    screen: Any
+    knowledge: Any
+    drugs: list[Path]
+    lines: Path | None
+    method: str
+    answers: str = ""
+
+
+def _inputs(
+    screen: Path, facts: Facts, reading: Reading, data: Path | None, method: str
+) -> _Inputs:
+    if screen.suffix != ".toml":
+        if data is not None:
+            raise InputError("--data goes with a TOML config in place of SCREEN")
+        return _Inputs(screen, facts.knowledge, facts.drugs or [], facts.lines, method)
+    facts.refuse(f"{screen} says what is known")
+    reading.refuse(f"{screen} says how to read")
+    from pertwise.benchmark.drugs.run import BenchConfig, load_bench
+    from pertwise.config import read_settings
+
+    bench = load_bench(read_settings(screen, BenchConfig, folder=data))
+    answers = bench.known.answers or ""
+    return _Inputs(bench.screen, bench.knowledge, [], None, "fused" if answers else method, answers)

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy.spatial.distance import cdist
 
 from pertwise.errors import InputError
-from pertwise.evaluate.metrics import Floats
+from pertwise.evaluate.metrics import Floats, metric
 
 #: Rows of a distance block held at once: 512 x 10,000 cells is 40 MB.
 BLOCK = 512
@@ -22,6 +22,7 @@ def _mean_distance(a: Floats, b: Floats, metric: str) -> float:
     return total
 
 
+@metric("energy_distance", "energy distance of predicted and measured cells", "low", rows=False)
 def energy_distance(
     x: ArrayLike,
     y: ArrayLike,

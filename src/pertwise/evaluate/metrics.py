@@ -8,7 +8,7 @@ for this perturbation), and returns (n_perturbations,) float64. The rules they s
 * NaN in the prediction where the truth was measured makes the score NaN: a method cannot gain by
   not answering.
 * A score that is not defined (no feature left, zero variance, zero norm) is NaN here; what NaN
-  becomes in a table is stated once per metric in `pertwise.evaluate.score.METRICS`.
+  becomes in a table says `filled`.
 
 Write t_f and p_f for truth and prediction of feature f, F for the set of features that count.
 """
@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pertwise.errors import InputError
+from pertwise.parts import part
 
 Floats = NDArray[np.float64]
 #: A vector whose variation is below this share of its length is constant up to float32 rounding.
@@ -31,7 +32,73 @@ FLAT = 1e-6
 
 #: Rows worked on at once: 256 x 5,000 float64 are 10 MB, small enough for the processor's cache.
 ROWS = 256
+Declared = TypeVar("Declared")
 Kernel = TypeVar("Kernel", bound=Callable[..., Floats])
+
+
+class MetricFunction(Protocol):
+    """What a metric must be: a function, or a class of one's own without settings.
+
+    A class says by plain attributes what `metric` says of a function: ``better`` ("high"),
+    ``undefined`` (nan), ``magnitude`` (False).
+    """
+
+    def __call__(self, truth: ArrayLike, prediction: ArrayLike) -> Floats:
+        """(n,) scores of (n, d) responses; NaN in the truth is "not measured"."""
+        ...
+
+
+def metric(
+    column: str,
+    about: str,
+    better: Literal["high", "low", "one"] = "high",
+    undefined: float = float("nan"),
+    *,
+    magnitude: bool = False,
+    rows: bool = True,
+    needs: str | tuple[str, ...] = (),
+) -> Callable[[Declared], Declared]:
+    """Declare a metric: what its column means (`pertwise.evaluate.score.Metric`).
+
+    Parameters
+    ----------
+    magnitude
+        It speaks of how large a response is, which a rank does not know.
+    rows
+        It compares one row with one row: ``kernel(truth, prediction, mask)``.
+    """
+    return part(
+        label=column,
+        about=about,
+        needs=needs,
+        better=better,
+        undefined=undefined,
+        magnitude=magnitude,
+        rows=rows,
+    )
+
+
+def filled(value: Floats, perfect: Floats, undefined: float) -> tuple[Floats, NDArray[np.bool_]]:
+    """The one meaning of a score that is not defined, for genes and drugs alike.
+
+    Parameters
+    ----------
+    value, perfect
+        (n,) scores of the prediction and of the truth itself as a prediction.
+    undefined
+        What the metric is worth without information.
+
+    Where the *truth* leaves a score undefined (nothing measured, no variance) no method can be
+    scored: NaN, left out of every mean, and the same rows for all methods. Where only the
+    *prediction* does (a constant has no correlation) it says nothing and gets `undefined`, so that
+    a method cannot gain by not answering.
+
+    Returns
+    -------
+    (n,) scores, and (n,) True where `undefined` was put in.
+    """
+    bad = np.isnan(value) & ~np.isnan(perfect)
+    return np.where(bad, undefined, value), bad
 
 
 def _in_blocks(kernel: Kernel) -> Kernel:
@@ -109,6 +176,7 @@ def _dot(a: Floats, b: Floats) -> Floats:
     return np.asarray(np.einsum("ij,ij->i", a, b))
 
 
+@metric("squared_error", "squared distance, summed over features", "low", magnitude=True)
 @_in_blocks
 def squared_error(truth: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = None) -> Floats:
     """Sum over F of (t_f - p_f)^2, scaled to all d features by d / \\|F\\| where some are NaN.
@@ -122,6 +190,7 @@ def squared_error(truth: ArrayLike, prediction: ArrayLike, mask: ArrayLike | Non
     return _ratio(_dot(t - p, t - p) * d, m.sum(axis=1), failed)
 
 
+@metric("mse", "mean squared error", "low", magnitude=True)
 @_in_blocks
 def mse(truth: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = None) -> Floats:
     """Mean squared error: (1 / \\|F\\|) * sum over F of (t_f - p_f)^2."""
@@ -129,6 +198,7 @@ def mse(truth: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = None) 
     return _ratio(_dot(t - p, t - p), m.sum(axis=1), failed)
 
 
+@metric("mae", "mean absolute error", "low", magnitude=True)
 @_in_blocks
 def mae(truth: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = None) -> Floats:
     """Mean absolute error: (1 / \\|F\\|) * sum over F of \\|t_f - p_f\\|."""
@@ -152,6 +222,7 @@ def _correlation(
     return np.clip(_ratio(_dot(a, b), norm_a * norm_b, failed | flat), -1.0, 1.0)
 
 
+@metric("pearson_delta", "Pearson of deltas against control", "high", 0.0)
 @_in_blocks
 def pearson_delta(truth: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = None) -> Floats:
     """Pearson correlation over F of t and p, both deltas against the *control*.
@@ -164,6 +235,13 @@ def pearson_delta(truth: ArrayLike, prediction: ArrayLike, mask: ArrayLike | Non
     return _correlation(t, p, m, failed, np.sqrt(_dot(t, t)), np.sqrt(_dot(p, p)))
 
 
+@metric(
+    "pearson_reference",
+    "Pearson of deltas against the training mean",
+    "high",
+    0.0,
+    needs="reference",
+)
 @_in_blocks
 def pearson_reference(
     truth: ArrayLike, prediction: ArrayLike, reference: ArrayLike, mask: ArrayLike | None = None
@@ -186,6 +264,7 @@ def pearson_reference(
     return _correlation(t - ref, p - ref, m, failed, size_t, size_p)
 
 
+@metric("cosine", "cosine of deltas against control", "high", 0.0)
 @_in_blocks
 def cosine(truth: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = None) -> Floats:
     """Cosine similarity over F: sum t_f p_f / (\\|\\|t\\|\\| \\|\\|p\\|\\|); NaN for a zero vector.
@@ -197,6 +276,7 @@ def cosine(truth: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = Non
     return np.clip(_ratio(_dot(t, p), norm, failed), -1.0, 1.0)
 
 
+@metric("direction_accuracy", "share of right signs", "high")
 @_in_blocks
 def direction_accuracy(
     truth: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = None
@@ -211,6 +291,7 @@ def direction_accuracy(
     return _ratio((changed & (np.sign(t) == np.sign(p))).sum(axis=1), changed.sum(axis=1), failed)
 
 
+@metric("slope", "slope of truth on prediction", "one", 0.0, magnitude=True)
 @_in_blocks
 def regression_slope(
     truth: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = None
@@ -228,6 +309,7 @@ def regression_slope(
     return _ratio(_dot(a, b), squares, failed | flat)
 
 
+@metric("r2", "1 - residual / total sum of squares", "high", magnitude=True)
 @_in_blocks
 def r_squared(truth: ArrayLike, prediction: ArrayLike, mask: ArrayLike | None = None) -> Floats:
     """Coefficient of determination over F: 1 - sum (t_f - p_f)^2 / sum (t_f - mean t)^2.

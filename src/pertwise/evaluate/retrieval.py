@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pertwise.errors import InputError
-from pertwise.evaluate.metrics import FLAT, Floats
+from pertwise.evaluate.metrics import FLAT, Floats, metric
 
 Distance = Literal["l2", "cosine", "pearson"]
 DISTANCES: tuple[Distance, ...] = get_args(Distance)
@@ -140,6 +140,9 @@ def _tie_scale(queries: Floats, candidates: Floats, kind: Distance) -> Floats:
     )
 
 
+@metric(
+    "retrieval", "1 - normalised mid-rank, candidates = all measured responses", "high", rows=False
+)
 def retrieval(
     predictions: ArrayLike,
     truths: ArrayLike,
@@ -167,6 +170,26 @@ def retrieval(
     """
     found = retrieval_all(predictions, truths, own, kind=kind)
     return found["reverse"] if reverse else found["measured"]
+
+
+@metric(
+    "retrieval_heldout", "the same, candidates = held-out measured responses", "high", rows=False
+)
+def retrieval_heldout(
+    predictions: ArrayLike, truths: ArrayLike, own: ArrayLike | None = None, kind: Distance = "l2"
+) -> Retrieval:
+    """Forward retrieval among the measured responses of the held-out perturbations only."""
+    return retrieval_all(predictions, truths, own, kind=kind)["heldout"]
+
+
+@metric(
+    "retrieval_reverse", "the same, candidates = predictions of the held-out", "high", rows=False
+)
+def retrieval_reverse(
+    predictions: ArrayLike, truths: ArrayLike, own: ArrayLike | None = None, kind: Distance = "l2"
+) -> Retrieval:
+    """Retrieval of the right prediction by each measured response."""
+    return retrieval_all(predictions, truths, own, kind=kind)["reverse"]
 
 
 def retrieval_all(

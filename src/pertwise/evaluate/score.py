@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from pertwise import parts
 from pertwise.errors import InputError
 from pertwise.evaluate import genes, metrics
 from pertwise.evaluate.metrics import Floats
@@ -32,40 +33,42 @@ class Metric:
     undefined
         Value a perturbation gets when the *prediction* leaves the metric undefined (a constant has
         no correlation): that of no information. When the *truth* leaves it undefined
-        (nothing measured, no variance), no method can be scored and the value stays NaN.
+        (nothing measured, no variance), no method can be scored and the value stays NaN
+        (`metrics.filled`).
+    magnitude
+        It speaks of how large a response is, which a rank does not know.
     """
 
     name: str
     about: str
     better: Literal["high", "low", "one"]
     undefined: float = float("nan")
+    magnitude: bool = False
 
 
-_ALL = (
-    Metric("squared_error", "squared distance, summed over features", "low"),
-    Metric("mse", "mean squared error", "low"),
-    Metric("mae", "mean absolute error", "low"),
-    Metric("pearson_delta", "Pearson of deltas against control", "high", 0.0),
-    Metric("pearson_reference", "Pearson of deltas against the training mean", "high", 0.0),
-    Metric("cosine", "cosine of deltas against control", "high", 0.0),
-    Metric("direction_accuracy", "share of right signs", "high"),
-    Metric("slope", "slope of truth on prediction", "one", 0.0),
-    Metric("r2", "1 - residual / total sum of squares", "high"),
-    Metric("retrieval", "1 - normalised mid-rank, candidates = all measured responses", "high"),
-    Metric("retrieval_heldout", "the same, candidates = held-out measured responses", "high"),
-    Metric("retrieval_reverse", "the same, candidates = predictions of the held-out", "high"),
-    Metric("de_overlap", "overlap of top differential features", "high"),
-    Metric("energy_distance", "energy distance of predicted and measured cells", "low"),
-)
+def metric_named(name: str) -> Metric:
+    """The `Metric` of a part (any form of `pertwise.parts`)."""
+    part = parts.describe("metric", name)
+    more = part.facts.more
+    better, undefined = more.get("better", "high"), float(more.get("undefined", "nan"))
+    return Metric(part.label, part.about, better, undefined, bool(more.get("magnitude")))
+
+
+_BUILT_IN = [parts.describe("metric", n) for n in parts.names("metric", offered=False)]
 #: Base name -> meaning; a column is a base name, then "_top50", "_significant" or "_cosine".
-METRICS: Mapping[str, Metric] = MappingProxyType({m.name: m for m in _ALL})
+METRICS: Mapping[str, Metric] = MappingProxyType({p.label: metric_named(p.name) for p in _BUILT_IN})
+_ROWWISE = [p for p in _BUILT_IN if p.facts.more["rows"]]
 
 
-def metric_of(column: str) -> Metric:
-    """The `Metric` behind a column such as ``cosine_top50`` or ``retrieval_reverse_l2``."""
-    matches = [m for name, m in METRICS.items() if column == name or column.startswith(name + "_")]
+def metric_of(column: str, more: Sequence[str] = ()) -> Metric:
+    """The `Metric` behind a column such as ``cosine_top50`` or ``retrieval_reverse_l2``.
+
+    `more` names further metrics (parts) that may stand in the table.
+    """
+    known = {**METRICS, **{m.name: m for m in map(metric_named, more)}}
+    matches = [m for name, m in known.items() if column == name or column.startswith(name + "_")]
     if not matches:
-        raise InputError(f"no metric is called {column!r}; known: {', '.join(METRICS)}")
+        raise InputError(f"no metric is called {column!r}; known: {', '.join(known)}")
     return max(matches, key=lambda m: len(m.name))
 
 
@@ -98,44 +101,70 @@ class Scores:
 
 
 def _pairwise(
-    truth: Floats, prediction: Floats, reference: Floats | None, mask: NDArray[np.bool_] | None
+    truth: Floats,
+    prediction: Floats,
+    reference: Floats | None,
+    mask: NDArray[np.bool_] | None,
+    ranked: bool,
 ) -> Iterator[tuple[str, Floats]]:
     """(name, (n,) values) of every metric that compares one row with one row."""
-    yield "squared_error", metrics.squared_error(truth, prediction, mask)
-    yield "mse", metrics.mse(truth, prediction, mask)
-    yield "mae", metrics.mae(truth, prediction, mask)
-    yield "pearson_delta", metrics.pearson_delta(truth, prediction, mask)
-    if reference is not None:
-        yield (
-            "pearson_reference",
-            metrics.pearson_reference(truth, prediction, reference, mask),
+    for part in _ROWWISE:
+        if ranked and METRICS[part.label].magnitude:
+            continue
+        if "reference" not in part.facts.needs:
+            yield part.label, part.found(truth, prediction, mask)
+        elif reference is not None:
+            yield part.label, part.found(truth, prediction, reference, mask)
+
+
+def _further(
+    names: Sequence[str],
+    truth: Floats,
+    prediction: Floats,
+    mask: NDArray[np.bool_] | None,
+    ranked: bool,
+) -> dict[str, tuple[Floats, NDArray[np.bool_]]]:
+    """Metrics of one's own, on all features; what the mask leaves out is NaN in their truth."""
+    out = {}
+    measured = truth if mask is None else np.where(mask, truth, np.nan)
+    for name in names:
+        about, kernel = metric_named(name), parts.load("metric", name)
+        if about.name in METRICS or (ranked and about.magnitude):
+            continue
+        value, perfect = (
+            np.asarray(kernel(measured, p), dtype=np.float64)
+            for p in (prediction, np.nan_to_num(measured))
         )
-    yield "cosine", metrics.cosine(truth, prediction, mask)
-    yield "direction_accuracy", metrics.direction_accuracy(truth, prediction, mask)
-    yield "slope", metrics.regression_slope(truth, prediction, mask)
-    yield "r2", metrics.r_squared(truth, prediction, mask)
+        if value.shape != (len(truth),):
+            raise InputError(
+                f"metric {name} gave an array of shape {value.shape} for {len(truth)} perturbations"
+            )
+        out[about.name] = metrics.filled(value, perfect, about.undefined)
+    return out
 
 
 def _filled(
-    truth: Floats, prediction: Floats, reference: Floats | None, mask: NDArray[np.bool_] | None
+    truth: Floats,
+    prediction: Floats,
+    reference: Floats | None,
+    mask: NDArray[np.bool_] | None,
+    ranked: bool,
 ) -> dict[str, tuple[Floats, NDArray[np.bool_]]]:
     """Values with NaN replaced by the stated one where the prediction is to blame."""
-    found = dict(_pairwise(truth, prediction, reference, mask))
+    found = dict(_pairwise(truth, prediction, reference, mask, ranked))
     missing = np.isnan(np.stack(list(found.values()))).any(axis=0)
-    blame: dict[str, NDArray[np.bool_]] = {}
+    perfect = {name: np.zeros(len(truth)) for name in found}
     if missing.any():
         # A perfect prediction is defined wherever the truth allows a score at all.
         t = truth[missing]
         ref = reference[missing] if reference is not None and reference.ndim == 2 else reference
-        perfect = dict(_pairwise(t, np.nan_to_num(t), ref, None if mask is None else mask[missing]))
-        for name, value in found.items():
-            blame[name] = np.zeros(len(truth), dtype=bool)
-            blame[name][missing] = np.isnan(value[missing]) & ~np.isnan(perfect[name])
-    out = {}
-    for name, value in found.items():
-        bad = blame.get(name, np.zeros(len(truth), dtype=bool))
-        out[name] = (np.where(bad, METRICS[name].undefined, value), bad)
-    return out
+        m = None if mask is None else mask[missing]
+        for name, best in _pairwise(t, np.nan_to_num(t), ref, m, ranked):
+            perfect[name][missing] = best
+    return {
+        name: metrics.filled(value, perfect[name], METRICS[name].undefined)
+        for name, value in found.items()
+    }
 
 
 def _gather(top: NDArray[np.bool_], *arrays: Floats) -> tuple[list[Floats], NDArray[np.bool_]]:
@@ -167,6 +196,8 @@ def score_predictions(
     include_target: bool = False,
     significant: ArrayLike | None = None,
     retrieval_distances: Sequence[Distance] = DISTANCES,
+    more: Sequence[str] = (),
+    ranked: bool = False,
 ) -> Scores:
     """Every metric of a batch of held-out perturbations.
 
@@ -192,6 +223,10 @@ def score_predictions(
         Whether the target's own feature counts, in every metric.
     significant
         (n, d) bool: features called differential in the truth, adds `*_significant`.
+    more
+        Further metrics: names of parts, such as ``path/to/file.py:Class``.
+    ranked
+        The responses are ranks: metrics of magnitude are left out.
 
     Raises
     ------
@@ -225,6 +260,7 @@ def score_predictions(
                 None if keep is None else keep[rows],
                 None if called is None else called[rows],
                 [k for k in tops if k < t.shape[1]],
+                ranked,
             )
         )
     columns = {
@@ -235,6 +271,7 @@ def score_predictions(
         for name in parts[0]
     }
     columns.update(_retrievals(t, p, candidates, own, retrieval_distances))
+    columns.update(_further(more, t, p, keep, ranked))
     index = pd.Index(list(perturbations), name="perturbation")
     return Scores(
         pd.DataFrame({k: v for k, (v, _) in columns.items()}, index=index),
@@ -250,8 +287,9 @@ def _score_rows(
     keep: NDArray[np.bool_] | None,
     called: NDArray[np.bool_] | None,
     tops: Sequence[int],
+    ranked: bool,
 ) -> dict[str, tuple[Floats, NDArray[np.bool_]]]:
-    out = dict(_filled(t, p, ref, keep))
+    out = dict(_filled(t, p, ref, keep, ranked))
     sets = {f"top{k}": genes.top_mask(order, k, keep) for k in tops}
     never = np.zeros(len(t), dtype=bool)
     for k in tops:
@@ -267,7 +305,7 @@ def _score_rows(
             arrays.append(np.broadcast_to(ref, t.shape))
         small, mask = _gather(chosen & ~np.isnan(t), *arrays)
         small_ref = small[2] if ref is not None else None
-        for name, value in _filled(small[0], small[1], small_ref, mask).items():
+        for name, value in _filled(small[0], small[1], small_ref, mask, ranked).items():
             out[f"{name}_{label}"] = value
     return out
 

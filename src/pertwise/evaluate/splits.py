@@ -1,24 +1,55 @@
-"""Who is held out: folds, growing training sets, seen/unseen doubles, transfer, given folds.
+"""Who is held out: rows of (perturbation, context, dose), folds, growing sets, doubles, transfer.
 
-Every split names its training and held-out perturbations; nothing else about the screen is used,
-except by `split_doubles` the parts of combinations. Splits depend on the *names* and the generator,
-never on the row order of a file, and every method of a benchmark gets the same ones.
+`split_rows` holds out rows of a screen by what they are (perturbation, compound, scaffold, context,
+pair, both, dose) and proves that nothing leaks; the other splits name the training and held-out
+perturbations of one context. `evaluate.given` reads splits from files. Splits depend on the *names*
+and the generator, never on the row order of a file, and every method of a benchmark gets the same
+ones.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pertwise._files import read_json
+from pertwise._names import canonical_perturbation, split_combination
+from pertwise.arrays.folds import group_folds
 from pertwise.errors import InputError
-from pertwise.screen.core import COMBINATION, canonical_perturbation
+from pertwise.models.context_kernel import HoldOut
+from pertwise.parts import part
+from pertwise.screen.core import Screen
+
+if TYPE_CHECKING:
+    from pertwise.knowledge import Knowledge
+
+#: Regime of `split_rows` -> what is held out, in words for reports.
+REGIMES: Mapping[str, str] = {
+    "perturbation": "all contexts of a fifth of the perturbations, by name",
+    "compound": "the same, one thing under several names (salts, aliases) as one",
+    "scaffold": "all of a fifth of the families: Murcko scaffolds, shared promoters",
+    "context": "all perturbations of a fifth of the contexts",
+    "pair": "(perturbation, context) pairs; the perturbation may be measured in other contexts",
+    "both": "a fifth of the perturbations in a fifth of the contexts, and neither is learned from",
+    "dose": "the highest dose of every perturbation",
+    "given": "contexts and pairs named in a TOML split file",
+}
+#: Other words for three of them.
+REGIME_WORDS: Mapping[str, str] = {
+    "unseen drug": "compound",
+    "unseen line": "context",
+    "open world": "pair",
+}
+#: What the inner folds of a tuned method hold out in each regime.
+INNER: Mapping[str, HoldOut] = {
+    "context": "context",
+    "given": "context",
+    "pair": "pair",
+    "dose": "pair",
+}
 
 
 @dataclass(frozen=True)
@@ -28,16 +59,19 @@ class Split:
     Attributes
     ----------
     kind
-        "folds", "growing", "doubles", "transfer" or "given".
+        "folds", "growing", "doubles", "transfer", "given", a regime of `split_rows`, or that of a
+        split of one's own.
     seed
         Number of the shuffle or repeat.
     fold
         Number within the shuffle.
     train, test
         Perturbation names, sorted, disjoint (except in transfer, where `train` is measured in
-        another screen).
+        another screen); or, `by` "row", names of rows (`Screen.obs.index`) in their order.
     strata
         held-out name -> group it is reported in ("1 of 2 seen"); empty when there are none.
+    by
+        What `train` and `test` name.
     """
 
     kind: str
@@ -46,6 +80,19 @@ class Split:
     train: tuple[str, ...]
     test: tuple[str, ...]
     strata: Mapping[str, str] = field(default_factory=dict)
+    by: Literal["perturbation", "row"] = "perturbation"
+
+    @property
+    def hold_out(self) -> HoldOut:
+        """What the inner folds of a tuned method should hold out."""
+        return INNER.get(self.kind, "perturbation") if self.by == "row" else "perturbation"
+
+    def of(self, screen: Screen, source: Screen | None = None) -> tuple[Screen, Screen]:
+        """The training screen (from `source`, if another) and the held-out one."""
+        learned = screen if source is None else source
+        if self.by == "perturbation":
+            return learned.of_perturbations(self.train), screen.of_perturbations(self.test)
+        return _rows(learned, self.train), _rows(screen, self.test)
 
     def key(self) -> dict[str, Any]:
         """JSON-able identity, for file names of results."""
@@ -56,6 +103,20 @@ class Split:
             "train": list(self.train),
             "test": list(self.test),
         }
+
+
+def _rows(screen: Screen, names: Sequence[str]) -> Screen:
+    position = {name: i for i, name in enumerate(screen.obs.index)}
+    return screen.take(np.array([position[n] for n in names], dtype=int))
+
+
+class Splitter(Protocol):
+    """What a split must be: a function of names and a seed, or a class of one's own that is made
+    with the ``settings`` of the configuration and called with both."""
+
+    def __call__(self, perturbations: Sequence[str], seed: int) -> list[Split]:
+        """The splits of these measured perturbations; the same for any order of the names."""
+        ...
 
 
 def _names(perturbations: Sequence[str], least: int) -> NDArray[np.object_]:
@@ -69,6 +130,7 @@ def _split(kind: str, seed: int, fold: int, train: Iterable[str], test: Iterable
     return Split(kind, seed, fold, tuple(sorted(train)), tuple(sorted(test)))
 
 
+@part(label="folds")
 def split_folds(
     perturbations: Sequence[str], n_folds: int, n_shuffles: int, seed: int
 ) -> list[Split]:
@@ -87,12 +149,13 @@ def split_folds(
     out = []
     for shuffle in range(n_shuffles):
         order = np.random.default_rng([seed, shuffle]).permutation(len(names))
-        for fold, part in enumerate(np.array_split(order, n_folds)):
-            rest = np.setdiff1d(order, part)
-            out.append(_split("folds", shuffle, fold, names[rest], names[part]))
+        for fold, held in enumerate(np.array_split(order, n_folds)):
+            rest = np.setdiff1d(order, held)
+            out.append(_split("folds", shuffle, fold, names[rest], names[held]))
     return out
 
 
+@part(label="growing")
 def split_growing(
     perturbations: Sequence[str],
     sizes: Sequence[int],
@@ -122,6 +185,7 @@ def split_growing(
     return out
 
 
+@part(label="doubles", source="Roohani et al. 2024 (GEARS)")
 def split_doubles(
     perturbations: Sequence[str],
     n_shuffles: int,
@@ -142,7 +206,7 @@ def split_doubles(
         If the screen has no combination.
     """
     names = _names(perturbations, 4)
-    parts = {n: tuple(str(n).split(COMBINATION)) for n in names}
+    parts = {n: tuple(split_combination(n)) for n in names}
     combos = [n for n in names if len(parts[n]) > 1]
     if not combos:
         raise InputError("the screen has no combination such as 'A+B'; use folds instead")
@@ -171,82 +235,171 @@ def split_doubles(
     return out
 
 
-@dataclass(frozen=True)
-class RecordedFold:
-    """One fold of a file of recorded neighbour answers.
+@part(label="transfer", needs="source")
+def split_transfer(
+    perturbations: Sequence[str], source: Sequence[str], seed: int = 0
+) -> list[Split]:
+    """Train on everything that another screen or context (`source`) measured, predict all here.
 
-    Attributes
+    The seed decides nothing.
+    """
+    known = set(source)
+    strata = {n: "measured in source" if n in known else "new" for n in perturbations}
+    return [Split("transfer", 0, 0, tuple(sorted(source)), tuple(sorted(perturbations)), strata)]
+
+
+# -- rows ------------------------------------------------------------------------------------------
+
+
+def split_rows(
+    screen: Screen,
+    regime: str,
+    knowledge: Knowledge | None = None,
+    *,
+    n_folds: int = 5,
+    seed: int = 0,
+    grouped: bool = True,
+) -> list[Split]:
+    """The splits of one regime of `REGIMES` (but "given", `given.read_toml_split`), leak-checked.
+
+    Parameters
     ----------
-    available
-        Names that could be chosen (the training set).
-    neighbours
-        held-out name -> neighbours, best first.
-    reasons
-        held-out name -> reason ("" where none was recorded).
-    """
-
-    available: tuple[str, ...]
-    neighbours: Mapping[str, tuple[str, ...]]
-    reasons: Mapping[str, str]
-
-
-def read_recorded_folds(path: str | os.PathLike[str]) -> list[RecordedFold]:
-    """Folds of a recorded-answers file (JSON, optionally gzip).
-
-    Layout: ``{"folds": [{"available_genes": [...], "answers": {gene: {"kNN": [...], "reason":
-    "..."}}}]}``.
+    knowledge
+        Says which names are one thing and which things are a family; None: each name is its own.
+    n_folds
+        With fewer contexts than that, the regimes that hold out contexts leave out one at a time.
+    grouped
+        False lets a salt stand on the other side from its base in the regime "pair", as published
+        scores do: only to compare with them.
 
     Raises
     ------
     pertwise.errors.InputError
-        If the file is absent or laid out otherwise.
+        For an unknown regime, too few groups for the folds, or a regime the screen cannot have.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise InputError(f"no such file: {file}")
-    data = read_json(file, "a file of recorded answers")
-    try:
-        return [
-            RecordedFold(
-                available=tuple(map(str, fold["available_genes"])),
-                neighbours={
-                    str(gene): tuple(map(str, answer["kNN"]))
-                    for gene, answer in fold["answers"].items()
-                },
-                reasons={str(g): str(a.get("reason", "")) for g, a in fold["answers"].items()},
-            )
-            for fold in data["folds"]
-        ]
-    except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
-        raise InputError(
-            f"{file} is not a file of recorded answers ({type(error).__name__}: {error}); expected "
-            '{"folds": [{"available_genes": [...], "answers": {gene: {"kNN": [...]}}}]}'
-        ) from error
-
-
-def split_given(perturbations: Sequence[str], path: str | os.PathLike[str]) -> list[Split]:
-    """The folds of a recorded-answers file: train on `available_genes`, hold out the rest.
-
-    Every measured perturbation that a fold does not list as available is held out, whether or not
-    an answer was recorded for it.
-
-    Raises
-    ------
-    pertwise.errors.InputError
-        If a fold lists a perturbation that is not measured in the screen.
-    """
-    names = {str(n) for n in _names(perturbations, 2)}
-    out = []
-    for i, fold in enumerate(read_recorded_folds(path)):
-        train = {canonical_perturbation(n) for n in fold.available}
-        unknown = sorted(train - names)
-        if unknown:
+    regime = REGIME_WORDS.get(regime, regime)
+    if regime == "dose":
+        splits = [_dose_split(screen)]
+    else:
+        groups = _row_groups(screen, regime, knowledge, grouped)
+        contexts = list(screen.obs["context"])
+        if regime == "context" and len(set(groups)) > 1:
+            n_folds = min(n_folds, len(set(groups)))
+        if len(set(groups)) < n_folds:
             raise InputError(
-                f"{path}: fold {i} trains on {unknown[0]!r}, which is not measured in the screen "
-                f"({len(unknown)} such names)"
+                f"regime {regime!r}: {len(set(groups))} groups are too few for {n_folds} folds"
             )
-        test = names - train
-        if not test:
-            raise InputError(f"{path}: fold {i} holds out nothing")
-        out.append(_split("given", 0, i, sorted(train), sorted(test)))
+        fold = group_folds(groups, n_folds, seed)
+        if regime == "both":
+            splits = _both(screen, fold, contexts, n_folds, seed)
+        else:
+            splits = [_row_split(screen, regime, seed, f, fold == f) for f in range(n_folds)]
+    if grouped or regime != "pair":
+        for split in splits:
+            check_leaks(split, screen, knowledge)
+    return splits
+
+
+def _row_groups(
+    screen: Screen, regime: str, knowledge: Knowledge | None, grouped: bool
+) -> list[str]:
+    names, contexts = list(screen.obs["perturbation"]), list(screen.obs["context"])
+    if regime == "context":
+        return contexts
+    if regime == "perturbation":
+        return names
+    same = things(names, knowledge if grouped else None)
+    if regime in ("compound", "both"):
+        return [same[n] for n in names]
+    if regime == "scaffold":
+        family = same if knowledge is None else knowledge.families(sorted(set(names)))
+        return [family[n] for n in names]
+    if regime == "pair":
+        return [f"{same[n]}\t{c}" for n, c in zip(names, contexts, strict=True)]
+    raise InputError(f"unknown regime {regime!r}; choose from {', '.join(REGIMES)}")
+
+
+def things(names: Iterable[str], knowledge: Knowledge | None) -> dict[str, str]:
+    """name -> what it is under any of its names; without knowledge, itself."""
+    distinct = sorted(set(names))
+    return (
+        dict(zip(distinct, distinct, strict=True))
+        if knowledge is None
+        else (knowledge.identity(distinct))
+    )
+
+
+def _row_split(
+    screen: Screen,
+    regime: str,
+    seed: int,
+    fold: int,
+    held: NDArray[np.bool_],
+    train: NDArray[np.bool_] | None = None,
+) -> Split:
+    names = screen.obs.index.to_numpy(dtype=object)
+    learned = ~held if train is None else train
+    return Split(regime, seed, fold, tuple(names[learned]), tuple(names[held]), by="row")
+
+
+def _both(
+    screen: Screen, fold: NDArray[np.int64], contexts: list[str], n_folds: int, seed: int
+) -> list[Split]:
+    """Every fold of perturbations in every fold of contexts; rows that share either are unused."""
+    n_lines = min(n_folds, len(set(contexts)))
+    if n_lines < 2:
+        raise InputError("regime 'both' needs at least two contexts")
+    line = group_folds(contexts, n_lines, seed)
+    out = []
+    for f in range(n_folds):
+        for c in range(n_lines):
+            held, train = (fold == f) & (line == c), (fold != f) & (line != c)
+            if held.any() and train.any():
+                out.append(_row_split(screen, "both", seed, f * n_lines + c, held, train))
     return out
+
+
+def _dose_split(screen: Screen) -> Split:
+    """Hold out each (perturbation, context)'s highest dose where a lower one was measured too."""
+    keys = [screen.obs["perturbation"], screen.obs["context"]]
+    dose = screen.obs["dose"]
+    held = (dose == dose.groupby(keys).transform("max")) & (
+        dose.groupby(keys).transform("nunique") > 1
+    )
+    if not held.any():
+        raise InputError("nothing was measured at two doses in one context: no dose to extrapolate")
+    return _row_split(screen, "dose", 0, 0, held.to_numpy())
+
+
+def check_leaks(split: Split, screen: Screen, knowledge: Knowledge | None = None) -> None:
+    """Raise when something held out is also trained on, under any of its names.
+
+    Compound, scaffold, both: no thing on both sides (perturbation: no name). Both: no context
+    either. Context, given, pair: no held-out (thing, context). Dose: no row.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        Names the first thing that leaks with the names it has on either side.
+    """
+    shared = set(split.train) & set(split.test)
+    if shared:
+        raise InputError(f"row {sorted(shared)[0]!r} is in both training and test")
+    if split.kind == "dose":
+        return
+    same = things(screen.obs["perturbation"], None if split.kind == "perturbation" else knowledge)
+    obs = screen.obs.assign(thing=screen.obs["perturbation"].map(same))
+    alone = split.kind in ("perturbation", "compound", "scaffold", "both")
+    columns = ["thing"] if alone else ["thing", "context"]
+    train, test = obs.loc[list(split.train)], obs.loc[list(split.test)]
+    if split.kind == "both" and set(train["context"]) & set(test["context"]):
+        raise InputError("both: a held-out context is also in training")
+    seen = set(train[columns].itertuples(index=False, name=None))
+    for row in test[columns].drop_duplicates().itertuples(index=False, name=None):
+        if row in seen:
+            left = sorted(set(train.loc[train["thing"] == row[0], "perturbation"]))
+            right = sorted(set(test.loc[test["thing"] == row[0], "perturbation"]))
+            raise InputError(
+                f"{split.kind}: one compound or gene is on both sides: {left} in training, {right} "
+                "held out; group by what is one thing (Knowledge.identity)"
+            )

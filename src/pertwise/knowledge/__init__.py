@@ -1,8 +1,8 @@
 """What is already known about genes, pathways and drugs."""
 
-from pertwise.knowledge.build import build_knowledge
+from pertwise.knowledge.build.folder import build_knowledge
 from pertwise.knowledge.extras import add_embedding, add_graph, store_summaries
-from pertwise.knowledge.pathways import load_pathway, read_gene_list
+from pertwise.knowledge.genes.pathways import load_pathway, read_gene_list
 from pertwise.knowledge.store import Knowledge
 from pertwise.knowledge.types import (
     Embedding,

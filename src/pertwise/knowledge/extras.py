@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pertwise._files import read_frame, read_json_object, readable
+from pertwise._files import read_json_object, read_parquet, reading
 from pertwise._io import atomic_path, sha256_file, write_json_atomic
 from pertwise.errors import InputError
+from pertwise.knowledge.build.readers.networks import read_graph
 from pertwise.knowledge.layout import EDGE_COLUMNS, MANIFEST, TABLES
-from pertwise.knowledge.readers.networks import read_graph
 from pertwise.knowledge.tables import Tables
 
 _NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_.-]*$")
@@ -76,7 +76,7 @@ def read_gene_matrix(path: str | os.PathLike[str]) -> tuple[list[str], NDArray[n
 
 def _from_npz(path: Path) -> tuple[list[str], NDArray[Any]]:
     with (
-        readable(path, "a plain npz", "names must be stored as text"),
+        reading(path, "a plain npz", "names must be stored as text"),
         np.load(path, allow_pickle=False) as archive,
     ):
         keys = list(archive.files)
@@ -95,7 +95,11 @@ def _from_npz(path: Path) -> tuple[list[str], NDArray[Any]]:
 
 def _from_table(path: Path) -> tuple[list[str], NDArray[Any]]:
     options: dict[str, Any] = {"sep": None, "engine": "python", "keep_default_na": False}
-    table = read_frame(path, "a gene matrix", **options)
+    if path.suffix == ".parquet":
+        table = read_parquet(path, "a gene matrix")
+    else:
+        with reading(path, "a gene matrix"):
+            table = pd.read_csv(path, **options)
     text = [c for c in table.columns if not pd.api.types.is_numeric_dtype(table[c])]
     if len(text) > 1:
         raise InputError(
@@ -205,7 +209,7 @@ def add_graph(
     `from_screen` says that its edges come from perturbation responses, so that honest tests can
     leave them out. Edges with unknown genes are left out and counted in the manifest.
     """
-    from pertwise.knowledge.build import write_table
+    from pertwise.knowledge.build.folder import write_table
 
     folder = Path(folder)
     _check_name(name)
@@ -257,8 +261,8 @@ def store_summaries(
     They win over the sentence cut from RefSeq and STRING; a gene that has one already is
     overwritten. The table names the model and the day. Texts over 20 words are refused.
     """
-    from pertwise.knowledge.build import write_table
-    from pertwise.knowledge.text import MAX_WORDS
+    from pertwise.knowledge.build.folder import write_table
+    from pertwise.knowledge.genes.text import MAX_WORDS
 
     folder = Path(folder)
     opened = Tables.open(folder)
@@ -334,7 +338,7 @@ def carry_over(old: Path, new: Path, manifest: dict[str, Any]) -> None:
     file = old / MANIFEST
     away = "what was added to the folder would be lost; move it away, then build again"
     before = read_json_object(file, "the manifest of a knowledge folder", away)
-    with readable(file, "the manifest of a knowledge folder", away):
+    with reading(file, "the manifest of a knowledge folder", away):
         added = [("embeddings", n, e) for n, e in before.get("embeddings", {}).items()]
         for name, entry in before["tables"].items():
             kinds = {i: before["sources"].get(i, {}).get("kind") for i in entry["sources"]}

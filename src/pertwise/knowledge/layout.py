@@ -1,8 +1,6 @@
-"""What a knowledge folder is made of: format version, tables, kinds of source files."""
+"""What a knowledge folder is made of: format version and tables."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 FORMAT = "pertwise-knowledge"
 #: Raised whenever a table changes shape; a folder of another version is refused.
@@ -28,58 +26,6 @@ TABLES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 EDGE_COLUMNS = ("a", "b", "weight", "sign", "source")
 
-
-@dataclass(frozen=True)
-class SourceKind:
-    """One kind of input file: what it is called, under which licence, what it feeds."""
-
-    kind: str
-    title: str
-    licence: str
-    feeds: tuple[str, ...]
-
-
-_KINDS = (
-    SourceKind("hgnc", "HGNC complete set", "CC0 1.0", ("symbols", "genes")),
-    SourceKind("alias", "HGNC aliases (symbol, approved)", "CC0 1.0", ("symbols",)),
-    SourceKind("gene_info", "NCBI gene_info", "public domain", ("symbols", "genes")),
-    SourceKind("gene_summary", "NCBI gene_summary (RefSeq)", "public domain", ("genes",)),
-    SourceKind(
-        "gene_text",
-        "gene names and texts (HGNC, STRING annotation, RefSeq summary)",
-        "HGNC CC0 1.0; STRING CC BY 4.0; RefSeq public domain",
-        ("genes",),
-    ),
-    SourceKind("gaf", "GO annotations (goa_human)", "CC BY 4.0", ("gene_go",)),
-    SourceKind("gene_go", "GO annotations (symbol, go)", "CC BY 4.0", ("gene_go",)),
-    SourceKind("obo", "Gene Ontology (go-basic)", "CC BY 4.0", ("go_terms",)),
-    SourceKind("go_table", "Gene Ontology (table)", "CC BY 4.0", ("go_terms",)),
-    SourceKind("gmt", "gene sets", "see the provider", ("gene_sets",)),
-    SourceKind("string_info", "STRING protein.info", "CC BY 4.0", ("genes",)),
-    SourceKind("string_aliases", "STRING protein.aliases", "CC BY 4.0", ()),
-    SourceKind("string_links", "STRING protein.links", "CC BY 4.0", ("edges_string",)),
-    SourceKind("string", "STRING, gene symbols", "CC BY 4.0", ("edges_string",)),
-    SourceKind(
-        "string_ge800",
-        "STRING pairs of combined score >= 800, gene symbols",
-        "CC BY 4.0",
-        ("edges_string_ge800",),
-    ),
-    SourceKind("omnipath", "OmniPath interactions", "composite (per source)", ("edges_omnipath",)),
-    SourceKind(
-        "regulation",
-        "OmniPath gene regulation",
-        "composite (per source)",
-        ("edges_regulation",),
-    ),
-    SourceKind("collectri", "CollecTRI", "composite (per source)", ("edges_collectri",)),
-    SourceKind("dorothea", "DoRothEA", "composite (per source)", ("edges_dorothea",)),
-    SourceKind("positions", "gene positions", "see the provider", ("positions",)),
-    SourceKind("gtf", "Ensembl / GENCODE gene annotation", "open (EMBL-EBI)", ("positions",)),
-    SourceKind("graph", "user graph", "", ()),
-    SourceKind("curated", "module descriptions curated for pertwise", "BSD-3-Clause", ()),
-)
-KINDS: dict[str, SourceKind] = {k.kind: k for k in _KINDS}
 
 #: Directed edge tables in the order in which they are named as evidence.
 DIRECTED = {

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix, vstack
 
+from pertwise.arrays.walks import symmetric_transition, walk_rows
 from pertwise.errors import InputError
-from pertwise.knowledge import embeddings, gene_sets, go, networks
-from pertwise.knowledge.diffusion import symmetric_transition, walk_rows
-from pertwise.knowledge.features import idf_unit_rows, take_rows, unit_rows
+from pertwise.knowledge import identity
+from pertwise.knowledge.genes import embeddings, gene_sets, go, networks
+from pertwise.knowledge.genes.features import idf_unit_rows, take_rows, unit_rows
+from pertwise.knowledge.genes.relations import relate
+from pertwise.knowledge.genes.text import one_sentence
 from pertwise.knowledge.layout import DIRECTED, UNDIRECTED
-from pertwise.knowledge.relations import relate
 from pertwise.knowledge.tables import Tables
-from pertwise.knowledge.text import one_sentence
 from pertwise.knowledge.types import (
     Embedding,
     GeneCard,
@@ -29,32 +31,98 @@ from pertwise.knowledge.types import (
     Resolution,
 )
 
+if TYPE_CHECKING:
+    from pertwise.knowledge.drugs.table import DrugCard, DrugTable
+    from pertwise.knowledge.lines import CellTable
+
+T = TypeVar("T")
+Path = str | os.PathLike[str]
+
 
 class Knowledge:
-    """What is already known about genes, read from a folder made by `build_knowledge`.
+    """What is already known about genes, drugs and cell lines.
 
-    Tables are read when first asked for and kept; computed graphs too. Embeddings that take long
-    are stored in the folder's `cache/` when it can be written.
+    About genes it is read from a folder made by `build_knowledge`: tables when first asked for, and
+    kept; computed graphs too. Embeddings that take long are stored in the folder's `cache/` when it
+    can be written. About drugs and lines it is read from tables.
+
+    Attributes
+    ----------
+    drugs
+        Names, structures, targets, mechanisms; None when no table of drugs was given.
+    lines
+        Organs and driver alterations of cell lines; None when no table was given.
     """
 
     path: str
+    drugs: DrugTable | None = None
+    lines: CellTable | None = None
 
-    def __init__(self, tables: Tables) -> None:
-        self.path = tables.path
-        self._tables = tables
+    def __init__(
+        self,
+        tables: Tables | None = None,
+        drugs: DrugTable | None = None,
+        lines: CellTable | None = None,
+    ) -> None:
+        self._tables = Tables.empty() if tables is None else tables
+        self.path = self._tables.path
+        self.drugs, self.lines = drugs, lines
 
     # --- the folder ----------------------------------------------------------------------------
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Knowledge:
-        """Open a knowledge folder (reads only its manifest).
+    def open(
+        cls,
+        path: Path | None = None,
+        *,
+        drugs: Path | Sequence[Path] = (),
+        lines: Path | None = None,
+    ) -> Knowledge:
+        """Open a knowledge folder (reads only its manifest), tables of drugs and of cell lines.
+
+        Parameters
+        ----------
+        path
+            The folder about genes; None when only drugs (and lines) are known.
+        drugs
+            Tables of drug facts (`DrugTable.read`); earlier ones win.
+        lines
+            A table of cell-line facts (`CellTable.read`).
 
         Raises
         ------
         InputError
-            When it is not a knowledge folder, of another format version, or a file is missing.
+            When it is not a knowledge folder, of another format version, a file is missing or no
+            table of its kind; when nothing is given at all.
         """
-        return cls(Tables.open(path))
+        given = [drugs] if isinstance(drugs, str | os.PathLike) else list(drugs)
+        if path is None and not given and lines is None:
+            raise InputError("nothing to open: give a knowledge folder, drugs=[TABLE] or lines=")
+        tables = Tables.empty() if path is None else Tables.open(path)
+        table = cells = None
+        if given:
+            from pertwise.knowledge.drugs.table import DrugTable
+
+            table = DrugTable.read(*given)
+        if lines is not None:
+            from pertwise.knowledge.lines import CellTable
+
+            cells = CellTable.read(lines)
+        return cls(tables, table, cells)
+
+    def spelt(self, names: Sequence[str]) -> Knowledge:
+        """The same knowledge, its drugs also under these spellings of a screen."""
+        table = None if self.drugs is None else self.drugs.spelt(names)
+        if table is self.drugs:
+            return self
+        return Knowledge(self._tables.reopened(), table, self.lines)
+
+    def with_drug(self, card: DrugCard) -> Knowledge:
+        """The same knowledge with one more drug; kernels are built anew."""
+        from pertwise.knowledge.drugs.table import DrugTable
+
+        table = DrugTable.from_cards([card]) if self.drugs is None else self.drugs.with_card(card)
+        return Knowledge(self._tables.reopened(), table, self.lines)
 
     @property
     def manifest(self) -> Mapping[str, Any]:
@@ -68,7 +136,16 @@ class Knowledge:
 
     def fingerprint(self) -> str:
         """Short hash over all tables: goes into plans and reports."""
-        return self._tables.fingerprint()
+        if self.drugs is None and self.lines is None:
+            return self._tables.fingerprint()
+        about = [dict(self.drugs.cards) if self.drugs else "", dict(self.lines.lines) if self.lines
+                 else ""]  # fmt: skip
+        text = self._tables.fingerprint() + repr(about)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def keep(self, key: Any, make: Callable[[], T]) -> T:
+        """What `make` returns, made once for this knowledge (kernels, read files)."""
+        return self._tables.keep(key, make)
 
     def table_names(self) -> tuple[str, ...]:
         """Names of the tables of this folder."""
@@ -87,6 +164,39 @@ class Knowledge:
             When this folder was built without it; says which file brings it.
         """
         return self._tables.table(name)
+
+    # --- what a perturbation is, gene or compound ----------------------------------------------
+
+    def kinds(self, names: Sequence[str]) -> dict[str, identity.Kind]:
+        """name -> "gene", "compound", "both" (a mixed combination) or "" (not known)."""
+        return identity.kinds(self, names)
+
+    def identity(self, names: Sequence[str]) -> dict[str, str]:
+        """name -> approved symbol or parent compound: equal for what is one thing."""
+        return identity.identity(self, names)
+
+    def families(self, names: Sequence[str]) -> dict[str, str]:
+        """name -> scaffold or group of shared promoters: stands on one side of a split."""
+        return identity.families(self, names)
+
+    def canonical(self, names: Sequence[str]) -> dict[str, str]:
+        """Any spelling -> name of the drug table, else approved symbol; unknown ones are left out.
+
+        A checker of picks from a closed list (`select.closed_list.Resolver`).
+        """
+        found = {} if self.drugs is None else dict(self.drugs.resolve(names).approved)
+        rest = [n for n in names if n not in found]
+        return {**found, **self.resolve(rest).approved}
+
+    def facts(self, name: str, *, smiles: bool = False) -> str:
+        """What a prompt says about a perturbation; "" where nothing is known."""
+        return identity.facts(self, name, smiles=smiles)
+
+    def context_facts(self, context: str) -> str:
+        """What a prompt says about a cell line; "" where nothing is known."""
+        if self.lines is None or self.lines.resolve(context) is None:
+            return ""
+        return self.lines.line(context).text()
 
     # --- symbols and cards ---------------------------------------------------------------------
 
@@ -111,7 +221,17 @@ class Knowledge:
         return self._tables.symbols().resolve(names)
 
     def cards(self, genes: Sequence[str]) -> dict[str, GeneCard]:
-        """A card for every input name (keyed by the input name); unknown ones have known=False."""
+        """A card for every input name (keyed by the input name); unknown ones have known=False.
+
+        A drug has its mechanism, targets and approval as summary.
+        """
+        if self.drugs is not None:
+            drugs, rest = self.drugs, [g for g in genes if g not in self.drugs]
+            found = {g: GeneCard(g, "", self.facts(g)) for g in genes if g in drugs}
+            return {g: found[g] if g in found else self._cards([g])[g] for g in (*found, *rest)}
+        return self._cards(genes)
+
+    def _cards(self, genes: Sequence[str]) -> dict[str, GeneCard]:
         approved = self.resolve(genes).approved
         return {
             name: self._tables.keep(
@@ -197,8 +317,16 @@ class Knowledge:
         """How each gene stands to the pathway (keyed by the input name).
 
         Members first, then directed edges (gene -> member before member -> gene), then STRING;
-        see `relations.relate`. A name that is not known has kind "unknown".
+        see `relations.relate`. A name that is not known has kind "unknown". A drug stands as its
+        closest target does.
         """
+        if self.drugs is not None:
+            return identity.drug_relations(self, genes, pathway, exclude_from_screen)
+        return self._relations(genes, pathway, exclude_from_screen)
+
+    def _relations(
+        self, genes: Sequence[str], pathway: Pathway, exclude_from_screen: bool
+    ) -> dict[str, Relation]:
         approved = self.resolve(genes).approved
 
         def available(names: Mapping[str, str]) -> dict[str, Graph]:
@@ -278,7 +406,7 @@ class Knowledge:
         """Rows of `walk_rows`, each computed once and kept: they cost more than a look-up."""
         graph = self.graph(graph_name, exclude)
         key = ("walks", graph_name, exclude)
-        transition = self._tables.keep((*key, "S"), lambda: symmetric_transition(graph))
+        transition = self._tables.keep((*key, "S"), lambda: symmetric_transition(graph.adjacency))
         place: dict[str, int] = self._tables.keep(
             (*key, "nodes"), lambda: {g: i for i, g in enumerate(graph.nodes)}
         )

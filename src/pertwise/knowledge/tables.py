@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 import pandas as pd
 from pydantic import BaseModel
 
-from pertwise._files import read_json_object, readable
+from pertwise._files import read_json_object, reading
 from pertwise.errors import InputError, unknown_name
+from pertwise.knowledge.genes.symbols import SymbolIndex
 from pertwise.knowledge.layout import FORMAT, FORMAT_VERSION, HOW, MANIFEST, TABLES
-from pertwise.knowledge.symbols import SymbolIndex
 
 T = TypeVar("T")
 
@@ -129,12 +129,21 @@ class Tables:
                 f"{FORMAT_VERSION}; build it anew: pertwise knowledge build SOURCES --out {folder} "
                 "--overwrite"
             )
-        with readable(file, "the manifest of a knowledge folder", _ANEW):
+        with reading(file, "the manifest of a knowledge folder", _ANEW):
             _Manifest.model_validate(manifest, strict=True)
         for name, entry in manifest["tables"].items():
             if not (folder / entry["file"]).is_file():
                 raise InputError(f"{folder}: the file {entry['file']} of table {name!r} is missing")
         return cls(folder, manifest)
+
+    @classmethod
+    def empty(cls) -> Tables:
+        """Nothing known about genes: for knowledge that holds drugs only."""
+        return cls("", {"tables": {}, "embeddings": {}, "sources": {}})
+
+    def reopened(self) -> Tables:
+        """The same folder with nothing kept."""
+        return Tables(self.path, self.manifest)
 
     def keep(self, key: Any, make: Callable[[], T]) -> T:
         """The value made for `key`, made once."""
@@ -187,7 +196,7 @@ class Tables:
             When the file cannot be read or has changed since.
         """
         path = Path(self.path) / str(entry["file"])
-        with readable(path, "a part of the knowledge folder", _ANEW):
+        with reading(path, "a part of the knowledge folder", _ANEW):
             content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
             raise InputError(
@@ -198,12 +207,15 @@ class Tables:
     def lack(self, what: str, table: str) -> str:
         """The sentence that says what is not there and which file would bring it."""
         return (
-            f"{what} is not available: {self.path} was built without {table!r}; rebuild it with "
+            f"{what} is not available: {self.path or 'no knowledge folder'} was built without "
+            f"{table!r}; rebuild it with "
             f"{HOW.get(table, 'its source')}"
         )
 
     def symbols(self) -> SymbolIndex:
         """The look-up of names."""
+        if not self.path:
+            return self.keep("symbols", lambda: SymbolIndex.from_symbols(()))
         return self.keep("symbols", lambda: SymbolIndex.from_table(self.table("symbols")))
 
     def screen_sources(self) -> list[str]:

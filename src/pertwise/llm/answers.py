@@ -7,26 +7,31 @@ models vary; what they hold is checked against the closed list elsewhere.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from pertwise._text import in_prompt
+
 _NAME = AliasChoices("name", "gene", "drug", "symbol", "item", "perturbation", "compound")
 _REASON = AliasChoices("reason", "justification", "rationale", "why", "explanation")
-_LISTS = (
-    "picks",
+#: Other keys for the list of picks: those that say it is chosen, then those that only say of what.
+_CHOSEN = (
     "selected",
     "selection",
     "selected_genes",
-    "genes",
     "neighbours",
     "neighbors",
-    "drugs",
     "similar",
     "top_k",
-    "items",
     "answer",
 )
+_ITEMS = ("genes", "drugs", "items")
+
+
+def tokens_for(n_named: int) -> int:
+    """Tokens that an answer of `n_named` items, each with a sentence, amply needs."""
+    return 300 + 100 * n_named
 
 
 class NamedReason(BaseModel):
@@ -49,9 +54,14 @@ class NamedReason(BaseModel):
 
 
 def _as_list(value: Any) -> Any:
-    """{"MYC": "because ..."} -> [{"name": "MYC", "reason": "because ..."}]; None -> []."""
+    """{"MYC": "because ..."} -> [{"name": "MYC", "reason": "because ..."}]; None -> [].
+
+    Items that the model itself marks as not chosen are left out.
+    """
     if value is None:
         return []
+    if isinstance(value, list):
+        return [v for v in value if not (isinstance(v, dict) and _unchosen(v))]
     if isinstance(value, dict) and not set(value) & set(_NAME.choices):
         return [
             {"name": k, **v} if isinstance(v, dict) else {"name": k, "reason": v}
@@ -60,22 +70,41 @@ def _as_list(value: Any) -> Any:
     return value
 
 
-class PicksAnswer(BaseModel):
-    """Ranked picks: acquisition, similar knock-downs, similar drugs."""
+def _unchosen(item: dict[str, Any]) -> bool:
+    return any(item.get(n) is False for n in ("selected", "chosen", "include", "included")) or any(
+        item.get(n) is True for n in ("rejected", "excluded", "discarded")
+    )
 
+
+class PicksAnswer(BaseModel):
+    """Ranked picks: acquisition, similar knock-downs, similar drugs.
+
+    `bare` says that the answer was a list without any key.
+    """
+
+    KEYS: ClassVar[tuple[str, ...]] = ("picks", *_CHOSEN, *_ITEMS)
     model_config = ConfigDict(frozen=True, extra="ignore")
     picks: list[NamedReason]
     strategy: str = ""
+    bare: bool = False
 
     @model_validator(mode="before")
     @classmethod
     def _find_list(cls, value: Any) -> Any:
         if isinstance(value, list):
-            return {"picks": value}
-        if isinstance(value, dict) and "picks" not in value:
-            for name in _LISTS:
-                if name in value:
-                    return {**value, "picks": value[name]}
+            return {"picks": value, "bare": True}
+        if not isinstance(value, dict):
+            return value
+        if _unchosen(value):
+            raise ValueError("this list is marked as not chosen")
+        value = {**value, "bare": False}
+        if "picks" not in value:
+            named = [[n for n in names if n in value] for names in (_CHOSEN, _ITEMS)]
+            names = named[0] or named[1]
+            if len(names) > 1:
+                raise ValueError(f"which is the list of picks: {' or '.join(names)}?")
+            if names:
+                value["picks"] = value[names[0]]
         return value
 
     @field_validator("picks", mode="before")
@@ -92,6 +121,14 @@ class PicksAnswer(BaseModel):
 class EditAnswer(BaseModel):
     """Additions to and removals from a neighbour list."""
 
+    KEYS: ClassVar[tuple[str, ...]] = (
+        "add",
+        "additions",
+        "added",
+        "remove",
+        "removals",
+        "removed",
+    )
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
     add: list[NamedReason] = Field(validation_alias=AliasChoices("add", "additions", "added"))
     remove: list[NamedReason] = Field(
@@ -171,7 +208,8 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 def _named(names: Sequence[str] | None, module: bool = False) -> dict[str, Any]:
     name: dict[str, Any] = {"type": "string"}
     if names is not None:
-        name["enum"] = list(names)
+        # As the prompt shows them.
+        name["enum"] = list(dict.fromkeys(map(in_prompt, names)))
     fields: dict[str, Any] = {"name": name}
     if module:
         fields["module"] = {"type": "string"}

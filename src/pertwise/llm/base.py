@@ -49,6 +49,9 @@ class ChatRequest(BaseModel):
     seed: int | None = None
     #: Distinguishes deliberate repeats of one request (votes, samples); part of the key.
     replicate: int = 0
+    #: Most tokens worth asking for: what an answer of the wanted shape needs, amply. A limit of
+    #: the call and no part of the key: a larger `max_tokens` stays allowed to a model that thinks.
+    answer_tokens: int | None = None
 
     def key(self) -> str:
         """SHA-256 of the canonical JSON form: the ledger's primary key.
@@ -56,7 +59,7 @@ class ChatRequest(BaseModel):
         Fields at their default are left out, so that a field added later does not orphan the
         exchanges already paid for.
         """
-        payload = self.model_dump(mode="json", exclude_defaults=True)
+        payload = self.model_dump(mode="json", exclude_defaults=True, exclude={"answer_tokens"})
         return sha256_text(json.dumps(payload, sort_keys=True, separators=(",", ":")))
 
 

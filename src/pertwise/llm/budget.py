@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import math
 import os
+import random
 import re
-import threading
+import tempfile
 from collections.abc import Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pertwise.errors import BudgetError, InputError
+from pertwise.llm.account import Account, Amount
 from pertwise.llm.address import Address
-from pertwise.llm.base import ChatRequest
+from pertwise.llm.base import ChatReply, ChatRequest
 
 
 class Price(BaseModel):
@@ -86,21 +90,78 @@ def find_price(address: Address, user: Mapping[str, Price]) -> Price | None:
     return None
 
 
+#: Tokens that a server may add around what is sent: roles and separators of a message; the
+#: default system prompt of a chat template (up to about 100 tokens) and of a schema.
+PER_MESSAGE, PER_REQUEST = 16, 128
+#: A report below this share of what is expected is not believed: prose, the sparsest text, has
+#: about 0.75 of it.
+CREDIBLE = 0.4
+#: What a tokenizer splits text into, roughly: a word, two capitals or digits, one sign.
+_PIECE = re.compile(r"[a-z]{1,7}|[A-Z0-9]{1,2}|[^\sA-Za-z0-9]|\n")
+
+
+def tokens_expected(text: str) -> int:
+    """About how many tokens: UTF-8 bytes / 3.5 of prose, more of symbols and SMILES."""
+    return max(math.ceil(len(text.encode()) / 3.5), len(_PIECE.findall(text)))
+
+
 def prompt_tokens_expected(request: ChatRequest) -> int:
-    """About how many prompt tokens: UTF-8 bytes / 3.5 (English text with gene symbols)."""
-    return math.ceil(_prompt_bytes(request) / 3.5)
+    """About how many prompt tokens: `tokens_expected`, 16 bytes added a message."""
+    return tokens_expected("".join(_texts(request)) + " " * PER_MESSAGE * len(request.messages))
 
 
 def prompt_tokens_at_most(request: ChatRequest) -> int:
-    """A prudent bound for reservations: UTF-8 bytes / 2 (symbols and numbers split finely)."""
-    return math.ceil(_prompt_bytes(request) / 2)
+    """An upper bound for reservations.
+
+    Exact count plus a twentieth where the provider's tokenizer is known and at hand
+    (`_known_encoding`); else UTF-8 bytes: byte-level BPE and SentencePiece with byte fallback start
+    from single bytes and only ever merge them. Both plus what a server wraps around the messages.
+    """
+    around = PER_REQUEST + PER_MESSAGE * len(request.messages)
+    texts = _texts(request)
+    encoding = _known_encoding(request.endpoint, request.model)
+    if encoding is None:
+        return sum(len(text.encode()) for text in texts) + around
+    exact = sum(len(encoding.encode_ordinary(text)) for text in texts)
+    return math.ceil(1.05 * exact) + around
 
 
-def _prompt_bytes(request: ChatRequest) -> int:
-    size = sum(len(m.content.encode()) + 16 for m in request.messages)
-    if request.json_schema is not None:
-        size += len(json.dumps(request.json_schema))
-    return size
+@lru_cache
+def _known_encoding(endpoint: str, model: str) -> Any:
+    """OpenAI's own tokenizer, where tiktoken is installed and has its vocabulary on this disk."""
+    if not endpoint.startswith("https://api.openai.com/"):
+        return None
+    try:
+        import tiktoken
+
+        name = tiktoken.encoding_name_for_model(model)
+    except (ImportError, KeyError):
+        return None
+    # tiktoken would download what is missing: a prompt must not wait for another host.
+    url = f"https://openaipublic.blob.core.windows.net/encodings/{name}.tiktoken"
+    folder = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+    where = Path(folder or Path(tempfile.gettempdir(), "data-gym-cache"))
+    if not (where / hashlib.sha1(url.encode()).hexdigest()).is_file():
+        return None
+    try:
+        return tiktoken.get_encoding(name)
+    except Exception:  # a damaged cache is no reason to stop: the bound holds without it
+        return None
+
+
+def credible(request: ChatRequest, reply: ChatReply) -> bool:
+    """Whether a server's count of tokens can be true of the text that was sent and came back."""
+    sent = sum(tokens_expected(m.content) for m in request.messages)
+    came = tokens_expected(reply.text + reply.reasoning)
+    return (
+        reply.prompt_tokens >= CREDIBLE * sent - 1
+        and reply.completion_tokens >= CREDIBLE * came - 1
+    )
+
+
+def _texts(request: ChatRequest) -> list[str]:
+    texts = [m.content for m in request.messages]
+    return texts if request.json_schema is None else [*texts, json.dumps(request.json_schema)]
 
 
 @dataclass(frozen=True)
@@ -133,83 +194,60 @@ class Estimate:
         )
 
 
-@dataclass
-class _Amount:
-    tokens: int = 0
-    usd: float = 0.0
-
-
 class Budget:
-    """Tokens and money of one run, shared by threads; a call is reserved before it is sent.
+    """Limits of one run; a call is reserved before it is sent.
 
-    A reservation takes the most a call can cost (prompt bound + max_tokens). When it does not fit
-    but calls are under way, the caller waits for them to settle, because they usually cost
-    less than reserved; when nothing is under way it is refused. So concurrent calls cannot
-    overshoot together.
+    A reservation takes the most a call can cost (prompt bound + most tokens of the answer). When
+    it does not fit but calls are under way, in this process or another one that shares the
+    account, the caller waits for them, because they usually cost less than reserved; when none
+    is under way it is refused. So calls at the same moment cannot overshoot together.
     """
 
-    def __init__(
-        self, tokens: int | None, usd: float | None, spent_tokens: int = 0, spent_usd: float = 0.0
-    ) -> None:
-        self.limit_tokens, self.limit_usd = tokens, usd
-        self.spent = _Amount(spent_tokens, spent_usd)
-        self._held = _Amount()
-        self._in_flight = 0
-        self._waiting: list[Future[None]] = []
-        self._lock = threading.Lock()
+    def __init__(self, tokens: int | None, usd: float | None, account: Account) -> None:
+        self.limit_tokens, self.limit_usd, self.account = tokens, usd, account
 
-    async def reserve(self, tokens: int, usd: float) -> None:
-        """Hold `tokens` and `usd`, waiting for calls under way if that can help.
+    @property
+    def spent(self) -> Amount:
+        """What counts against the limits so far."""
+        return self.account.spent()
+
+    async def reserve(self, most: Amount) -> int:
+        """Hold `most`; gives the number to release it by.
 
         Raises
         ------
         pertwise.errors.BudgetError
             When it cannot fit.
         """
+        pause = 0.01
         while True:
-            with self._lock:
-                if self._fits(tokens, usd):
-                    self._held.tokens += tokens
-                    self._held.usd += usd
-                    self._in_flight += 1
-                    return
-                if self._in_flight == 0:
-                    raise BudgetError(self._refusal(tokens, usd))
-                waiter: Future[None] = Future()
-                self._waiting.append(waiter)
-            await asyncio.wrap_future(waiter)
+            # Looked at first: a call that ends in between makes room, and is then found by hold.
+            busy = self.account.busy()
+            hold = self.account.hold(most, self._fits)
+            if hold is not None:
+                return hold
+            if not busy:
+                raise BudgetError(self._refusal(most))
+            await asyncio.sleep(pause * (0.5 + random.random()))
+            pause = min(2 * pause, 0.25)
 
-    def settle(self, held_tokens: int, held_usd: float, tokens: int, usd: float) -> None:
-        """Replace a reservation by what the call really used (0 when nothing was answered)."""
-        with self._lock:
-            self._held.tokens -= held_tokens
-            self._held.usd -= held_usd
-            self.spent.tokens += tokens
-            self.spent.usd += usd
-            self._in_flight -= 1
-            waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            if waiter.set_running_or_notify_cancel():
-                waiter.set_result(None)
-
-    def _fits(self, tokens: int, usd: float) -> bool:
-        all_tokens = self.spent.tokens + self._held.tokens + tokens
-        all_usd = self.spent.usd + self._held.usd + usd
-        return (self.limit_tokens is None or all_tokens <= self.limit_tokens) and (
-            self.limit_usd is None or all_usd <= self.limit_usd + 1e-12
+    def _fits(self, amount: Amount) -> bool:
+        return (self.limit_tokens is None or amount.tokens <= self.limit_tokens) and (
+            self.limit_usd is None or amount.usd <= self.limit_usd + 1e-12
         )
 
-    def _refusal(self, tokens: int, usd: float) -> str:
+    def _refusal(self, most: Amount) -> str:
+        spent = self.spent
         parts = []
         if self.limit_tokens is not None:
             parts.append(
-                f"{self.spent.tokens} of {self.limit_tokens} tokens used and the next call may "
-                f"need {tokens}"
+                f"{spent.tokens} of {self.limit_tokens} tokens used and the next call may "
+                f"need {most.tokens}"
             )
         if self.limit_usd is not None:
             parts.append(
-                f"${self.spent.usd:.4f} of ${self.limit_usd:.4f} used and the next call may need "
-                f"${usd:.4f}"
+                f"${spent.usd:.4f} of ${self.limit_usd:.4f} used and the next call may need "
+                f"${most.usd:.4f}"
             )
         return (
             f"budget reached: {'; '.join(parts)}. Nothing more was sent; every answer so far is in "

@@ -11,24 +11,30 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from pertwise.errors import BudgetError, ChatError, InputError, ReplayMissError
+from pertwise.llm.account import Account, Amount, LedgerAccount, MemoryAccount
 from pertwise.llm.address import Address, find_key, key_variables, parse_address, redactor_for
 from pertwise.llm.base import ChatReply, ChatRequest, FatalChatError, Message
 from pertwise.llm.budget import (
     Budget,
     Estimate,
+    credible,
     find_price,
     prompt_tokens_at_most,
     prompt_tokens_expected,
 )
+from pertwise.llm.failures import FATAL, RETRYABLE, CallFailure
 from pertwise.llm.ledger import Failure, Ledger
 from pertwise.llm.loop import run_sync
+from pertwise.llm.pace import MOST, MOST_HERE, Pace
+from pertwise.llm.reasoning import visible_text
 from pertwise.llm.settings import ChatSettings
-from pertwise.llm.wire import FATAL, RETRYABLE, Backend, CallFailure, first_dialect, open_backend
+from pertwise.llm.wire import Backend, first_dialect, open_backend
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +43,15 @@ class _OwnerGone(Exception):
     """The task that was paying for a shared request was cancelled before an answer came."""
 
 
+class _CutWhileThinking(Exception):
+    """The limit meant for the answer ended the reasoning before it."""
+
+
 class _PerLoop:
     """What belongs to one event loop: network connections and the places for calls."""
 
-    def __init__(self, backend: Backend, places: int) -> None:
-        self.backend = backend
-        self.places = asyncio.Semaphore(places)
+    def __init__(self, backend: Backend, places: Pace) -> None:
+        self.backend, self.places = backend, places
 
 
 class EndpointChat:
@@ -60,17 +69,19 @@ class EndpointChat:
                 f"no price is known for model {address.model!r} at {address.host}, so a budget of "
                 f"${settings.budget_usd:g} cannot be kept: give a price table, or a token budget"
             )
-        spent_tokens, spent_usd = 0, 0.0
-        if ledger is not None and settings.run:
-            spent_tokens, spent_usd = ledger.spent(settings.run)
-        self.budget = Budget(settings.budget_tokens, settings.budget_usd, spent_tokens, spent_usd)
-        self._dialect = first_dialect(address)
+        account: Account = MemoryAccount()
+        if ledger is not None:
+            account = LedgerAccount(ledger, settings.run, settings.call_s)
+        self.budget = Budget(settings.budget_tokens, settings.budget_usd, account)
+        self._dialect = first_dialect(address, settings)
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _PerLoop] = (
             weakref.WeakKeyDictionary()
         )
         weakref.finalize(self, _close_forgotten, self._loops).atexit = False
         self._under_way: dict[str, Future[ChatReply]] = {}
         self._lock = threading.Lock()
+        self._thinks = False
+        self._excess = 1.0
         self._failed_in_a_row = 0
         self._given_up: FatalChatError | None = None
 
@@ -81,6 +92,11 @@ class EndpointChat:
     def name(self) -> str:
         """Model and endpoint, for provenance."""
         return str(self.address)
+
+    @property
+    def concurrency(self) -> int:
+        """Most calls under way at once."""
+        return self.settings.concurrency or (MOST_HERE if self.address.local else MOST)
 
     @property
     def degraded(self) -> tuple[str, ...]:
@@ -127,15 +143,15 @@ class EndpointChat:
         new = [r for k, r in unique.items() if k not in known]
         prompt = sum(prompt_tokens_expected(r) for r in new)
         at_most_prompt = sum(prompt_tokens_at_most(r) for r in new)
-        completion = sum(r.max_tokens or self.settings.max_tokens for r in new)
+        completion = sum(map(self._most, new))
         price = self._price
         return Estimate(
             n_requests=len(requests),
             n_in_ledger=len(known) + len(requests) - len(unique),
             prompt_tokens=prompt,
             tokens_at_most=at_most_prompt + completion,
-            cost_usd_prompt=None if price is None else price.cost(prompt, 0),
-            cost_usd_at_most=None if price is None else price.cost(at_most_prompt, completion),
+            cost_usd_prompt=self._cost(prompt, 0),
+            cost_usd_at_most=self._cost(at_most_prompt, completion),
             price_as_of="" if price is None else price.as_of,
         )
 
@@ -179,28 +195,33 @@ class EndpointChat:
                 continue
 
     async def complete_many(self, requests: Sequence[ChatRequest]) -> list[ChatReply]:
-        """Answers in the order of `requests`, at most `concurrency` calls at once.
+        """Answers in the order of `requests`, at most `settings.concurrency` calls at once.
 
         The first error stops what has not been sent; answers already paid stay in the ledger.
         """
-        waiting = deque(enumerate(requests))
-        answers: dict[int, ChatReply] = {}
+        keys = [r.key() for r in requests]
+        waiting = deque(dict(zip(keys, requests, strict=True)).items())
+        answers: dict[str, ChatReply] = {}
         errors: list[Exception] = []
 
         async def work() -> None:
             # A call under way is paid for, so it is always seen to its end.
             while waiting and not errors:
-                position, request = waiting.popleft()
+                key, request = waiting.popleft()
                 try:
-                    answers[position] = await self.complete(request)
+                    answers[key] = await self.complete(request)
                 except Exception as error:
                     errors.append(error)
 
-        workers = min(len(requests), self.settings.concurrency)
-        await asyncio.gather(*(work() for _ in range(workers)))
+        await asyncio.gather(*(work() for _ in range(min(len(waiting), self.concurrency))))
         if errors:
             raise errors[0]
-        return [answers[i] for i in range(len(requests))]
+        asked_again = {"from_ledger": True}
+        first = {key: i for i, key in reversed(list(enumerate(keys)))}
+        return [
+            answers[key] if first[key] == i else answers[key].model_copy(update=asked_again)
+            for i, key in enumerate(keys)
+        ]
 
     async def close(self) -> None:
         """Close the network connections of the running loop."""
@@ -237,34 +258,78 @@ class EndpointChat:
         state = self._loops.get(loop)
         if state is None:
             backend = open_backend(self.address, self.settings, self._key, self._redact)
-            state = self._loops[loop] = _PerLoop(backend, self.settings.concurrency)
+            places = Pace(str(self.address), self.concurrency, here=self.address.local)
+            state = self._loops[loop] = _PerLoop(backend, places)
         async with state.places:
             if self._given_up is not None:
                 # Calls that were waiting for their place would only fail the same way.
                 raise FatalChatError(str(self._given_up))
-            tokens = prompt_tokens_at_most(request)
-            completion = request.max_tokens or self.settings.max_tokens
-            usd = 0.0 if self._price is None else self._price.cost(tokens, completion)
-            await self.budget.reserve(tokens + completion, usd)
-            used_tokens, used_usd = 0, 0.0
-            try:
-                reply = await self._attempts(state.backend, request)
-                used_tokens = reply.prompt_tokens + reply.completion_tokens
-                used_usd = reply.cost_usd or 0.0
-                if self.ledger is not None:
-                    reply = self.ledger.put(request, reply, self.settings.run)
-                return reply
-            finally:
-                self.budget.settle(tokens + completion, usd, used_tokens, used_usd)
+            return await self._attempts(state, request)
 
-    async def _attempts(self, backend: Backend, request: ChatRequest) -> ChatReply:
+    async def _paid(
+        self, backend: Backend, request: ChatRequest, attempts: int, started: float, plain: bool
+    ) -> ChatReply:
+        """One attempt within the budget, stored before its reservation is settled."""
+        prompt, completion = prompt_tokens_at_most(request), self._most(request)
+        bound = Amount(prompt + completion, self._cost(prompt, completion) or 0.0)
+        most = bound.times(self._excess)
+        hold = await self.budget.reserve(most)
+        # Until something else is known the call counts in full: it may have been billed.
+        paid, doubtful = Amount(), most
+        try:
+            sent = request.model_copy(update={"max_tokens": completion})
+            reply = await self._adapting(backend, sent, plain=plain)
+            cost = self._cost(reply.prompt_tokens, reply.completion_tokens)
+            reply = reply.model_copy(
+                update={
+                    "attempts": attempts,
+                    "seconds": time.monotonic() - started,
+                    "cost_usd": cost,
+                    "request_key": request.key(),
+                }
+            )
+            believed = _believed(request, reply)
+            used = Amount(reply.prompt_tokens + reply.completion_tokens, cost or 0.0)
+            # A server that uses more than it was allowed will do so again.
+            self._excess = max(self._excess, used.tokens / bound.tokens)
+            cut = completion < self._all(request) and _cut_while_thinking(reply)
+            if cut:
+                self._thinks = True
+                self._store_cut(request, reply)
+            elif self.ledger is not None:
+                reply = self.ledger.put(request, reply, self.settings.run)
+            paid, doubtful = used, Amount() if believed else most.less(used)
+            if cut:
+                raise _CutWhileThinking
+            return reply
+        except CallFailure as failure:
+            if not _may_be_billed(failure):
+                doubtful = Amount()
+            raise
+        finally:
+            self.budget.account.release(hold, paid, doubtful)
+
+    def _all(self, request: ChatRequest) -> int:
+        return request.max_tokens or self.settings.max_tokens
+
+    def _most(self, request: ChatRequest) -> int:
+        """Tokens to ask for: what the answer needs, unless the model thinks before it answers."""
+        if request.answer_tokens is None or request.reasoning or self._thinks:
+            return self._all(request)
+        return min(request.answer_tokens, self._all(request))
+
+    def _cost(self, prompt_tokens: int, completion_tokens: int) -> float | None:
+        price = self._price
+        return None if price is None else price.cost(prompt_tokens, completion_tokens)
+
+    async def _attempts(self, state: _PerLoop, request: ChatRequest) -> ChatReply:
         from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
         from tenacity.wait import wait_random_exponential
 
         settings = self.settings
         jitter = wait_random_exponential(multiplier=settings.backoff_s, max=settings.backoff_max_s)
-        started = time.monotonic()
-        attempts = 0
+        started, places = time.monotonic(), state.places
+        attempts = errors_500 = 0
 
         def worth_retrying(error: BaseException) -> bool:
             return (
@@ -273,23 +338,33 @@ class EndpointChat:
                 and (error.retry_after or 0.0) <= settings.retry_after_max_s
             )
 
-        def wait(state: RetryCallState) -> float:
-            error = state.outcome.exception() if state.outcome is not None else None
+        def wait(retry: RetryCallState) -> float:
+            error = retry.outcome.exception() if retry.outcome is not None else None
             if isinstance(error, CallFailure) and error.retry_after is not None:
                 # A little jitter on top, or all waiting calls would return at the same moment.
-                return error.retry_after + 0.1 * jitter(state)
-            return jitter(state)
+                return error.retry_after + 0.1 * jitter(retry)
+            return jitter(retry)
 
-        def note(state: RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome is not None else None
+        def note(retry: RetryCallState) -> None:
+            error = retry.outcome.exception() if retry.outcome is not None else None
             if isinstance(error, CallFailure):
                 self._store_failure(request, error, started, final=False)
-                log.info("attempt %d failed: %s", state.attempt_number, error.message)
+                if error.kind in ("rate_limit", "timeout"):
+                    places.slower()
+                log.info("attempt %d failed: %s", retry.attempt_number, error.message)
 
         async def once() -> ChatReply:
-            nonlocal attempts
+            nonlocal attempts, errors_500
             attempts += 1
-            return await self._adapting(backend, request)
+            plain = errors_500 > 1
+            try:
+                try:
+                    return await self._paid(state.backend, request, attempts, started, plain)
+                except _CutWhileThinking:
+                    return await self._paid(state.backend, request, attempts, started, plain)
+            except CallFailure as error:
+                errors_500 += error.status == 500
+                raise
 
         failure: CallFailure
         try:
@@ -304,17 +379,7 @@ class EndpointChat:
             failure = error
         else:
             self._failed_in_a_row = 0
-            cost = None
-            if self._price is not None:
-                cost = self._price.cost(reply.prompt_tokens, reply.completion_tokens)
-            return reply.model_copy(
-                update={
-                    "attempts": attempts,
-                    "seconds": time.monotonic() - started,
-                    "cost_usd": cost,
-                    "request_key": request.key(),
-                }
-            )
+            return reply
         self._failed_in_a_row += 1
         self._store_failure(request, failure, started, final=True)
         final = self._final_error(failure, attempts)
@@ -322,9 +387,16 @@ class EndpointChat:
             self._given_up = final
         raise final
 
-    async def _adapting(self, backend: Backend, request: ChatRequest) -> ChatReply:
-        """Send; when the endpoint rejects a feature, send once more without it and remember."""
+    async def _adapting(
+        self, backend: Backend, request: ChatRequest, *, plain: bool = False
+    ) -> ChatReply:
+        """Send; when the endpoint rejects a feature, send once more without it and remember.
+
+        With `plain`, the schema is left out from the start: the server failed on it repeatedly.
+        """
         dialect, first = self._dialect, None
+        if plain and "json_schema" in dialect.sent(request):
+            dialect = replace(dialect, degraded=(*dialect.degraded, "json_schema"))
         while True:
             try:
                 reply = await backend.send(request, dialect)
@@ -347,6 +419,12 @@ class EndpointChat:
         if self.ledger is not None:
             record = Failure(failure.kind, failure.message, final, time.monotonic() - started)
             self.ledger.put_failure(request, record, self.settings.run)
+
+    def _store_cut(self, request: ChatRequest, reply: ChatReply) -> None:
+        if self.ledger is not None:
+            what = "the model reasons at length; asked once more with all of max_tokens"
+            record = Failure("cut_while_thinking", what, False, reply.seconds)
+            self.ledger.put_failure(request, record, self.settings.run, reply)
 
     def _final_error(self, failure: CallFailure, attempts: int) -> ChatError:
         text = f"{self.address}: {failure.message}"
@@ -382,6 +460,25 @@ class EndpointChat:
             f"replay: ledger {path} holds no answer of {self.address} to request {key[:12]} "
             f"({start!r}...); prompt, model, settings and seeds must be those of the recorded run"
         )
+
+
+def _believed(request: ChatRequest, reply: ChatReply) -> bool:
+    if "usage_estimated" in reply.degraded:
+        return "usage_not_believed" not in reply.degraded
+    return credible(request, reply)
+
+
+def _cut_while_thinking(reply: ChatReply) -> bool:
+    return reply.finish_reason == "length" and (
+        bool(reply.reasoning) or not visible_text(reply.text).strip()
+    )
+
+
+def _may_be_billed(failure: CallFailure) -> bool:
+    """Whether the server may have answered, and charged, although no answer arrived."""
+    if failure.kind == "connection":
+        return "ConnectError" not in failure.message
+    return failure.kind in ("timeout", "malformed_response")
 
 
 def _close_forgotten(

@@ -10,9 +10,12 @@ from pydantic import BaseModel
 
 from pertwise.errors import ChatError, ReplayMissError
 from pertwise.llm.base import Chat, ChatReply, FatalChatError, Message
-from pertwise.llm.parse import AnswerError, parse_answer, visible_text
+from pertwise.llm.parse import AnswerError, parse_answer
+from pertwise.llm.reasoning import visible_text
 
 A = TypeVar("A", bound=BaseModel)
+#: Most characters of an answer that are sent back with a re-ask.
+MAX_QUOTED = 20_000
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,12 @@ async def converse(
     max_reasks: int = 2,
     json_schema: dict[str, Any] | None = None,
     replicate: int = 0,
+    answer_tokens: int | None = None,
     **settings: Any,
 ) -> Conversation[A]:
     """Ask, at most 1 + `max_reasks` times, until an answer parses and `check` returns "".
 
+    `answer_tokens` is what an answer amply needs; no more is asked for unless the model thinks.
     A call that failed for good ends the conversation (turn kind "call_failed"); it is not raised,
     so that the caller can keep what was said before and use its declared fallback.
 
@@ -87,6 +92,8 @@ async def converse(
     pertwise.llm.FatalChatError, pertwise.errors.BudgetError, pertwise.errors.ReplayMissError
         These must stop the run instead of being papered over by a fallback.
     """
+    if answer_tokens is not None:
+        settings["answer_tokens"] = answer_tokens
     turns: list[Turn[A]] = []
     said = list(messages)
     for _ in range(1 + max_reasks):
@@ -112,7 +119,8 @@ async def converse(
             break
         # Only the visible part is sent back: reasoning would fill the context, and Anthropic
         # refuses empty text.
-        said.append(Message(role="assistant", content=visible_text(reply.text) or "(no answer)"))
+        seen = visible_text(reply.text)[:MAX_QUOTED] or "(no answer)"
+        said.append(Message(role="assistant", content=seen))
         said.append(Message(role="user", content=re_ask(kind, problem)))
     return Conversation(tuple(turns))
 

@@ -1,4 +1,8 @@
-"""Reading an answer: the last complete JSON object of the right shape, outside the reasoning."""
+"""Reading an answer: the last JSON object with the keys asked for, outside the reasoning.
+
+What cannot be told from a draft, or from a list of what the model rejected, is no answer: the
+model is asked again, which costs less than a wrong list.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +10,37 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from pertwise._text import clean_text, one_line
+from pertwise.llm.reasoning import split_reasoning
+
 A = TypeVar("A", bound=BaseModel)
 
-_THINK = r"(?:think|thinking|thought|reasoning|scratchpad)"
-_CLOSED = re.compile(rf"<{_THINK}\b[^>]*>.*?</{_THINK}>", re.DOTALL | re.IGNORECASE)
-_CLOSE = re.compile(rf"</{_THINK}>", re.IGNORECASE)
-_OPEN = re.compile(rf"<{_THINK}\b[^>]*>", re.IGNORECASE)
 _REFUSAL = re.compile(
     r"\b(i['’]?m (?:very )?sorry|i apologi[sz]e|i(?: am|['’]m) (?:not able|unable)|"
     r"i (?:can(?:no|['’])?t|cannot|won['’]?t|will not|must decline)|as an ai\b)",
     re.IGNORECASE,
 )
-#: Longest text searched for JSON; a longer one is searched at its end.
+#: Longest text searched for JSON; no honest answer comes near.
 MAX_CHARS = 400_000
+#: Keys under which a whole answer may be wrapped, the most final first.
+_WRAPPERS = (
+    "final_answer",
+    "final",
+    "answer",
+    "result",
+    "response",
+    "output",
+    "selection",
+    "arguments",
+    "parameters",
+    "data",
+    "json",
+)
 
 
 class AnswerError(Exception):
@@ -33,63 +51,55 @@ class AnswerError(Exception):
         self.kind, self.problem = kind, problem
 
 
-def visible_text(text: str) -> str:
-    """The answer without its reasoning.
-
-    Handles ``<think>...</think>``, a closing tag without an opening one (some chat templates put
-    the opening tag into the prompt) and reasoning that never ended (no answer then).
-    """
-    text = _CLOSED.sub("", text)
-    closes = list(_CLOSE.finditer(text))
-    if closes:
-        text = text[closes[-1].end() :]
-    opened = _OPEN.search(text)
-    if opened:
-        text = text[: opened.start()]
-    return text.strip()
-
-
 def json_values(text: str) -> list[Any]:
-    """All complete outermost JSON objects and arrays in `text`, in order.
+    """All complete outermost JSON objects and arrays in `text`, up to one that breaks off.
 
     Tolerated: prose and code fences around, trailing commas, Python literals, control characters
     in strings.
     """
-    return list(_scan(text[-MAX_CHARS:]))
+    return [r.value for r in _regions(text[:MAX_CHARS]) if r.readable]
 
 
 def parse_answer(text: str, model: type[A], finish_reason: str = "stop") -> A:
-    """The last JSON value of `text` (also one nested in a wrapper object) that `model` accepts.
+    """The last JSON object of `text` that has the keys of `model` (its `KEYS`), read as `model`.
+
+    It may stand in an object under a key such as "answer" or "final". None is accepted when it is
+    introduced or taken back as rejected or a draft, when a later object with these keys cannot be
+    read, when JSON breaks off anywhere, or when the text was cut (``finish_reason`` "length") after
+    it. A list without a key is accepted only if it is the whole text.
 
     Raises
     ------
     AnswerError
         With a problem statement fit to be sent back to the model.
     """
-    visible = visible_text(text)
+    visible, unfinished = split_reasoning(text)
     if finish_reason == "refusal":
         raise AnswerError("refusal", "you declined to answer")
     if not visible:
         if finish_reason == "length":
             raise AnswerError("truncated", _CUT)
         raise AnswerError("empty", "your answer was empty")
-    problem = ""
-    for value in reversed(json_values(visible)):
-        for shape in _unwrapped(value):
-            try:
-                return model.model_validate(shape)
-            except ValidationError as error:
-                problem = problem or _first_problem(error)
+    problem = "it is far too long" if len(visible) > MAX_CHARS else ""
+    problem = "your reasoning went on after it" if unfinished else problem
+    value = None
+    if not problem:
+        value, problem = _only_value(visible, model, finish_reason == "length")
+    if value is not None:
+        try:
+            return model.model_validate(_cleaned(value))
+        except ValidationError as error:
+            problem = _first_problem(error)
+        except RecursionError:
+            problem = "it is nested too deeply"
     if finish_reason == "length":
         raise AnswerError("truncated", _CUT)
     if not problem and _REFUSAL.search(visible[:400]):
         raise AnswerError("refusal", "you declined to answer")
-    if problem:
-        raise AnswerError(
-            "unparsable",
-            f"your answer holds no complete JSON object of the shape asked for ({problem})",
-        )
-    raise AnswerError("unparsable", "your answer holds no complete JSON object")
+    text = "your answer holds no complete JSON object"
+    raise AnswerError(
+        "unparsable", f"{text} of the shape asked for ({problem})" if problem else text
+    )
 
 
 _CUT = "your answer was cut off at the token limit before the JSON was complete; be brief"
@@ -98,71 +108,190 @@ _CUT = "your answer was cut off at the token limit before the JSON was complete;
 def _first_problem(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(map(str, first["loc"]))
-    return f"{where or 'object'}: {first['msg']}"
+    return one_line(f"{where[:60] or 'object'}: {first['msg']}", 200)
 
 
-def _unwrapped(value: Any, depth: int = 0) -> Iterator[Any]:
-    """The value itself, then objects inside it, last first."""
-    yield value
-    if depth < 3:
-        inner: list[Any] = []
-        if isinstance(value, dict):
-            inner = list(value.values())
-        elif isinstance(value, list):
-            inner = value
-        for part in reversed(inner):
-            if isinstance(part, dict):
-                yield from _unwrapped(part, depth + 1)
+def _cleaned(value: Any) -> Any:
+    """The value with `clean_text` on every string: escapes in JSON hide what the wire did not."""
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, list | tuple):
+        return [_cleaned(v) for v in value]
+    if isinstance(value, dict):
+        return {clean_text(str(k)): _cleaned(v) for k, v in value.items()}
+    return value
 
 
-def _scan(text: str) -> Iterator[Any]:
-    position, steps = 0, 0
-    while steps < _MAX_STEPS:
+# -- which of the values is the answer ---------------------------------------------------------
+
+
+def _only_value(text: str, model: type[BaseModel], cut: bool) -> tuple[Any, str]:
+    """(the answer's value or None, what is wrong when it is None)."""
+    keys: tuple[str, ...] = getattr(model, "KEYS", tuple(model.model_fields))
+    own = re.compile(r"\b(?:" + "|".join(map(re.escape, keys)) + r")\b[\"'”’]?\s{0,20}:")
+    found: tuple[Any, int] | None = None
+    problem, before, lists = "", 0, []
+    for region in _regions(text):
+        label, before = text[before : region.start][-200:], region.end
+        if not region.readable:
+            if region.torn:
+                return None, ""
+            if own.search(text, region.start, region.end):
+                found, problem = None, "it is not valid JSON"
+            continue
+        shape = _with_keys(region.value, keys)
+        if shape is None:
+            lists += [region] if isinstance(region.value, list) else []
+        elif _disowned(label):
+            problem = problem or "what it holds is called a draft or rejected"
+        else:
+            # A later object speaks for the model even when it turns out to be unusable.
+            found, problem = (shape, region.end), ""
+    if found is None and len(lists) == 1 and not cut and not problem:
+        outside = text[: lists[0].start] + text[lists[0].end :]
+        return (lists[0].value, "") if not _bare(outside) else (None, "")
+    if found is None:
+        return None, problem
+    rest = _bare(text[found[1] :])
+    if cut and rest:
+        return None, ""
+    if _TAKEN_BACK.search(rest[:300]):
+        return None, "you took back what you answered"
+    return found[0], ""
+
+
+def _with_keys(value: Any, keys: tuple[str, ...], depth: int = 0) -> dict[str, Any] | None:
+    """The object that has an own key, looked for under wrapping keys only."""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+        # [{"name": ...}] is a list of one pick, not an answer in brackets.
+        return _with_keys(value[0], keys[:1], depth + 1)
+    if not isinstance(value, dict) or depth > 4:
+        return None
+    if keys[0] in value:
+        return value
+    for name in _WRAPPERS:
+        inner = _with_keys(value.get(name), keys, depth + 1)
+        if inner is not None:
+            return inner
+    return value if any(k in value for k in keys) else None
+
+
+_NOT_MEANT = re.compile(
+    r"\b(?:reject|exclud|discard|dismiss|eliminat|omit|avoid|scrap|ignor|skip|drop|discount)\w*|"
+    r"\b(?:unlike|drafts?|least|worst|wrong|bad|poor|inferior|unsuitable|unrelated|dissimilar|"
+    r"considered|tentative(?:ly)?|maybe|perhaps|example|instead of|rather than|rul(?:e|ed|ing) out|"
+    r"left out|leav(?:e|ing) out|previous(?:ly)?|earlier|"
+    r"first (?:idea|attempt|thought|guess|try)|initial(?:ly)?|(?:not|n['’]t) (?:be )?"
+    r"(?:chosen|choose|pick(?:ed)?|selected?|use|these|those|take))\b",
+    re.IGNORECASE,
+)
+_MEANT = re.compile(r"\b(?:final\w*|corrected|revised|instead|answer)\b", re.IGNORECASE)
+_TAKEN_BACK = re.compile(
+    r"\b(?:wait|scratch that|on second thoughts?|correction|hmm+|let me (?:re|correct|fix)\w*|"
+    r"i (?:reject|retract)|no, (?:those|these|that)|(?:those|these) are (?:wrong|not right)|"
+    r"that(?:['’]s| is) (?:wrong|not right))\b",
+    re.IGNORECASE,
+)
+_FENCE = re.compile(
+    r"```[a-z]{0,10}|<\|?/?[a-z_ ]{1,30}\|?>|\[/?[A-Z_]{1,20}\]|[*#_`]", re.IGNORECASE
+)
+
+
+def _bare(text: str) -> str:
+    """Text without code fences and tags."""
+    return _FENCE.sub("", text).strip()
+
+
+def _disowned(label: str) -> bool:
+    """Whether the words right before a value call it rejected or a draft."""
+    clauses = [c for c in re.split(r"[.!?;\n]", _bare(label)) if re.search(r"[^\W\d_]", c)]
+    clause = clauses[-1] if clauses else ""
+    bad = [m.end() for m in _NOT_MEANT.finditer(clause)]
+    good = [m.end() for m in _MEANT.finditer(clause)]
+    return bool(bad) and (not good or good[-1] <= bad[-1])
+
+
+# -- where the values are ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Region:
+    """An outermost bracket with what it holds; `torn`: where it ends is unknown."""
+
+    start: int
+    end: int
+    readable: bool
+    value: Any = None
+    torn: bool = False
+
+
+#: What begins like JSON and not like a bracket in prose.
+_JSON_LIKE = re.compile(r"\{\s*(?:[\"'“}]|\w{1,40}\s*:|$)|\[\s*(?:[\[{\"'“\]]|$)")
+#: Characters looked at in all, as a multiple of the text: bounds what unbalanced brackets can cost.
+_MAX_PASSES = 8
+
+
+def _regions(text: str) -> Iterator[_Region]:
+    """Brackets that are JSON or meant to be, in order. Nothing inside a broken one is looked at:
+    there, a list that the model rejects looks like the one it gives."""
+    position, left = 0, _MAX_PASSES * (len(text) + 1000)
+    while True:
         start = min(
             (i for i in (text.find("{", position), text.find("[", position)) if i >= 0), default=-1
         )
         if start < 0:
             return
-        end, used = _matching(text, start, _MAX_STEPS - steps)
-        steps += used
-        found, value = (False, None) if end is None else _loads(text[start:end])
-        if found and end is not None:
-            yield value
+        end = _closing(text, start)
+        left -= (end or len(text)) - start
+        like = _JSON_LIKE.match(text, start) is not None
+        if left < 0 or (end is None and like):
+            yield _Region(start, len(text), False, torn=True)
+            return
+        found, value = (False, None) if end is None else _loads(text[start:end], like)
+        if end is not None and (found or like):
+            # After a stray quotation mark the bracket found is not the one meant.
+            torn = not found and text[end : end + 200].lstrip()[:1] in set(',]}:"')
+            yield _Region(start, end, found, value, torn)
             position = end
         else:
-            # "[note" in prose, or a broken object: look further in.
             position = start + 1
 
 
 # A string, a bracket, or a quotation mark that never closes.
-_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|[{}\[\]]|"', re.DOTALL)
-#: Tokens looked at in all: bounds the time that unbalanced brackets can cost.
-_MAX_STEPS = 1_000_000
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[{}\[\]]|"', re.DOTALL)
 
 
-def _matching(text: str, start: int, most: int) -> tuple[int | None, int]:
-    """End (exclusive) of the bracket opened at `start`, ignoring brackets inside strings, and the
-    number of tokens looked at."""
-    depth = used = 0
-    for used, token in enumerate(_TOKEN.finditer(text, start), start=1):
+def _closing(text: str, start: int) -> int | None:
+    """End (exclusive) of the bracket opened at `start`, ignoring brackets inside strings."""
+    depth = 0
+    for token in _TOKEN.finditer(text, start):
         mark = token.group()
         if mark in "{[":
             depth += 1
         elif mark in "}]":
             depth -= 1
             if depth == 0:
-                return token.end(), used
-        elif mark == '"' or used >= most:
+                return token.end()
+        elif mark == '"':
             break
-    return None, used + 1
+    return None
 
 
-def _loads(text: str) -> tuple[bool, Any]:
-    for candidate in (text, _without_trailing_commas(text)):
+class _Twice(Exception):
+    """An object has one key with two values."""
+
+
+def _loads(text: str, generous: bool) -> tuple[bool, Any]:
+    """(whether it can be read, value); with `generous` also other notations than JSON."""
+    for candidate in (text, _without_trailing_commas(text)) if generous else (text,):
         try:
-            return True, json.loads(candidate, strict=False)
+            return True, json.loads(candidate, strict=False, object_pairs_hook=_object)
         except (ValueError, RecursionError):
             continue
+        except _Twice:
+            return False, None
+    if not generous or len(text) > MAX_CHARS // 4:
+        return False, None
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
@@ -170,10 +299,17 @@ def _loads(text: str) -> tuple[bool, Any]:
     return isinstance(value, dict | list), value
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs) and any(found[k] != v for k, v in pairs):
+        raise _Twice
+    return found
+
+
 def _without_trailing_commas(text: str) -> str:
     # Strings are matched first, so that a comma inside one is never touched.
     return re.sub(
-        r'("(?:\\.|[^"\\])*")|,(?=\s*[}\]])',
+        r'("(?:[^"\\]++|\\.)*+")|,(?=\s*[}\]])',
         lambda m: m.group(1) or "",
         text,
         flags=re.DOTALL,

@@ -30,21 +30,26 @@ class ChatSettings(BaseModel):
     max_schema_names
         A closed list longer than this is left out of the schema (endpoints limit enum sizes; the
         answer is validated against the list in any case).
-    timeout_s, attempts, backoff_s, backoff_max_s, retry_after_max_s
-        Seconds an attempt may take; attempts a call; exponential backoff with full jitter between
-        them, unless the server says how long to wait (Retry-After, obeyed up to the last).
+    timeout_s, call_s
+        Seconds of silence after which an attempt is given up (answers are streamed; of a server
+        that cannot stream, the seconds until the answer); seconds an attempt may take in all.
+    attempts, backoff_s, backoff_max_s, retry_after_max_s
+        Attempts a call; exponential backoff with full jitter between them, unless the server says
+        how long to wait (Retry-After, obeyed up to the last).
     max_consecutive_failures
         After this many calls in a row failed for good the run stops instead of falling back for
         every item that is left.
     concurrency
-        Calls under way at once (a waiting retry keeps its place, so a storm of 429 slows all).
+        Most calls under way at once; None = 8, and 2 on this machine. A run starts with one or two
+        and opens a place with each answer; a waiting retry keeps its place and halves their
+        number, so a storm of 429 slows all.
     budget_tokens, budget_usd
-        Limits of the run. `budget_usd` needs a known price for the model.
+        Limits of the run: with a ledger, of everything ever asked under the label `run`, by any
+        number of processes. `budget_usd` needs a known price for the model.
     prices
         User's own table, {model: Price}; see `read_prices`.
     run
-        Label stored with every exchange; with a ledger, a resumed run of the same label starts
-        from what it has already spent.
+        Label stored with every exchange, under which budgets are kept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,13 +62,14 @@ class ChatSettings(BaseModel):
     seed: int | None = None
     constrained: bool = True
     max_schema_names: int = Field(default=500, ge=0)
-    timeout_s: float = Field(default=180.0, gt=0)
+    timeout_s: float = Field(default=300.0, gt=0)
+    call_s: float = Field(default=3600.0, gt=0)
     attempts: int = Field(default=6, ge=1)
     backoff_s: float = Field(default=1.0, ge=0)
     backoff_max_s: float = Field(default=60.0, ge=0)
     retry_after_max_s: float = Field(default=300.0, ge=0)
     max_consecutive_failures: int = Field(default=10, ge=1)
-    concurrency: int = Field(default=8, ge=1)
+    concurrency: int | None = Field(default=None, ge=1)
     budget_tokens: int | None = Field(default=None, ge=1)
     budget_usd: float | None = Field(default=None, gt=0)
     prices: dict[str, Price] = Field(default_factory=dict)

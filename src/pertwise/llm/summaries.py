@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from pertwise.llm.answers import SummaryAnswer, summary_schema
+from pertwise.llm.answers import SummaryAnswer, summary_schema, tokens_for
 from pertwise.llm.base import Chat
 from pertwise.llm.converse import Conversation, converse
 from pertwise.llm.loop import run_many
@@ -72,6 +72,7 @@ def summarise(
             check=check,
             max_reasks=max_reasks,
             json_schema=summary_schema(),
+            answer_tokens=tokens_for(max_words // 10),
         )
 
     talks = run_many(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 from pertwise._files import read_text
 from pertwise._io import sha256_text
+from pertwise._text import in_prompt
 from pertwise.errors import InputError, unknown_name
 from pertwise.llm.base import Message
 
@@ -45,7 +48,7 @@ class PromptTemplate:
         return sha256_text(self.text)[:16]
 
     def render(self, **values: Any) -> tuple[Message, ...]:
-        """Fill in; an empty system part is left out.
+        """Fill in, every text made one line without tags; an empty system part is left out.
 
         Raises
         ------
@@ -62,7 +65,7 @@ class PromptTemplate:
             parts = {}
             for part in ("system", "user"):
                 block = template.blocks.get(part)
-                context = template.new_context(values)
+                context = template.new_context(_one_lined(values))
                 parts[part] = "".join(block(context)).strip() if block else ""
         # An expression in a template can fail in any way, as can the template of another person.
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
@@ -79,6 +82,19 @@ class PromptTemplate:
             for role, content in roles
             if content
         )
+
+
+def _one_lined(value: Any) -> Any:
+    """The value with `in_prompt` on every text in it, keys included."""
+    if isinstance(value, str):
+        return in_prompt(value)
+    if isinstance(value, Mapping):
+        return {_one_lined(k): _one_lined(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_one_lined(v) for v in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _one_lined(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return value
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,77 +1,107 @@
-"""One request on the wire: the official SDKs behind one small interface, errors translated."""
+"""One request on the wire: HTTP with bounds, both protocols, refusals turned into `CallFailure`.
+
+Plain HTTP instead of the providers' own packages: those read error bodies without a bound, follow
+redirects with the key, take further keys and addresses from the environment, and cannot read what
+other servers of the same protocol send.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import email.utils
-import time
-from collections.abc import Awaitable
+import json
+import logging
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import ModuleType
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol
 
+from pertwise import __version__
+from pertwise._text import one_line
+from pertwise.errors import InputError
 from pertwise.llm.address import Address, Redactor
 from pertwise.llm.base import ChatReply, ChatRequest
-from pertwise.llm.budget import prompt_tokens_expected
-from pertwise.llm.settings import ChatSettings
-
-T = TypeVar("T")
-
-FailureKind = Literal[
-    "rate_limit",
-    "server",
-    "timeout",
-    "connection",
-    "malformed_response",
-    "auth",
-    "not_found",
-    "quota",
-    "bad_request",
-]
-RETRYABLE: frozenset[str] = frozenset(
-    {"rate_limit", "server", "timeout", "connection", "malformed_response"}
+from pertwise.llm.failures import (
+    REDIRECTS_TO,
+    CallFailure,
+    as_json,
+    disliked,
+    problem_in,
+    refused,
+    web_page,
 )
-FATAL: frozenset[str] = frozenset({"auth", "not_found", "quota"})
+from pertwise.llm.replies import error_in_choice, is_reply, read_reply
+from pertwise.llm.settings import ChatSettings
+from pertwise.llm.stream import is_stream, whole_body
 
-
-class CallFailure(Exception):
-    """A failed attempt; `message` is already free of secrets."""
-
-    def __init__(
-        self,
-        kind: FailureKind,
-        message: str,
-        status: int | None = None,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.kind, self.message, self.status = kind, message, status
-        self.retry_after = retry_after
+#: Most bytes of a response body, as sent and unpacked; the longest real answer has about 1 MB.
+MAX_BODY = 16 * 1024 * 1024
+#: The same answer in events, each of which repeats its frame around a few letters.
+MAX_STREAM = 4 * MAX_BODY
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """What this endpoint was found to accept; starts optimistic, degrades when told no."""
+    """What this endpoint was found to accept; starts optimistic, degrades when told no.
 
-    json_schema: bool = True
+    `degraded` names what is no longer sent: json_schema, temperature, seed, and the field that
+    switches reasoning.
+    """
+
     max_tokens_field: str = "max_tokens"
-    thinking: Literal["budget", "adaptive"] = "budget"
+    reasoning_field: str = "chat_template_kwargs"
+    thinking: str = "budget"
     degraded: tuple[str, ...] = ()
+    renamed: bool = False
+    #: Ask for the answer as it is written, and for the count of tokens at its end.
+    stream: bool = True
+    stream_usage: bool = True
+
+    def sent(self, request: ChatRequest) -> tuple[str, ...]:
+        """The optional fields that a request is sent with."""
+        return tuple(f for f in self._wanted(request) if f not in self.degraded)
+
+    def lacking(self, request: ChatRequest) -> tuple[str, ...]:
+        """What a request asks for and is not sent."""
+        return tuple(f for f in self.degraded if f in self._wanted(request))
+
+    def _wanted(self, request: ChatRequest) -> tuple[str, ...]:
+        wanted = {
+            "json_schema": request.json_schema is not None,
+            "temperature": request.temperature is not None,
+            "seed": request.seed is not None and request.protocol == "openai",
+            self.reasoning_field: request.reasoning is not None,
+        }
+        return tuple(name for name, asked in wanted.items() if asked)
 
     def without(self, failure: CallFailure, request: ChatRequest) -> Dialect | None:
-        """The dialect to try after a rejected request, or None when nothing is left to drop."""
-        if failure.kind != "bad_request":
+        """The dialect to try after a refused request, or None when nothing is left to drop.
+
+        What the server names is dropped, and only that. When it names nothing that was sent, the
+        plain request is the test: without the schema, then without all that is optional. If that
+        fails too, the first error is the one reported and nothing is remembered. A server error
+        (HTTP 500) that names nothing is first of all a server error.
+        """
+        if self.stream and failure.blames_stream:
+            # "stream_options" is refused by some that stream well.
+            options = self.stream_usage and "stream_options" in failure.said
+            return replace(self, stream_usage=False) if options else replace(self, stream=False)
+        known = failure.kind in ("bad_request", "not_found") or failure.status == 500
+        if not known or failure.status not in (400, 404, 422, 500):
             return None
-        text = failure.message.lower()
-        if self.max_tokens_field == "max_tokens" and "max_completion_tokens" in text:
-            return replace(self, max_tokens_field="max_completion_tokens")
-        if request.reasoning and self.thinking == "budget" and "adaptive" in text:
+        named, sent = disliked(failure), self.sent(request)
+        if "max_tokens" in named and request.protocol == "openai":
+            other = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+            new = other[self.max_tokens_field]
+            if not self.renamed and (new in failure.said or named == ("max_tokens",)):
+                return replace(self, max_tokens_field=new, renamed=True)
+        if "thinking" in named and self.thinking == "budget" and "adaptive" in failure.said:
             return replace(self, thinking="adaptive")
-        # Servers word this rejection in many ways, so a plain request is the test: if it fails
-        # too, the first error is the one reported and nothing is remembered.
-        if self.json_schema and request.json_schema is not None:
-            return replace(self, json_schema=False, degraded=(*self.degraded, "json_schema"))
-        return None
+        drop = tuple(name for name in named if name in sent)
+        if not drop and failure.certain:
+            return None
+        if not drop and failure.status != 500:
+            drop = ("json_schema",) if "json_schema" in sent else sent
+        return replace(self, degraded=(*self.degraded, *drop)) if drop else None
 
 
 class Backend(Protocol):
@@ -86,287 +116,255 @@ class Backend(Protocol):
         ...
 
 
-def first_dialect(address: Address) -> Dialect:
+def first_dialect(address: Address, settings: ChatSettings) -> Dialect:
     """What to assume of an endpoint before the first call."""
+    if address.protocol == "anthropic":
+        return Dialect(reasoning_field="thinking")
     own = address.host == "api.openai.com" or address.azure
-    return Dialect(max_tokens_field="max_completion_tokens" if own else "max_tokens")
+    effort = settings.reasoning_style == "effort" or (
+        settings.reasoning_style == "auto"
+        and (own or address.url.rstrip("/").endswith(":11434/v1"))
+    )
+    return Dialect(
+        max_tokens_field="max_completion_tokens" if own else "max_tokens",
+        reasoning_field="reasoning_effort" if effort else "chat_template_kwargs",
+    )
 
 
 def open_backend(address: Address, settings: ChatSettings, key: str, redact: Redactor) -> Backend:
-    """The SDK client for an address (opened inside the event loop that will use it)."""
-    if address.protocol == "anthropic":
-        return AnthropicBackend(address, settings, key, redact)
-    return OpenAIBackend(address, settings, key, redact)
+    """The client for an address (opened inside the event loop that will use it)."""
+    return HttpBackend(address, settings, key, redact)
 
 
-class OpenAIBackend:
-    """/chat/completions of OpenAI, Azure, vLLM, SGLang, Ollama, llama.cpp and the like."""
+class HttpBackend:
+    """/chat/completions of OpenAI, Azure, vLLM, SGLang, Ollama, llama.cpp and the like, or
+    /v1/messages of Anthropic."""
 
     def __init__(
         self, address: Address, settings: ChatSettings, key: str, redact: Redactor
     ) -> None:
-        import openai
+        import httpx
 
-        self._sdk, self._settings, self._redact = openai, settings, redact
-        self._effort = settings.reasoning_style == "effort" or (
-            settings.reasoning_style == "auto"
-            and (
-                address.host == "api.openai.com"
-                or address.azure
-                or address.url.rstrip("/").endswith(":11434/v1")
+        # At their lower levels these print whole addresses and headers, the key among them.
+        for name in ("httpx", "httpcore"):
+            if logging.getLogger(name).level < logging.WARNING:
+                logging.getLogger(name).setLevel(logging.WARNING)
+        self._http, self._settings, self._redact = httpx, settings, redact
+        self._anthropic = address.protocol == "anthropic"
+        self._url = address.url + ("/v1/messages" if self._anthropic else "/chat/completions")
+        self._query = dict(address.query)
+        headers = {
+            "content-type": "application/json",
+            "accept": "application/json, text/event-stream",
+            "accept-encoding": "identity",
+            "user-agent": f"pertwise/{__version__}",
+        }
+        if self._anthropic:
+            headers |= {"x-api-key": key, "anthropic-version": "2023-06-01"}
+        else:
+            headers["authorization"] = f"Bearer {key}"
+        if address.azure:
+            headers["api-key"] = key
+        unusable = ""
+        try:
+            self._client = httpx.AsyncClient(
+                headers=headers,
+                timeout=settings.timeout_s,
+                follow_redirects=False,
+                event_hooks={"response": [_set_location_aside]},
             )
-        )
-        self._client = openai.AsyncOpenAI(
-            api_key=key,
-            base_url=address.url,
-            max_retries=0,
-            timeout=settings.timeout_s,
-            default_query=dict(address.query) or None,
-            default_headers={"api-key": key} if address.azure else None,
-        )
-
-    async def send(self, request: ChatRequest, dialect: Dialect) -> ChatReply:
-        """One attempt."""
-        body: dict[str, Any] = {}
-        if request.temperature is not None:
-            body["temperature"] = request.temperature
-        if request.max_tokens is not None:
-            body[dialect.max_tokens_field] = request.max_tokens
-        if request.seed is not None:
-            body["seed"] = request.seed
-        if request.reasoning is not None:
-            if self._effort:
-                body["reasoning_effort"] = "medium" if request.reasoning else "none"
-            else:
-                body["chat_template_kwargs"] = {"enable_thinking": request.reasoning}
-        if request.json_schema is not None and dialect.json_schema:
-            body["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {"name": "answer", "strict": True, "schema": request.json_schema},
-            }
-        messages: Any = [m.model_dump() for m in request.messages]
-        # Everything beyond the two required fields goes through extra_body: it reaches the wire
-        # unchanged with every version of the SDK, also the fields only vLLM knows.
-        answer = await _translated(
-            self._sdk,
-            self._client.chat.completions.create(
-                model=request.model, messages=messages, extra_body=body
-            ),
-            self._settings.timeout_s,
-            self._redact,
-        )
-        return _parsed(self._read, answer, request, dialect)
-
-    def _read(self, answer: Any, request: ChatRequest, dialect: Dialect) -> ChatReply:
-        choice = answer.choices[0]
-        message = choice.message
-        text, finish = message.content or "", str(choice.finish_reason or "")
-        if getattr(message, "refusal", None):
-            text, finish = message.refusal, "refusal"
-        reasoning = getattr(message, "reasoning_content", None) or getattr(
-            message, "reasoning", None
-        )
-        usage = answer.usage
-        return _reply(
-            request,
-            dialect,
-            text=self._redact.literal(text),
-            reasoning=self._redact.literal(str(reasoning or "")),
-            model=str(answer.model or ""),
-            finish={"content_filter": "refusal"}.get(finish, finish),
-            tokens=None if usage is None else (usage.prompt_tokens, usage.completion_tokens),
-        )
+        except (ValueError, ImportError, OSError, httpx.InvalidURL) as error:
+            unusable = type(error).__name__
+        if unusable:
+            # Raised here, because the cause may show a proxy's password.
+            raise InputError(
+                f"no connection to {address} can be set up ({unusable}): check the proxy and "
+                "certificate variables of the environment (HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE)"
+            )
 
     async def close(self) -> None:
         """Close network connections."""
-        await self._client.close()
-
-
-class AnthropicBackend:
-    """/v1/messages of Anthropic."""
-
-    def __init__(
-        self, address: Address, settings: ChatSettings, key: str, redact: Redactor
-    ) -> None:
-        import anthropic
-
-        self._sdk, self._settings, self._redact = anthropic, settings, redact
-        self._client = anthropic.AsyncAnthropic(
-            api_key=key,
-            base_url=address.url,
-            max_retries=0,
-            timeout=settings.timeout_s,
-            default_query=dict(address.query) or None,
-        )
+        await self._client.aclose()
 
     async def send(self, request: ChatRequest, dialect: Dialect) -> ChatReply:
         """One attempt."""
-        body: dict[str, Any] = {}
-        system = "\n\n".join(m.content for m in request.messages if m.role == "system")
-        if system:
-            body["system"] = system
-        if request.temperature is not None:
-            body["temperature"] = request.temperature
-        if request.reasoning is False:
+        make = anthropic_body if self._anthropic else openai_body
+        body = make(request, dialect, self._settings.max_tokens)
+        if dialect.stream:
+            body["stream"] = True
+            if dialect.stream_usage and not self._anthropic:
+                body["stream_options"] = {"include_usage": True}
+        status, headers, data = await self._exchange(body)
+        return self.read(status, headers, data, request, dialect)
+
+    async def _exchange(self, body: dict[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
+        """(status, headers, body) of one request; no exception of the HTTP library, which may
+        show a key, is attached to what is raised."""
+        failure: CallFailure
+        limit = self._settings.timeout_s
+        try:
+            # The library's timeout bounds each read; a server that dribbles bytes needs this one.
+            async with (
+                asyncio.timeout(limit) as bound,
+                self._client.stream(
+                    "POST", self._url, params=self._query or None, content=json.dumps(body)
+                ) as response,
+            ):
+                said = str(response.headers.get("content-type", "")).lower()
+                most = MAX_BODY
+                if is_stream(said, b""):
+                    # It shows what it does: silence is bounded from now on, and all of it amply.
+                    limit = self._settings.call_s
+                    bound.reschedule(asyncio.get_running_loop().time() + limit)
+                    most = MAX_STREAM
+                data = await read_bounded(response, most)
+                if response.status_code == 200 and is_stream(said, data):
+                    data = whole_body(data)
+                return response.status_code, response.headers, data
+        except TimeoutError:
+            failure = CallFailure("timeout", f"no answer within {limit:g} s")
+        except self._http.TimeoutException:
+            silent = self._settings.timeout_s
+            failure = CallFailure("timeout", f"nothing came from the server for {silent:g} s")
+        except CallFailure:
+            raise
+        except (self._http.HTTPError, self._http.StreamError, OSError) as error:
+            kind = type(error.__cause__ or error).__name__
+            failure = CallFailure("connection", f"the endpoint cannot be reached ({kind})")
+        except (self._http.InvalidURL, ValueError, TypeError, RuntimeError) as error:
+            failure = CallFailure("malformed_response", f"cannot be read ({type(error).__name__})")
+        raise failure
+
+    def read(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        data: bytes,
+        request: ChatRequest,
+        dialect: Dialect,
+    ) -> ChatReply:
+        """The reply in a complete response.
+
+        Raises
+        ------
+        CallFailure
+            When it is an error, with whatever status, or no chat completion.
+        """
+        payload: Any = None
+        problem = "the body is empty"
+        try:
+            payload = as_json(data)
+            problem = "it is not a chat completion"
+        except ValueError as error:
+            if data.strip():
+                # Redacted before it is cut, or half a key would be left.
+                start = self._redact(one_line(data[:4000].decode("utf-8", "replace")))[:80]
+                why = "nested too deeply" if "nested" in str(error) else "not JSON"
+                problem = f"the body is {why}; it starts with {start!r}"
+        in_choice = error_in_choice(payload)
+        if not 200 <= status < 300:
+            raise refused(status, headers, data, payload, self._redact, request.model)
+        reply: ChatReply | None = None
+        if is_reply(payload):
+            try:
+                reply = read_reply(payload, request, dialect.lacking(request), self._redact)
+            except (ValueError, TypeError, RecursionError) as error:
+                problem = f"it is not a chat completion ({type(error).__name__})"
+        # An error beside an answer that was paid for is only a note.
+        answered = reply is not None and bool(reply.text) and bool(payload.get("choices"))
+        if in_choice or (not answered and problem_in(payload)):
+            reported = in_choice or payload
+            raise refused(status, headers, data, reported, self._redact, request.model)
+        if reply is not None:
+            return reply
+        page = web_page(data, str(headers.get("content-type", "")).lower(), self._redact)
+        raise CallFailure(
+            "malformed_response", page or f"the server's response cannot be used: {problem}"
+        )
+
+
+async def _set_location_aside(response: Any) -> None:
+    # The library reads it also where it does not follow, and fails on one that is no address.
+    where = response.headers.pop("location", None)
+    if where is not None:
+        response.headers[REDIRECTS_TO] = where
+
+
+def openai_body(request: ChatRequest, dialect: Dialect, max_tokens: int) -> dict[str, Any]:
+    """Body of a /chat/completions request, without what the endpoint refused before."""
+    sent = dialect.sent(request)
+    body: dict[str, Any] = {
+        "model": request.model,
+        "messages": [m.model_dump() for m in request.messages],
+    }
+    for name in ("temperature", "seed"):
+        if name in sent:
+            body[name] = getattr(request, name)
+    if request.max_tokens is not None:
+        body[dialect.max_tokens_field] = request.max_tokens
+    if "reasoning_effort" in sent:
+        body["reasoning_effort"] = "medium" if request.reasoning else "none"
+    if "chat_template_kwargs" in sent:
+        body["chat_template_kwargs"] = {"enable_thinking": request.reasoning}
+    if "json_schema" in sent:
+        body["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "strict": True, "schema": request.json_schema},
+        }
+    return body
+
+
+def anthropic_body(request: ChatRequest, dialect: Dialect, max_tokens: int) -> dict[str, Any]:
+    """Body of a /v1/messages request, without what the endpoint refused before."""
+    sent = dialect.sent(request)
+    body: dict[str, Any] = {
+        "model": request.model,
+        "messages": [m.model_dump() for m in request.messages if m.role != "system"],
+        "max_tokens": request.max_tokens or max_tokens,
+    }
+    system = "\n\n".join(m.content for m in request.messages if m.role == "system")
+    if system:
+        body["system"] = system
+    if "temperature" in sent:
+        body["temperature"] = request.temperature
+    if "thinking" in sent:
+        if not request.reasoning:
             body["thinking"] = {"type": "disabled"}
-        elif request.reasoning and dialect.thinking == "adaptive":
+        elif dialect.thinking == "adaptive":
             body["thinking"] = {"type": "adaptive"}
-        elif request.reasoning:
+        else:
             body["thinking"] = {"type": "enabled", "budget_tokens": request.reasoning_tokens}
-        if request.json_schema is not None and dialect.json_schema:
-            body["output_config"] = {
-                "format": {"type": "json_schema", "schema": request.json_schema}
-            }
-        messages: Any = [m.model_dump() for m in request.messages if m.role != "system"]
-        answer = await _translated(
-            self._sdk,
-            self._client.messages.create(
-                model=request.model,
-                messages=messages,
-                max_tokens=request.max_tokens or self._settings.max_tokens,
-                extra_body=body,
-            ),
-            self._settings.timeout_s,
-            self._redact,
-        )
-        return _parsed(self._read, answer, request, dialect)
-
-    def _read(self, answer: Any, request: ChatRequest, dialect: Dialect) -> ChatReply:
-        text = "".join(b.text for b in answer.content if b.type == "text")
-        reasoning = "".join(b.thinking for b in answer.content if b.type == "thinking")
-        finish = str(answer.stop_reason or "")
-        usage = answer.usage
-        tokens = None
-        if usage is not None:
-            cached = (usage.cache_creation_input_tokens or 0) + (usage.cache_read_input_tokens or 0)
-            tokens = (usage.input_tokens + cached, usage.output_tokens)
-        return _reply(
-            request,
-            dialect,
-            text=self._redact.literal(text),
-            reasoning=self._redact.literal(reasoning),
-            model=str(answer.model or ""),
-            finish={
-                "end_turn": "stop",
-                "stop_sequence": "stop",
-                "max_tokens": "length",
-                "model_context_window_exceeded": "length",
-            }.get(finish, finish),
-            tokens=tokens,
-        )
-
-    async def close(self) -> None:
-        """Close network connections."""
-        await self._client.close()
+    if "json_schema" in sent:
+        body["output_config"] = {"format": {"type": "json_schema", "schema": request.json_schema}}
+    return body
 
 
-def _reply(
-    request: ChatRequest,
-    dialect: Dialect,
-    *,
-    text: str,
-    reasoning: str,
-    model: str,
-    finish: str,
-    tokens: tuple[int, int] | None,
-) -> ChatReply:
-    degraded = dialect.degraded if request.json_schema is not None else ()
-    if tokens is None:
-        # Some local servers report no usage; a budget still has to count something.
-        tokens = (prompt_tokens_expected(request), len((text + reasoning).encode()) // 3 + 1)
-        degraded = (*degraded, "usage_estimated")
-    return ChatReply(
-        text=text,
-        reasoning=reasoning,
-        model=model,
-        finish_reason=finish,
-        prompt_tokens=tokens[0],
-        completion_tokens=tokens[1],
-        degraded=degraded,
-    )
+async def read_bounded(response: Any, most: int = MAX_BODY) -> bytes:
+    """The body of a streamed response, unpacked; refused beyond `most` bytes, packed or not.
 
-
-def _parsed(read: Any, answer: Any, request: ChatRequest, dialect: Dialect) -> ChatReply:
-    failure: CallFailure
-    try:
-        reply: ChatReply = read(answer, request, dialect)
-        return reply
-    except (AttributeError, TypeError, IndexError, KeyError, ValueError) as error:
-        failure = CallFailure(
-            "malformed_response",
-            f"the server's response is not a chat completion ({type(error).__name__})",
-        )
-    raise failure
-
-
-async def _translated(sdk: ModuleType, call: Awaitable[T], timeout_s: float, redact: Redactor) -> T:
-    """Await an SDK call; its errors come out as `CallFailure`.
-
-    The failure is raised outside the `except` blocks so that the SDK's exception, whose body may
-    echo a key, is not attached to it as context.
+    Raises
+    ------
+    CallFailure
+        Too large, or packed in a way that was not asked for.
     """
-    failure: CallFailure
-    try:
-        # The SDK's timeout bounds each read; a server that dribbles bytes needs this one.
-        async with asyncio.timeout(timeout_s):
-            return await call
-    except (TimeoutError, sdk.APITimeoutError):
-        failure = CallFailure("timeout", f"no answer within {timeout_s:g} s")
-    except sdk.APIConnectionError as error:
-        cause = type(error.__cause__).__name__ if error.__cause__ else "connection error"
-        failure = CallFailure("connection", f"the endpoint cannot be reached ({cause})")
-    except sdk.APIStatusError as error:
-        failure = _status_failure(error, redact)
-    except sdk.APIError as error:
-        failure = CallFailure("malformed_response", redact(str(error))[:500])
-    except (ValueError, TypeError, AttributeError) as error:
-        failure = CallFailure(
-            "malformed_response",
-            f"the server's response cannot be read ({type(error).__name__})",
+    encoding = str(response.headers.get("content-encoding", "")).strip().lower()
+    unpack = None
+    if encoding in ("gzip", "x-gzip", "deflate"):
+        unpack = zlib.decompressobj(47)
+    elif encoding not in ("", "identity"):
+        raise CallFailure(
+            "malformed_response", "the body is packed in a way that was not asked for"
         )
-    raise failure
-
-
-def _status_failure(error: Any, redact: Redactor) -> CallFailure:
-    status = int(error.status_code)
-    body = redact(str(error))[:500]
-    kind: FailureKind
-    if status in (401, 403):
-        kind, text = "auth", "the key was refused"
-    elif status == 402 or (status == 429 and "insufficient_quota" in body):
-        kind, text = "quota", "the account has no credit left"
-    elif status == 404:
-        kind, text = "not_found", "no such model or path"
-    elif status == 429:
-        kind, text = "rate_limit", "too many requests"
-    elif status in (408, 409, 425) or status >= 500:
-        kind, text = "server", "server error"
-    else:
-        kind, text = "bad_request", "the request was rejected"
-    return CallFailure(
-        kind,
-        f"HTTP {status}, {text}: {body}",
-        status,
-        retry_after(getattr(error.response, "headers", {})),
-    )
-
-
-def retry_after(headers: Any, now: float | None = None) -> float | None:
-    """Seconds a server asks to wait: ``retry-after-ms``, or ``Retry-After`` as seconds or date."""
-    try:
-        if headers.get("retry-after-ms"):
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-    except ValueError:
-        pass
-    value = headers.get("retry-after")
-    if not value:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        when = email.utils.parsedate_to_datetime(value).timestamp()
-    except (TypeError, ValueError):
-        return None
-    return max(0.0, when - (time.time() if now is None else now))
+    body = bytearray()
+    packed = 0
+    async for chunk in response.aiter_raw():
+        packed += len(chunk)
+        try:
+            body += chunk if unpack is None else unpack.decompress(chunk, most + 1 - len(body))
+        except zlib.error:
+            raise CallFailure("malformed_response", "the packed body is damaged") from None
+        if len(body) > most or packed > most:
+            raise CallFailure(
+                "malformed_response", f"the body has more than {most // 2**20} MiB: not read"
+            )
+    return bytes(body)

@@ -13,10 +13,10 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from pertwise._io import write_text_atomic
-from pertwise.evaluate.explaining import NAMED, Explanation
-from pertwise.evaluate.predicting import Predicted
-from pertwise.evaluate.standing import LOWER_IS_BETTER, SHOWN
-from pertwise.report.page import render_page
+from pertwise.prediction.explaining import NAMED, Explanation
+from pertwise.prediction.predicting import Predicted
+from pertwise.prediction.standing import LOWER_IS_BETTER, SHOWN
+from pertwise.report.page import input_facts, render_page, version_facts
 from pertwise.report.style import COLOURS
 
 #: Rows of the overview; more are in prediction.csv.
@@ -70,10 +70,11 @@ def _tiles(found: Predicted, fallbacks: int) -> list[tuple[str, str]]:
         tiles.append((str(fallbacks), "answered by a fallback"))
     standing = found.standing
     if standing is not None:
-        row = standing.summary.loc["mse"]
+        row = standing.summary.loc[standing.decisive]
         if row["baseline"] > 0 and standing.verdict != "baseline":
             change = 100 * row["difference"] / row["baseline"]
-            tiles.append((f"{change:+.0f} %", "squared error against the training mean"))
+            error = "squared error" if standing.decisive == "mse" else "correlation"
+            tiles.append((f"{change:+.0f} %", f"{error} against the {standing.baseline}"))
         tiles.append((_sig(standing.summary.loc["cosine", "method"]), "held-out cosine"))
         if np.isfinite(standing.coverage):
             tiles.append((f"{100 * standing.coverage:.0f} %", "covered by 90 % intervals"))
@@ -359,15 +360,8 @@ def _sig(value: float) -> str:
 
 def _facts(found: Predicted) -> Sequence[tuple[str, str]]:
     record = found.record
-    facts = []
-    for name, entry in record["inputs"].items():
-        text = str(entry["path"])
-        for key in ("sha256", "fingerprint"):
-            if key in entry:
-                text += f" ({key} {str(entry[key])[:16]}…)"
-        if name == "screen" and record["source"]:
-            text += f"; {record['source']}"
-        facts.append((name, text))
+    more = {"screen": f"; {record['source']}"} if record["source"] else {}
+    facts = input_facts(record["inputs"], **more)
     method = record["method"]
     facts.append(
         ("method", method["name"] + (f" ({method['use']})" if ":" in method["use"] else ""))
@@ -378,7 +372,7 @@ def _facts(found: Predicted) -> Sequence[tuple[str, str]]:
     if method["llm"]:
         facts.append(("language model", str(method["llm"])))
     facts.append(("seed", str(record["settings"]["seed"])))
-    facts.append(("versions", ", ".join(f"{k} {v}" for k, v in record["versions"].items())))
+    facts.append(version_facts(record["versions"]))
     return facts
 
 

@@ -1,7 +1,7 @@
 """Which items of this closed list? Every selector answers with reasons and stated repairs."""
 
 from pertwise.select.base import Pick, Query, Repair, Selection, Selector
-from pertwise.select.chat import ChatSelector, RandomSelector, knowledge_resolver
+from pertwise.select.chat.selector import ChatSelector, RandomSelector, knowledge_resolver
 from pertwise.select.closed_list import ClosedList
 from pertwise.select.embedding import EmbeddingSelector
 from pertwise.select.graph import GraphSelector

@@ -39,8 +39,8 @@ class Repair:
     """One thing the picker did wrong and what was done about it.
 
     `kind` is one of: alias, case, duplicate, out_of_list, query_itself, too_few, too_many,
-    no_reason, empty, truncated, unparsable, refusal, call_failed, impossible_edit, empty_set,
-    fallback.
+    no_reason, bare_list, empty, truncated, unparsable, refusal, call_failed, impossible_edit,
+    empty_set, fallback.
     """
 
     kind: str
@@ -86,6 +86,11 @@ class Selection:
         for repair in self.repairs:
             counts[repair.kind] = counts.get(repair.kind, 0) + 1
         return counts
+
+
+def usable(fallback: bool, provenance: Mapping[str, Any]) -> bool:
+    """Whether any of a selection is the picker's own, from its `fallback` and `provenance`."""
+    return not fallback or bool(provenance.get("k_used"))
 
 
 @dataclass(frozen=True)

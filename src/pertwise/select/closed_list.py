@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pertwise._text import in_prompt, one_line
 from pertwise.errors import InputError
 from pertwise.select.base import Repair
 
@@ -138,15 +139,15 @@ class ClosedList:
         for position, name in enumerate(proposed):
             entry, how = self.match(name)
             if entry is None:
-                repairs.append(Repair(how, name, "dropped"))
+                repairs.append(Repair(how, quoted(name), "dropped"))
                 wrong[how].append(name)
                 continue
             if entry in items:
-                repairs.append(Repair("duplicate", name, "dropped, first mention kept"))
+                repairs.append(Repair("duplicate", quoted(name), "dropped, first mention kept"))
                 wrong["duplicate"].append(name)
                 continue
             if how:
-                repairs.append(Repair(how, name, f"read as {entry}"))
+                repairs.append(Repair(how, quoted(name), f"read as {entry}"))
             items.append(entry)
             positions.append(position)
         if len(items) > n_max:
@@ -178,13 +179,18 @@ def _problem(
     return "; ".join(parts)
 
 
+def quoted(name: str) -> str:
+    """A name that a model made up, fit to be quoted back or stored: one line, bounded."""
+    return one_line(name, 80)
+
+
 def _some(names: Sequence[str], most: int = 20) -> str:
-    shown = ", ".join(names[:most])
+    shown = ", ".join(map(quoted, names[:most]))
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
 def _fold(name: str) -> str:
-    return re.sub(r"[\s\-_‐-―]+", "", name).casefold()
+    return re.sub(r"[\s\-_‐-―]+", "", in_prompt(name)).casefold()
 
 
 _BULLET = re.compile(r"^\s*(?:[-*•]|\(?\d{1,3}[.):])\s+")

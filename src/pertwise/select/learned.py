@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pertwise.arrays.direction import half_scaled
 from pertwise.errors import InputError
+from pertwise.kernels.genes import DEFAULT_KERNELS, KernelSource, gene_blocks
+from pertwise.knowledge import Knowledge
+from pertwise.screen import Screen
+from pertwise.screen.training import TrainingData
 from pertwise.select.similarity import Evidences, Floats, SimilaritySelector
 
 #: (subjects, candidates) -> (m, n_subjects, n_candidates) kernels.
@@ -86,3 +91,69 @@ class LearnedSelector(SimilaritySelector):
         """Weights of the kernels."""
         weights = dict(zip(self.kinds, map(float, self.weights), strict=True))
         return {**super().settings(), "weights": weights, "offset": self.offset}
+
+
+#: Pairs are taken from at most this many training rows (evenly spaced by name).
+MAX_ROWS = 600
+
+
+def pair_weights(gram: Floats, response: Floats) -> tuple[Floats, float]:
+    """Non-negative weights and offset of kernels that explain which responses are alike.
+
+    Least squares over all pairs i < j of response_ij on offset + sum_m w_m K_m,ij (kernel-target
+    alignment, Cristianini et al. 2001, with several kernels at once).
+
+    Parameters
+    ----------
+    gram
+        (m, n, n) kernels; response (n, n) similarity of the measured responses.
+    """
+    from scipy.optimize import nnls
+
+    upper = np.triu_indices(gram.shape[1], 1)
+    x = gram[:, upper[0], upper[1]].T
+    y = response[upper]
+    weights, _ = nnls(x - x.mean(axis=0), y - y.mean())
+    return np.asarray(weights), float(y.mean() - x.mean(axis=0) @ weights)
+
+
+def learned_selector(
+    screen: Screen,
+    knowledge: Knowledge,
+    kernels: Sequence[str] = DEFAULT_KERNELS,
+    *,
+    sources: Sequence[KernelSource] = (),
+    exclude_from_screen: bool = True,
+    max_neighbours: int = 20,
+    name: str = "learned",
+) -> LearnedSelector:
+    """A selector whose similarity is learned from all pairs of measured perturbations.
+
+    The target of a pair is the inner product of the half-scaled, centred responses
+    (`direction.half_scaled`), the features are the knowledge kernels (`pair_weights`).
+    """
+    data = TrainingData.from_screen(screen, name)
+    settings: dict[str, Any] = {"sources": sources, "exclude_from_screen": exclude_from_screen}
+    blocks = gene_blocks(knowledge, data.names, kernels, skip_missing=True, **settings)
+    used = [k for k in kernels if k in blocks.kinds]
+
+    def between(subjects: Sequence[str], candidates: Sequence[str]) -> Floats:
+        # The candidates are almost always the training rows, whose features are at hand.
+        known = (
+            blocks
+            if tuple(candidates) == data.names
+            else gene_blocks(knowledge, candidates, used, **settings)
+        )
+        return np.asarray(gene_blocks(knowledge, subjects, used, **settings).cross(known))
+
+    m = len(blocks.kinds)
+    weights, offset = np.full(m, 1.0 / m), 0.0
+    if len(data.names) > 2:
+        rows = np.arange(0, len(data.names), int(np.ceil(len(data.names) / MAX_ROWS)))
+        y = half_scaled(data.filled[rows])
+        gram = blocks.cross(blocks)[:, rows[:, None], rows[None, :]]
+        learned, offset = pair_weights(gram, y @ y.T / max(float((y**2).sum(1).mean()), 1e-12))
+        weights = learned if learned.sum() > 0 else weights
+    return LearnedSelector(
+        between, blocks.kinds, weights, min(offset, 0.0), max_neighbours=max_neighbours, name=name
+    )

@@ -8,10 +8,12 @@ from typing import Any, Literal
 import numpy as np
 
 from pertwise.errors import InputError, unknown_name
+from pertwise.parts import part
 from pertwise.screen import Screen
 from pertwise.select.similarity import Floats, SimilaritySelector
 
 
+@part(needs="truth")
 class OracleSelector(SimilaritySelector):
     """Chooses by the measured responses themselves: it sees the answer.
 

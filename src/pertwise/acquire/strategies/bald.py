@@ -1,0 +1,101 @@
+"""BALD: information that one measurement would give about which ensemble member is right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pertwise.acquire.base import AcquisitionState
+from pertwise.acquire.common import (
+    Floats,
+    best_first,
+    check_n,
+    random_start,
+    selection,
+    tie_order,
+)
+from pertwise.errors import InputError
+from pertwise.select.base import Selection
+
+
+def bald(members: NDArray[Any], noise: float) -> Floats:
+    """Mutual information between a measurement and the ensemble member, in nats.
+
+    Houlsby et al. 2011 (arXiv:1112.5745): I[y; m | p] = H[y | p] - E_m H[y | p, m]. For
+    regression with Gaussian noise of variance s2, the mixture over members replaced by the
+    Gaussian with its moments, and features taken one by one and averaged:
+
+        bald(p) = mean_d 1/2 log(1 + v_d(p) / s2),   v_d(p) = sum_m (f_m,d - mean_m f_m,d)^2 / (M-1)
+
+    Unlike u(p) = mean_d v_d(p), one feature on which members disagree wildly cannot outweigh
+    many on which they disagree moderately.
+
+    Parameters
+    ----------
+    members
+        (n_members, n_candidates, n_features) predictions.
+    noise
+        s2 > 0.
+
+    Returns
+    -------
+    (n_candidates,) float64, >= 0.
+    """
+    if len(members) < 2:
+        raise InputError(f"bald needs at least 2 ensemble members, got {len(members)}")
+    variance = np.asarray(members, dtype=np.float64).var(axis=0, ddof=1)
+    information: Floats = 0.5 * np.log1p(variance / noise).mean(axis=1)
+    return information
+
+
+def noise_level(state: AcquisitionState) -> tuple[float, str]:
+    """Noise variance of one feature and where it comes from.
+
+    The screen's sampling variance when known, else the median over candidates of u(p): then a
+    typical candidate has signal-to-noise 1.
+    """
+    if state.noise_variance is not None and state.noise_variance > 0:
+        return float(state.noise_variance), "sampling variance of the screen"
+    if state.uncertainty is not None:
+        middle = float(np.median(state.uncertainty.to_numpy(dtype=float)))
+        if middle > 0:
+            return middle, "median ensemble variance (the screen does not state its noise)"
+    return 1.0, "1 (nothing known about the noise)"
+
+
+class Bald:
+    """BALD: information that one measurement would give about which ensemble member is right.
+
+    Utility = `bald`; the batch is the top n, chosen one by one. Cold start: random.
+    """
+
+    name = "bald"
+    needs = "members"
+
+    def choose(self, state: AcquisitionState, n: int) -> Selection:
+        """The `n` most informative candidates."""
+        check_n(n)
+        if state.member_predictions is None:
+            return random_start(state, n, self.name)
+        noise, noise_source = noise_level(state)
+        utilities = bald(state.member_predictions, noise)
+        order = best_first(utilities, tie_order(state.candidates))[:n]
+        reasons = {
+            int(j): f"members disagree: {utilities[j]:.3g} nats a feature, rank {i + 1} of "
+            f"{len(utilities)}"
+            for i, j in enumerate(order)
+        }
+        return selection(
+            state,
+            order,
+            utilities,
+            reasons,
+            self.name,
+            provenance={
+                "strategy": self.name,
+                "noise_variance": noise,
+                "noise_from": noise_source,
+            },
+        )

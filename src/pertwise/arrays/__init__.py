@@ -1,0 +1,1 @@
+"""Pure numerics: functions of arrays, without names, files or settings."""

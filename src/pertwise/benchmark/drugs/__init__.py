@@ -1,0 +1,1 @@
+"""The drug task: regimes x methods."""

@@ -1,0 +1,1 @@
+"""The prediction benchmark: every method on the same splits, one honest table."""

@@ -1,0 +1,1 @@
+"""Who is alike? Kernels between perturbations: genes, drugs, named lists, other screens."""

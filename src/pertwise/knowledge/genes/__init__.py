@@ -1,0 +1,1 @@
+"""What is known about genes: symbols, terms, graphs, features, texts."""

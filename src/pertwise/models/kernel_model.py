@@ -1,0 +1,87 @@
+"""`KernelModel`: what all predictors on knowledge kernels share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pertwise.errors import InputError
+from pertwise.kernels.genes import GeneBlocks, KernelSource, gene_blocks
+from pertwise.screen.training import TrainingData
+
+if TYPE_CHECKING:
+    from pertwise.knowledge import Knowledge
+    from pertwise.screen import Screen
+
+
+class KernelModel:
+    """Settings, training data and feature rows; a subclass adds `fit` and `predict`.
+
+    Parameters
+    ----------
+    kernels
+        See `gene_kernels.DEFAULT_KERNELS`.
+    sources
+        Further kernels: neighbours named by a language model (`named.NamedNeighbours`), responses
+        in another cell line (`transfer.OtherScreen`); with ``kernels=()`` the only ones.
+    exclude_from_screen
+        Leave out knowledge that was derived from a perturbation screen.
+    skip_missing
+        Leave out kernels that the knowledge folder cannot give, instead of raising.
+    """
+
+    def __init__(
+        self,
+        kernels: Sequence[str],
+        sources: Sequence[KernelSource],
+        exclude_from_screen: bool,
+        name: str,
+        skip_missing: bool = True,
+    ) -> None:
+        self.kernels = (kernels,) if isinstance(kernels, str) else tuple(kernels)
+        self.sources = tuple(sources)
+        self.exclude_from_screen = exclude_from_screen
+        self.skip_missing = skip_missing
+        self.name = name
+        self._knowledge: Knowledge | None = None
+        self._data: TrainingData | None = None
+
+    def _start(self, screen: Screen, knowledge: Knowledge | None) -> TrainingData:
+        """Training data and feature rows of a fit.
+
+        Raises
+        ------
+        pertwise.errors.InputError
+            If nothing is measured or there is no knowledge to build a kernel from.
+        """
+        if knowledge is None:
+            raise InputError(f"{self.name!r} needs a knowledge folder: pass knowledge to fit")
+        data = TrainingData.from_screen(screen, self.name)
+        self._knowledge, self._data = knowledge, data
+        self._blocks = self._rows(data.names, self.kernels, self.skip_missing)
+        return data
+
+    def _trained(self) -> TrainingData:
+        if self._data is None:
+            raise InputError(f"{self.name!r} has not been fitted; call fit first")
+        return self._data
+
+    def _folder(self) -> Knowledge:
+        if self._knowledge is None:
+            raise InputError(f"{self.name!r} has not been fitted; call fit first")
+        return self._knowledge
+
+    def _asked(self, names: Sequence[str]) -> GeneBlocks:
+        """Feature rows of other perturbations, of the kernels that the fit used."""
+        own = {k for source in self.sources for k in source.kinds}
+        return self._rows(names, [k for k in self._blocks.kinds if k not in own], False)
+
+    def _rows(self, names: Sequence[str], kinds: Sequence[str], skip_missing: bool) -> GeneBlocks:
+        return gene_blocks(
+            self._folder(),
+            names,
+            kinds,
+            sources=self.sources,
+            exclude_from_screen=self.exclude_from_screen,
+            skip_missing=skip_missing,
+        )

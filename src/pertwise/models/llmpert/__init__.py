@@ -1,0 +1,1 @@
+"""LLMPert: an ensemble of small networks on features of perturbations."""

@@ -1,0 +1,293 @@
+"""Ready compositions: a selector and an aggregation, or a kernel model with its settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pertwise.kernels.genes import REFERENCE_KERNELS
+from pertwise.kernels.named import NamedNeighbours
+from pertwise.kernels.transfer import OtherScreen
+from pertwise.models.context_kernel import ContextKernelPredictor, HoldOut
+from pertwise.models.contexts import joined
+from pertwise.models.forest import ForestPredictor
+from pertwise.models.kernel_ridge import KernelPredictor
+from pertwise.models.neighbours import NeighbourPredictor
+from pertwise.models.per_context import ByContexts, in_contexts
+from pertwise.models.radial import RadialPredictor
+from pertwise.models.stacked import StackedPredictor
+from pertwise.parts import part
+from pertwise.screen import Screen
+from pertwise.screen.read import read_screen
+from pertwise.select.base import Selector
+from pertwise.select.embedding import EmbeddingSelector
+from pertwise.select.graph import GraphSelector
+from pertwise.select.recorded import LinkedSelector, RecordedSelector
+
+if TYPE_CHECKING:
+    from pertwise.knowledge import Knowledge
+
+#: Trees of a forest inside a stack, and the pull of the weights to equal ones.
+N_TREES = 300
+STACKING_PRIOR = 0.1
+
+
+@part(label="graph neighbours", needs="knowledge", words="fallbacks", argument="graphs*")
+def graph_neighbours(
+    graphs: Sequence[str] | str = ("string",),
+    *,
+    weighted: bool = True,
+    exclude_from_screen: bool = True,
+    rewire_seed: int | None = None,
+    name: str = "graph neighbours",
+    **settings: Any,
+) -> NeighbourPredictor:
+    """Mean of the strongest neighbours in knowledge graphs; settings of `NeighbourPredictor`."""
+
+    def selector(knowledge: Knowledge) -> GraphSelector:
+        return GraphSelector(
+            knowledge,
+            graphs,
+            weighted=weighted,
+            exclude_from_screen=exclude_from_screen,
+            rewire_seed=rewire_seed,
+        )
+
+    return NeighbourPredictor(selector, name=name, **settings)
+
+
+@part(label="rewired graph neighbours", needs="knowledge", words="fallbacks")
+def rewired_graph_neighbours(rewire_seed: int = 0, **settings: Any) -> NeighbourPredictor:
+    """`graph_neighbours` on a degree-preserving random graph: the control."""
+    return graph_neighbours(
+        rewire_seed=rewire_seed, **{"name": "rewired graph neighbours", **settings}
+    )
+
+
+@part(label="embedding neighbours", needs="knowledge", words="fallbacks", argument="kind")
+def embedding_neighbours(
+    kind: str = "text",
+    *,
+    k: int = 5,
+    dim: int = 256,
+    name: str = "embedding neighbours",
+    **settings: Any,
+) -> NeighbourPredictor:
+    """Mean of the `k` nearest genes by the cosine of an embedding."""
+
+    def selector(knowledge: Knowledge) -> EmbeddingSelector:
+        return EmbeddingSelector(knowledge, kind, dim=dim, max_neighbours=k)
+
+    return NeighbourPredictor(selector, k=k, name=name, **settings)
+
+
+@part(label="gp text", needs="knowledge", argument="kinds*")
+def gp_text(kinds: Sequence[str] = ("text",), name: str = "gp text") -> KernelPredictor:
+    """GP on text embeddings ("gp text"), or text and a registered sequence embedding.
+
+    The GP + LLM-embedding baseline of the perturbation-prediction literature, with the texts'
+    TF-IDF/SVD embedding where no precomputed one is registered.
+    """
+    return KernelPredictor([f"emb:{k}" for k in kinds], skip_missing=False, name=name)
+
+
+@part(label="kernel ridge", needs="knowledge", argument="kernels*")
+def kernel_ridge(
+    kernels: Sequence[str] | None = None,
+    *,
+    hold_out: HoldOut = "perturbation",
+    name: str = "kernel ridge",
+    **settings: Any,
+) -> ByContexts:
+    """Kernel ridge on the plain sum of kernels, noise by leave-one-out.
+
+    Over several contexts, or for compounds, `ContextKernelPredictor` (`settings` are its own) on
+    the chemistry of compounds or the same kernels of genes.
+    """
+    return ByContexts(
+        KernelPredictor(kernels or REFERENCE_KERNELS, weights="equal", name=name),
+        ContextKernelPredictor(kernels or "plain", hold_out=hold_out, name=name, **settings),
+    )
+
+
+def multi_kernel_of_genes(
+    direction: float = 0.5, name: str = "multi-kernel", **settings: Any
+) -> KernelPredictor:
+    """All default kernels, learned weights, directions from half-scaled responses."""
+    return KernelPredictor(direction=direction, name=name, **settings)
+
+
+@part(needs="knowledge")
+def multi_kernel(
+    *,
+    hold_out: HoldOut = "perturbation",
+    n_related: int = 5,
+    seed: int = 0,
+    name: str = "multi-kernel",
+    **settings: Any,
+) -> ByContexts:
+    """All kernels that fit, learned weights.
+
+    Genes in one context: `multi_kernel_of_genes` (`settings` are its own). Several contexts, or
+    compounds: `ContextKernelPredictor` with `hold_out`, `n_related`, `seed` and, where given,
+    ``kernels`` and ``prior`` of the weights.
+    """
+    return ByContexts(
+        multi_kernel_of_genes(name=name, **settings),
+        ContextKernelPredictor(
+            settings.get("kernels", "all"),
+            weight_prior=settings.get("prior", 0.01),
+            hold_out=hold_out,
+            n_related=n_related,
+            seed=seed,
+            name=name,
+        ),
+    )
+
+
+@part(label="chat kernel", reads="answers", argument="answers")
+def chat_kernel(
+    answers: str | os.PathLike[str],
+    *,
+    hold_out: HoldOut = "perturbation",
+    name: str = "chat kernel",
+    **settings: Any,
+) -> ByContexts:
+    """Kernel ridge on recorded neighbour lists and reasons alone (`ContextKernelPredictor`)."""
+    recorded = RecordedSelector.from_file(answers)
+    sources = (NamedNeighbours(recorded.answers, recorded.source),)
+    return ByContexts(
+        KernelPredictor((), sources=sources, name=name),
+        ContextKernelPredictor((), answers=recorded, hold_out=hold_out, name=name, **settings),
+    )
+
+
+@part(needs="knowledge")
+def stacked(
+    *,
+    tolerance: float | None = None,
+    turn: float = 0.5,
+    n_trees: int = N_TREES,
+    seed: int = 0,
+    name: str = "stacked",
+    **settings: Any,
+) -> StackedPredictor:
+    """Multi-kernel, radial and forest, weighted by inner folds; better directions than alone."""
+    return StackedPredictor(
+        {
+            "multi-kernel": lambda: multi_kernel_of_genes(**settings),
+            "radial": lambda: RadialPredictor(**settings),
+            "forest": lambda: ForestPredictor(
+                direction=0.5, n_trees=n_trees, seed=seed, **settings
+            ),
+        },
+        tolerance=tolerance,
+        turn=turn,
+        prior=STACKING_PRIOR,
+        seed=seed,
+        name=name,
+    )
+
+
+@part(
+    label="langpert (recorded)",
+    reads="answers",
+    words="fallbacks",
+    argument="answers",
+    source="Märtens et al. 2025",
+)
+def recorded_langpert(
+    answers: str | os.PathLike[str],
+    *,
+    k: int = 10,
+    n_related: int = 5,
+    context_text: str = "",
+    name: str = "langpert (recorded)",
+    **settings: Any,
+) -> ByContexts:
+    """LangPert (of compounds: LGR) from recorded answers: the mean of the named neighbours."""
+    # Read at once, so that a file that cannot be read is told before anything is fitted.
+    recorded = RecordedSelector.from_file(answers)
+
+    def selector(knowledge: Knowledge | None, screen: Screen) -> Selector:
+        return recorded.resolving(knowledge)
+
+    selector.needs_screen, selector.needs_knowledge = True, False  # type: ignore[attr-defined]
+
+    def build(text: str) -> NeighbourPredictor:
+        said = joined(context_text, text)
+        return NeighbourPredictor(selector, k=k, context_text=said, name=name, **settings)
+
+    return in_contexts(build, n_related)
+
+
+@part(needs="knowledge", reads="answers", argument="answers", gene_by_gene=True)
+def fused(
+    answers: str | os.PathLike[str],
+    *,
+    tolerance: float | None = 0.015,
+    turn: float = 0.5,
+    n_trees: int = N_TREES,
+    seed: int = 0,
+    hold_out: HoldOut = "perturbation",
+    n_related: int = 5,
+    name: str = "fused",
+    **settings: Any,
+) -> ByContexts:
+    """Knowledge and named neighbours in one: reasoning and graph fused, not chosen between.
+
+    Five members: the multi-kernel model, the radial one and a forest, which see the knowledge
+    kernels and those of the named neighbours and reasons; a forest that sees the latter alone; and
+    the mean of the neighbours that the lists link (`select.recorded.LinkedSelector`). Over several
+    contexts, or for compounds: `ContextKernelPredictor` on all kernels and those of the lists.
+
+    `answers` is a file of neighbour lists (`select.recorded`): those of a language model for the
+    perturbations to predict and, where there are any, for the measured ones.
+    """
+    recorded = RecordedSelector.from_file(answers)
+    sources = (NamedNeighbours(recorded.answers, recorded.source),)
+    linked = LinkedSelector(recorded.answers, source=recorded.source)
+    trees: dict[str, Any] = {"direction": 0.5, "n_trees": n_trees, "seed": seed}
+    stack = StackedPredictor(
+        {
+            "multi-kernel": lambda: multi_kernel_of_genes(sources=sources, prior=0.003, **settings),
+            "radial": lambda: RadialPredictor(sources=sources, **settings),
+            "forest": lambda: ForestPredictor(sources=sources, **trees, **settings),
+            "forest of named": lambda: ForestPredictor((), sources=sources, **trees),
+            "linked neighbours": lambda: NeighbourPredictor(
+                linked, k=linked.max_neighbours, how="similarity", name="linked neighbours"
+            ),
+        },
+        tolerance=tolerance,
+        turn=turn,
+        prior=STACKING_PRIOR,
+        seed=seed,
+        name=name,
+    )
+    several = ContextKernelPredictor(
+        settings.get("kernels", "all"),
+        answers=recorded,
+        hold_out=hold_out,
+        n_related=n_related,
+        seed=seed,
+        name=name,
+    )
+    return ByContexts(stack, several)
+
+
+@part(label="cross-line transfer", needs="knowledge", reads="other", argument="other")
+def transfer(
+    other: Screen | str | os.PathLike[str],
+    *,
+    context: str | None = None,
+    name: str = "cross-line transfer",
+    **settings: Any,
+) -> KernelPredictor:
+    """Multi-kernel with the responses of another cell line as one more kernel.
+
+    `other` is a screen or a file that `read_screen` recognises; `context` names its line when it
+    holds several.
+    """
+    screen = other if isinstance(other, Screen) else read_screen(other)
+    return multi_kernel_of_genes(sources=(OtherScreen(screen, context),), name=name, **settings)

@@ -1,0 +1,1 @@
+"""The product: predict, explain, how good is it here, ask and store answers."""

@@ -1,0 +1,1 @@
+"""Selectors that ask a chat model: one file a kind of question."""

@@ -1,0 +1,203 @@
+"""The acquisition prompt: which candidates to measure next, with or without uncertainty."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from pertwise.knowledge.types import GeneCard, Pathway, Relation
+from pertwise.llm.base import Chat
+from pertwise.llm.templates import load_prompt
+from pertwise.select.base import Query, Selector
+from pertwise.select.chat.selector import ChatSelector, RandomSelector, masker
+from pertwise.select.chat.similar import cell_line_text
+from pertwise.select.closed_list import Resolver
+
+
+@dataclass(frozen=True)
+class CandidateFacts:
+    """One row of the candidate table; empty fields are not shown.
+
+    `uncertainty_rank` counts from 1 = most uncertain among all candidates, also those not shown.
+    """
+
+    name: str
+    full_name: str = ""
+    uncertainty_rank: int | None = None
+    uncertainty: float | None = None
+    go: tuple[str, ...] = ()
+    relation: str = ""
+    evidence: str = ""
+    module: str = ""
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class Show:
+    """What the prompt shows: switches for ablations."""
+
+    uncertainty: bool = True
+    go: bool = True
+    relation: bool = True
+    summary: bool = True
+    anonymise: bool = False
+
+
+def candidate_facts(
+    candidates: Sequence[str],
+    *,
+    cards: Mapping[str, GeneCard] | None = None,
+    relations: Mapping[str, Relation] | None = None,
+    uncertainty: pd.Series | None = None,
+    n_go: int = 4,
+) -> dict[str, CandidateFacts]:
+    """Facts of every candidate from gene cards, relations and u(p); ties share the better rank."""
+    ranks = None
+    if uncertainty is not None:
+        ranks = uncertainty.rank(ascending=False, method="min").astype(int)
+    facts = {}
+    for name in candidates:
+        row = CandidateFacts(name)
+        card = (cards or {}).get(name)
+        if card is not None:
+            row = replace(
+                row,
+                full_name=card.full_name,
+                summary=card.summary,
+                go=tuple(term.name for term in card.go[:n_go]),
+            )
+        relation = (relations or {}).get(name)
+        if relation is not None:
+            row = replace(
+                row,
+                relation=relation.kind,
+                evidence=relation.evidence,
+                module=relation.module,
+            )
+        if uncertainty is not None and ranks is not None:
+            row = replace(
+                row, uncertainty_rank=int(ranks[name]), uncertainty=float(uncertainty[name])
+            )
+        facts[name] = row
+    return facts
+
+
+def acquisition_selector(
+    chat: Chat,
+    facts: Mapping[str, CandidateFacts],
+    *,
+    objective: str,
+    pathway: Pathway | None = None,
+    round: int = 1,
+    acquired: Sequence[str] = (),
+    show: Show | None = None,
+    n_modules_min: int | None = None,
+    module_members_shown: int = 8,
+    fallback: Selector | None = None,
+    resolve: Resolver | None = None,
+    max_candidates: int | None = None,
+    prefilter: Selector | None = None,
+    prompt: str | os.PathLike[str] = "acquire",
+    max_reasks: int = 2,
+    seed: int = 0,
+    replicate: int = 0,
+    name: str = "llm",
+) -> ChatSelector:
+    """Chat selector of the next batch; call it with `Query(None, context, context_text)`.
+
+    At a cold start give facts without uncertainty: the prompt then asks for expected effect,
+    relevance and diversity instead. Always returns exactly min(n, candidates) picks: what the
+    model leaves open is filled by `fallback` (default: seeded random) and marked.
+
+    Parameters
+    ----------
+    facts
+        Row of the table for each candidate (see `candidate_facts`).
+    objective
+        One or two sentences: what the panel is for.
+    n_modules_min
+        Modules the panel should touch; default: half of them, at least 2, at most n.
+    show
+        Ablation switches. With `anonymise` all gene names in lists and texts become codes.
+    """
+    what = show or Show()
+
+    def values(
+        query: Query,
+        shown: tuple[str, ...],
+        n_min: int,
+        n_max: int,
+        mask: Callable[[str], str],
+    ) -> dict[str, Any]:
+        measured = {g: f"M{i:04d}" for i, g in enumerate(sorted(acquired), start=1)}
+        hide = masker(measured) if what.anonymise else masker({})
+
+        def say(text: str) -> str:
+            return hide(mask(text))
+
+        rows = [_masked(facts.get(c, CandidateFacts(c)), say, what.anonymise) for c in shown]
+        has_uncertainty = what.uncertainty and any(r.uncertainty_rank is not None for r in rows)
+        n_modules = len(pathway.modules) if pathway is not None else 0
+        wanted = n_modules_min if n_modules_min is not None else max(2, (n_modules + 1) // 2)
+        return {
+            "context_text": cell_line_text(query.context or "", query.context_text),
+            "objective": say(objective),
+            "round": round,
+            "acquired": [say(a) for a in acquired],
+            "pathway": None if pathway is None else _pathway(pathway, say, module_members_shown),
+            "rows": rows,
+            "show": {
+                "uncertainty": has_uncertainty,
+                "go": what.go,
+                "relation": what.relation,
+                "summary": what.summary,
+            },
+            "n_modules_min": min(wanted, n_modules, n_max),
+        }
+
+    return ChatSelector(
+        chat,
+        load_prompt(prompt),
+        values,
+        name=name,
+        on_short="fill",
+        fallback=fallback or RandomSelector(seed),
+        max_reasks=max_reasks,
+        max_candidates=max_candidates,
+        prefilter=prefilter,
+        resolve=resolve,
+        require_reasons=True,
+        anonymise=what.anonymise,
+        module_field=True,
+        seed=seed,
+        replicate=replicate,
+    )
+
+
+def _masked(row: CandidateFacts, say: Callable[[str], str], anonymise: bool) -> CandidateFacts:
+    if not anonymise:
+        return row
+    return replace(
+        row,
+        name=say(row.name),
+        # A full name gives the gene away, so it is not shown at all.
+        full_name="",
+        go=tuple(map(say, row.go)),
+        evidence=say(row.evidence),
+        summary=say(row.summary),
+    )
+
+
+def _pathway(pathway: Pathway, say: Callable[[str], str], n_members: int) -> dict[str, Any]:
+    return {
+        "name": pathway.name,
+        "description": say(pathway.description),
+        "modules": {
+            module: [say(m) for m in members[:n_members]]
+            for module, members in pathway.modules.items()
+        },
+    }

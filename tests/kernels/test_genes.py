@@ -1,0 +1,106 @@
+"""Kernels of genes from a knowledge folder: a gene, its neighbours, and both together."""
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+
+from pertwise import parts
+from pertwise.errors import InputError, UnknownNameError
+from pertwise.kernels.genes import (
+    DEFAULT_KERNELS,
+    available,
+    gene_blocks,
+    linked,
+    product,
+)
+from pertwise.models.radial import SCALES, radial_kernels
+from pertwise.screen.core import make_screen
+
+
+def unit(x):
+    return x / np.linalg.norm(x)
+
+
+def test_partners_alone_and_together_with_the_gene(simulated):
+    """NAME@GRAPH = weighted mean of the neighbours, NAME&GRAPH = the gene plus its neighbours."""
+    _, knowledge = simulated
+    graph = knowledge.graph("shared_promoter", True)
+    gene = graph.nodes[0]
+    row = graph.adjacency[0]
+    partners = [graph.nodes[j] for j in row.indices]
+    rows = knowledge.features("go", [gene, *partners], True, weighted=True).toarray()
+    blocks = gene_blocks(knowledge, [gene], ["go@shared_promoter", "go&shared_promoter"]).blocks
+    np.testing.assert_allclose(blocks[0].toarray()[0], unit(row.data @ rows[1:]), atol=1e-6)
+    np.testing.assert_allclose(blocks[1].toarray()[0], unit(rows.sum(axis=0)), atol=1e-6)
+    without = next(g for g in knowledge.graph("string").nodes if g not in graph.nodes)
+    alone = gene_blocks(knowledge, [without], ["go", "go@shared_promoter", "go&shared_promoter"])
+    assert not alone.blocks[1].nnz
+    np.testing.assert_allclose(alone.blocks[2].toarray(), alone.blocks[0].toarray(), atol=1e-6)
+
+
+def test_what_is_available_and_what_is_not(simulated):
+    _, knowledge = simulated
+    assert available(knowledge, "diffusion:string")
+    assert available(knowledge, "go&shared_promoter")
+    assert not available(knowledge, "go&nowhere")
+    assert not available(knowledge, "diffusion:nowhere")
+    names = list(simulated[0].perturbations[:3])
+    used = gene_blocks(knowledge, names, DEFAULT_KERNELS, skip_missing=True).kinds
+    assert set(used) <= set(DEFAULT_KERNELS)
+    assert {"go&shared_promoter", "text@string"} <= set(used)
+    with pytest.raises(UnknownNameError, match="nowhere"):
+        gene_blocks(knowledge, names, ["go&nowhere"])
+    with pytest.raises(InputError, match="at least one kernel"):
+        gene_blocks(knowledge, names, [])
+
+
+def test_a_gene_alike_to_nothing_measured_gets_the_declared_mean(simulated):
+    screen, knowledge = simulated
+    names = list(screen.perturbations[:6])
+    train = make_screen(np.eye(6), names, [f"f{i}" for i in range(6)], meta={"simulated": True})
+    parts = np.zeros((2, 3, 4))
+    parts[0, 0, 3], parts[1, 2, 1] = 0.5, -0.1
+    assert linked(parts).tolist() == [True, False, True]
+    # One kernel that knows the asked gene, but links it to nobody measured.
+    far = next(
+        g
+        for g in screen.perturbations[6:]
+        if not gene_blocks(knowledge, [g], ["string"])
+        .cross(gene_blocks(knowledge, names, ["string"]))
+        .any()
+    )
+    model = parts.load("predictor", "multi-kernel", kernels=["string"]).fit(train, knowledge)
+    found = model.predict([far])
+    assert found.support["fallback"].tolist() == ["training mean"]
+    np.testing.assert_allclose(found.mean[0], train.responses.mean(axis=0), atol=1e-6)
+
+
+def test_radial_kernels_by_hand():
+    a, b = np.array([[0.0, 0.0], [1.0, 2.0]]), np.array([[1.0, 0.0]])
+    got = radial_kernels(a, b, unit=2.0)
+    assert got.shape == (2 + len(SCALES), 2, 1)
+    np.testing.assert_allclose(got[0], 1.0)
+    np.testing.assert_allclose(got[1, :, 0], np.exp(-np.array([1.0, 4.0]) / (0.1 * 2.0)))
+    np.testing.assert_allclose(got[-1, :, 0], [0.0, 1.0])
+
+
+def test_radial_finds_a_group_that_is_linear_in_nothing(simulated):
+    """Held out genes get the response of their group; the training mean cannot know it."""
+    screen, knowledge = simulated
+    names = screen.perturbations
+    held = list(names[::6])
+    model = parts.load("predictor", "radial").fit(screen.hide(held), knowledge)
+    found = model.predict(held)
+    mean = parts.load("predictor", "training mean").fit(screen.hide(held)).predict(held)
+    truth = screen.of_perturbations(held).responses
+    assert ((found.mean - truth) ** 2).sum() < 0.95 * ((mean.mean - truth) ** 2).sum()
+    assert (found.spread > 0).all()
+
+
+def test_products_are_the_same_dense_and_sparse():
+    rng = np.random.default_rng(1)
+    thin, full = csr_matrix(rng.binomial(1, 0.05, (9, 40)).astype(float)), rng.normal(size=(7, 40))
+    for a, b in ((thin, csr_matrix(full)), (csr_matrix(full), csr_matrix(full)), (thin, thin)):
+        np.testing.assert_allclose(product(a, b), a.toarray() @ b.toarray().T, atol=1e-12)
+    none = csr_matrix((0, 40))
+    assert product(none, csr_matrix(full)).shape == (0, 7)

@@ -1,0 +1,115 @@
+"""The named predictor: conformance, fallbacks, masks, refusals."""
+
+import numpy as np
+import pytest
+from fake_knowledge import FakeKnowledge
+
+from pertwise.errors import InputError, UnknownNameError
+from pertwise.models.llmpert.predictor import NO_FEATURES, LLMPertEnsemble
+from pertwise.screen.core import make_screen
+from pertwise.testing.predictors import CHECKS, example_screen
+
+pytest.importorskip("torch")
+
+QUICK = {"hidden": (16, 8), "epochs": 15, "members": 3}
+
+
+def quick(embedding="text", **more):
+    return LLMPertEnsemble(embedding, **{**QUICK, **more})
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_conformance(check):
+    CHECKS[check](quick, example_screen(), FakeKnowledge())
+
+
+def test_uncertainty_is_the_mean_variance_of_the_members():
+    screen = example_screen()
+    model = quick().fit(screen, FakeKnowledge())
+    names = ["G030", "G040", "G041"]
+    p = model.predict(names)
+    expected = p.members.var(axis=0, ddof=1)
+    np.testing.assert_allclose(p.mean, p.members.mean(axis=0), atol=1e-6)
+    u = model.uncertainty(names)
+    assert list(u.index) == names
+    np.testing.assert_allclose(u, expected.mean(axis=1), rtol=1e-4)
+    subset = model.uncertainty(names, ["f3", "f0"])
+    np.testing.assert_allclose(subset, expected[:, [0, 3]].mean(axis=1), rtol=1e-4)
+    noise = p.spread**2 - expected
+    np.testing.assert_allclose(noise, np.tile(noise[:1], (3, 1)), atol=1e-5)
+    assert (noise > 0).all()
+
+
+def test_members_can_be_left_out():
+    model = quick(keep_members=False).fit(example_screen(), FakeKnowledge())
+    assert model.predict(["G030"]).members is None
+
+
+def test_learns_more_than_the_training_mean():
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((160, 6))
+    y = z @ rng.standard_normal((6, 20)) + 0.1 * rng.standard_normal((160, 20))
+    names = [f"G{i:03d}" for i in range(160)]
+    screen = make_screen(y, names, [f"f{i}" for i in range(20)])
+    model = LLMPertEnsemble(dict(zip(names, z, strict=True)), hidden=(64, 32), epochs=150, seed=1)
+    p = model.fit(screen.hide(names[120:])).predict(names[120:])
+    error = np.mean((p.mean - y[120:]) ** 2)
+    assert error < 0.5 * np.mean((y[:120].mean(axis=0) - y[120:]) ** 2)
+
+
+def test_combination_is_the_mean_of_its_parts():
+    vectors = dict(zip("ABCDE", np.eye(5), strict=True))
+    vectors["half"] = (vectors["A"] + vectors["B"]) / 2
+    y = np.random.default_rng(0).standard_normal((4, 6))
+    model = quick(vectors).fit(make_screen(y, list("ABCD"), list("uvwxyz")))
+    p = model.predict(["B+A", "half", "A+unheard"])
+    assert p.perturbations == ("A+B", "half", "A+unheard")
+    np.testing.assert_allclose(p.mean[0], p.mean[1], atol=1e-6)
+    assert list(p.support["fallback"]) == ["", "", NO_FEATURES]
+    assert model.uncertainty(["unheard"]).iloc[0] > 0
+
+
+def test_rows_without_features_and_features_without_rows_are_counted():
+    y = np.random.default_rng(0).standard_normal((5, 4))
+    y[:, 2] = np.nan
+    screen = make_screen(y, ["G001", "G002", "G003", "G004", "NOSUCH"], list("abcd"))
+    p = quick().fit(screen, FakeKnowledge()).predict(["G005"])
+    assert p.provenance["n_without_features"] == 1
+    assert p.provenance["without_features"] == ["NOSUCH"]
+    assert p.provenance["n_features_never_measured"] == 1
+    assert p.mean[0, 2] == 0
+    assert p.support["n_support"].iloc[0] == 4
+    model = quick().fit(screen, FakeKnowledge())
+    with pytest.raises(InputError, match="none of the 1 features"):
+        model.uncertainty(["G005"], ["c"])
+    with pytest.raises(UnknownNameError, match="unknown feature 'e'"):
+        model.uncertainty(["G005"], ["e"])
+
+
+def test_seed_changes_the_result():
+    screen = example_screen()
+    a, b = (quick(seed=s).fit(screen, FakeKnowledge()).predict(["G030"]).mean for s in (0, 1))
+    assert not np.allclose(a, b)
+
+
+def test_refusals():
+    screen = example_screen()
+    with pytest.raises(InputError, match="knowledge folder"):
+        quick().fit(screen)
+    with pytest.raises(InputError, match="has not been fitted"):
+        quick().predict(["G001"])
+    with pytest.raises(UnknownNameError, match=r"unknown hyper-parameter.*'epoch'.*'epochs'"):
+        LLMPertEnsemble(epoch=3)
+    two = make_screen(np.ones((2, 2)), ["A", "A"], ["f", "g"], context=["K562", "RPE1"])
+    with pytest.raises(InputError, match="several measured rows"):
+        quick({"A": [1.0, 2.0]}).fit(two)
+    with pytest.raises(InputError, match="'A' has 2, 'B' has 1"):
+        quick({"A": [1, 2], "B": [1]})
+    with pytest.raises(InputError, match="none of the 24 measured"):
+        quick({"A": [1, 2]}).fit(screen)
+    with pytest.raises(InputError, match="every response is NaN"):
+        quick({"A": [1, 2]}).fit(make_screen([[np.nan]], ["A"], ["f"]))
+    one = quick({"A": [1, 2], "B": [2, 1]}, members=1)
+    one.fit(make_screen([[1.0], [2.0]], ["A", "B"], ["f"]))
+    with pytest.raises(InputError, match="at least 2 members"):
+        one.uncertainty(["A"])
