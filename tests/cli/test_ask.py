@@ -1,4 +1,4 @@
-"""`pertwise langpert` and what is made of its file, against the scripted server (no real model)."""
+"""`pertwise ask` and what is made of its file, against the scripted server (no real model)."""
 
 import json
 import os
@@ -287,7 +287,7 @@ def test_fused_on_the_file_end_to_end(world, tmp_path, monkeypatch):
     assert np.isfinite(table["mean"]).all()
 
     done = RUNNER.invoke(app, [*run, "--llm", "m@http://127.0.0.1:1/v1"])
-    assert "`pertwise langpert` asks a model first" in str(done.exception)
+    assert "`pertwise ask` asks a model first" in str(done.exception)
 
     # Only the asked genes were recorded: nothing measured says how far to trust the model.
     only = [w.replace("answers=answers.jsonl", "answers=cut.jsonl") for w in run]

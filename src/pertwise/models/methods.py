@@ -109,7 +109,7 @@ def make_method(use: str, label: str | None = None, **settings: Any) -> Method:
     for key in part.facts.reads:
         taken = part.parameters.get(key)
         if key not in given and taken is not None and taken.default is taken.empty:
-            made = ", a file that `pertwise langpert` writes" if key == "answers" else ""
+            made = ", a file that `pertwise ask` writes" if key == "answers" else ""
             raise InputError(f"the method {use!r} needs the setting {key}=FILE{made}")
     digest = checksum(part.file) if part.file else ""
     method = Method(label or part.label, part.name, given, digest)

@@ -178,7 +178,7 @@ def _chat_unused(part: parts.Part) -> InputError:
     ]
     hint = ""
     if "answers" in part.facts.reads:
-        hint = "; `pertwise langpert` asks a model first and writes the file of answers"
+        hint = "; `pertwise ask` asks a model first and writes the file of answers"
     return InputError(
         f"--llm is not used by the method {part.use!r} as it is set; it goes with "
         f"{' or '.join(asking)}, or with 'neighbours' and a chat selector{hint}"

@@ -84,7 +84,7 @@ def _missing(
         one = len(absent) == 1
         notes.append(
             f"{', '.join(absent[:SHOWN])}{more}: no recorded answer in {Path(path)}; "
-            f"{'its prediction' if one else 'each prediction'} {then} (`pertwise langpert` asks "
+            f"{'its prediction' if one else 'each prediction'} {then} (`pertwise ask` asks "
             "for it)"
         )
     notes += [
