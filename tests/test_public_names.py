@@ -11,7 +11,40 @@ import pytest
 import pertwise
 
 #: The front door. A name added to `pertwise.__all__` is added here and to docs/api.md.
-NAMES = ("Knowledge", "Screen", "plan", "read_screen")
+NAMES = (
+    "InputError",
+    "Kernel",
+    "Knowledge",
+    "PertwiseError",
+    "Pick",
+    "Plan",
+    "Predicted",
+    "Prediction",
+    "Predictor",
+    "PseudobulkSettings",
+    "Query",
+    "Screen",
+    "Selection",
+    "Selector",
+    "Strategy",
+    "add_embedding",
+    "add_graph",
+    "amend",
+    "ask",
+    "bench",
+    "build_knowledge",
+    "chat",
+    "model",
+    "parts",
+    "plan",
+    "predict",
+    "pseudobulk",
+    "read_screen",
+    "score",
+    "simulate",
+    "write_plan",
+    "write_prediction",
+)
 #: Offered beside them, without a row in docs/api.md.
 PLAIN = ("__version__",)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pertwise.acquire import Strategy as Strategy
     from pertwise.acquire import amend as amend
     from pertwise.acquire import plan as plan
+    from pertwise.benchmark import bench as bench
     from pertwise.errors import InputError as InputError
     from pertwise.errors import PertwiseError as PertwiseError
     from pertwise.evaluate import score_predictions as score
@@ -65,6 +66,7 @@ _LAZY = {
     "add_graph": "pertwise.knowledge:add_graph",
     "amend": "pertwise.acquire:amend",
     "ask": "pertwise.prediction.asking:ask",
+    "bench": "pertwise.benchmark:bench",
     "build_knowledge": "pertwise.knowledge:build_knowledge",
     "chat": "pertwise.llm:open_chat",
     "model": "pertwise.models.methods:model",
@@ -100,6 +102,7 @@ __all__ = [
     "add_graph",
     "amend",
     "ask",
+    "bench",
     "build_knowledge",
     "chat",
     "model",

@@ -449,3 +449,17 @@ def test_map_does_not_flip_and_keeps_distances_of_a_plane():
     )
     assert np.allclose(plane(flat), mapped)
     assert plane(np.ones((3, 2), dtype=np.float32)).tolist() == [[0, 0]] * 3
+
+
+def test_measured_names_unknown_to_the_knowledge_are_told_and_never_proposed():
+    names = ["G001_sg1", "sgG003_2", "G005", "NOBODY"]
+    screen = make_screen(np.ones((4, 2)), names, ["a", "b"])
+    pool = make_pool(["G001", "G002", "G003", "G004"], "", screen, KNOWLEDGE)
+    assert pool.candidates == ("G002", "G004")
+    assert [row.why for row in pool.left_out] == [
+        "already measured as G001_sg1",
+        "already measured as sgG003_2",
+    ]
+    (note,) = pool.notes
+    assert "G001_sg1, NOBODY, sgG003_2 (3)" in note
+    assert "1 of the 4 measured names is known" in note

@@ -8,6 +8,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from pertwise.benchmark import perturbqa as q
+from pertwise.benchmark.engine import run_task
+from pertwise.config import check_settings
 from pertwise.errors import InputError
 from pertwise.models import TrainingMeanPredictor
 
@@ -192,7 +194,13 @@ def test_run_over_a_folder(folder):
         "cheat": lambda line, task: truth_scorer,
         "freq": lambda line, task: q.gene_frequency,
     }
-    summary, per_gene = q.run_perturbqa(folder, scorers)
+
+    def score(**settings):
+        given = check_settings({"labels": str(folder), **settings}, q.PerturbqaConfig)
+        return run_task(q.PerturbqaTask(given, scorers))
+
+    run = score()
+    summary, per_gene = run.summary, run.table
     assert len(summary) == 4
     assert set(summary["task"]) == {"de", "dir"}
     assert (summary.set_index("method").loc["freq", "auroc"] == 0.5).all()
@@ -200,10 +208,29 @@ def test_run_over_a_folder(folder):
     one = per_gene[(per_gene["method"] == "cheat") & (per_gene["task"] == "de")]
     row = summary[(summary["method"] == "cheat") & (summary["task"] == "de")].iloc[0]
     assert one["auroc"].mean() == pytest.approx(row["auroc"])
-    inner, _ = q.run_perturbqa(folder, scorers, tasks=["de"], inner=3)
+    inner = score(tasks=["de"], inner=3).summary
     assert inner["n_pairs"].iloc[0] == pytest.approx(len(split(table())[0]) / 3)
     with pytest.raises(InputError, match="none is in lines"):
-        q.run_perturbqa(folder, scorers, lines=["rpe1"])
+        score(lines=["rpe1"])
+
+
+def test_a_scorer_that_fails_stays_in_the_score_as_the_frequency(folder, tmp_path):
+    def fails(train, pairs):
+        raise InputError("nothing to go by")
+
+    scorers = {
+        "fails": lambda line, task: fails,
+        "freq": lambda line, task: q.gene_frequency,
+    }
+    settings = check_settings({"labels": str(folder), "tasks": ["de"]}, q.PerturbqaConfig)
+    run = run_task(q.PerturbqaTask(settings, scorers))
+    summary = run.summary.set_index("method")
+    assert summary.loc["fails", "coverage"] == 0
+    assert (
+        summary.loc["fails", ["auroc", "pooled"]] == summary.loc["freq", ["auroc", "pooled"]]
+    ).all()
+    assert [f["error"] for f in run.failed] == ["InputError: nothing to go by"] * len(run.failed)
+    assert len(run.failed) == len(summary.loc[["fails"]])
 
 
 def test_bad_files_are_named(tmp_path):

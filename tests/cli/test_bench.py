@@ -1,5 +1,7 @@
 """`pertwise bench` end to end on small made-up data."""
 
+import json
+
 import pandas as pd
 import pytest
 from benchmark.test_perturbqa import table
@@ -9,7 +11,6 @@ from pertwise._io import sha256_file
 from pertwise.cli.main import app
 from pertwise.errors import BudgetError, InputError
 from pertwise.knowledge import build_knowledge
-from pertwise.report.prediction_bench import read_provenance
 from pertwise.screen import simulate_screen
 from pertwise.testing.predictors import example_screen
 from pertwise.testing.server import Answer, ScriptedServer, first_alphabetical
@@ -80,8 +81,9 @@ def test_prediction_from_options(screen, tmp_path):
     assert "Simulated data." in page
     summary = pd.read_csv(out / "summary.csv")
     assert set(summary["method"]) == {"training mean", "Mine", "oracle"}
-    provenance = read_provenance(out)
-    assert list(provenance["inputs_sha256"].values()) == [sha256_file(screen)]
+    record = json.loads((out / "run.json").read_text())
+    assert [v["sha256"] for v in record["inputs"].values()] == [sha256_file(screen)]
+    assert record["finished"]
 
 
 def test_prediction_from_a_file_with_growing_sets(screen, tmp_path):

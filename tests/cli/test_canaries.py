@@ -188,11 +188,9 @@ def judge(world, address, out):
         "protocol": {"seeds": 1, "batch": 4, "rounds": 2},
         "embedding": "go",
     }
-    from pertwise.benchmark.acquisition.config import AcquisitionConfig
-    from pertwise.benchmark.acquisition.run import Run
+    from pertwise.benchmark import bench
 
-    run = Run.create(out / "run", AcquisitionConfig.parse(config), resume=True)
-    run.execute(executor="serial")
+    bench(config, out / "run")
     return ["judge", out / "run", "--llm", address, "--max-pairs", 2]
 
 

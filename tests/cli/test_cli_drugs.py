@@ -28,7 +28,7 @@ def test_bench_drugs_writes_and_shows(folder):
     assert done.exit_code == 0, done.output
     assert "chemistry kNN" in done.output
     assert "Sodium salicylate" in done.output
-    assert json.loads((out / "run.json").read_text())["config"]["k"] == 3
+    assert json.loads((out / "run.json").read_text())["settings"]["k"] == 3
 
 
 def test_bench_drugs_errors_are_told(folder):

@@ -6,7 +6,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from pertwise.benchmark.prediction import check_config, run_prediction
+from pertwise.benchmark.engine import run_task
+from pertwise.benchmark.prediction.config import PredictionConfig
+from pertwise.benchmark.prediction.run import PredictionTask
+from pertwise.config import check_settings
 from pertwise.errors import InputError, UnknownNameError
 from pertwise.evaluate import cells as c
 from pertwise.evaluate.distribution import energy_distance
@@ -100,21 +103,22 @@ def test_benchmark_with_cells(made, tmp_path):
     screen, spec = made
     path = tmp_path / "screen.h5ad"
     screen.save(path)
-    config = check_config(
+    config = check_settings(
         {
             "screen": str(path),
             "methods": [{"use": "control"}, {"use": "oracle"}],
             "split": {"folds": 5, "shuffles": 1},
             "cells": spec.model_dump(),
-        }
+        },
+        PredictionConfig,
     )
-    folder = run_prediction(config, tmp_path / "out")
-    results = pd.read_parquet(folder / "results.parquet")
+    run = run_task(PredictionTask(config), tmp_path / "out")
+    results = run.table
     energy = results[results["metric"] == "energy_distance"]
     assert energy["value"].notna().sum() == 2 * 4
     significant = results[results["metric"] == "de_overlap_significant"]
     assert significant["value"].notna().sum() == 2 * 4  # E has too few cells to be tested
-    items = pd.read_parquet(folder / "items.parquet")
+    items = pd.read_parquet(tmp_path / "out" / "items.parquet")
     assert (items["ceiling_from"] == "split halves of cells").all()
     assert items.loc["A", "replicate_cosine"] > 0.9
     assert np.isnan(items.loc["E", "replicate_cosine"])

@@ -15,8 +15,9 @@ from pertwise.evaluate.prefilter import (
     STRONG,
     check_prefilter,
     expected_recall,
+    mean_recall,
     nearest,
-    prefilter_recall,
+    split_recall,
 )
 from pertwise.evaluate.splits import split_folds
 from pertwise.llm import open_chat
@@ -58,9 +59,18 @@ def test_recall_by_hand(simulated, tmp_path):
     file.write_text(
         "".join(json.dumps({"subject": n, "neighbours": answers[n][0]}) + "\n" for n in names)
     )
-    table = prefilter_recall(
-        data, knowledge, splits, [f"recorded:{file}", "graph:string"], [2, 45], answers=answers
-    )
+
+    def recall(words, sizes):
+        parts = [
+            split_recall(
+                words, data.of_perturbations(s.train), data.of_perturbations(s.test), knowledge,
+                sizes, answers,
+            )
+            for s in splits
+        ]  # fmt: skip
+        return mean_recall(pd.concat(parts))
+
+    table = pd.concat([recall(w, [2, 45]) for w in (f"recorded:{file}", "graph:string")])
     assert set(table["target"]) == {NEAREST, STRONG, NAMED}
     at = table.set_index(["prefilter", "size", "target"])["recall"]
     # All names of the answer come first, so a list of 45 loses none of them; the graph's list
@@ -73,7 +83,7 @@ def test_recall_by_hand(simulated, tmp_path):
     assert n["graph:string", 2, NEAREST] == 60
     assert n["graph:string", 2, STRONG] == pytest.approx(30, abs=2)
     with pytest.raises(InputError, match="at least 1"):
-        prefilter_recall(data, knowledge, splits, ["graph:string"], [0])
+        recall("graph:string", [0])
 
 
 def test_check_on_the_side_and_the_note_of_predict(simulated):

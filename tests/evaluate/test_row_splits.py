@@ -105,7 +105,7 @@ def test_toml_by_identifier_name_and_condition(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("not toml [", "not a TOML file"),
+        ("not toml [", "not valid TOML"),
         ("[training]\nx = 1\n", "neither"),
         ('[zeroshot]\n"tahoe.NOPE" = "test"\n', "none of its lines"),
         ("[zeroshot]\n" + "".join(f'"x.{c}" = "test"\n' for c in LINES), "every row"),

@@ -29,27 +29,30 @@ from pertwise.acquire.amendment import amend
 from pertwise.acquire.state import gene_features, neighbour_weights
 from pertwise.arrays.folds import group_folds
 from pertwise.benchmark.acquisition import config as acquisition_config
-from pertwise.benchmark.acquisition.judged import judge_run
+from pertwise.benchmark.acquisition.judged import JudgeConfig, JudgeTask
 from pertwise.benchmark.acquisition.replay import make_split
-from pertwise.benchmark.acquisition.run import Run
+from pertwise.benchmark.acquisition.run import AcquisitionTask
 from pertwise.benchmark.drugs.ask import bench_selector, lgr_questions
 from pertwise.benchmark.drugs.methods import build_method, method_names, open_lists
 from pertwise.benchmark.drugs.run import (
     BenchConfig,
+    DrugTask,
     bench_splits,
     load_bench,
-    markdown_table,
-    run_bench,
     summarise,
 )
+from pertwise.benchmark.engine import BenchmarkRun, run_task
 from pertwise.benchmark.perturbqa import (
     TASKS,
+    PerturbqaConfig,
+    PerturbqaTask,
     gene_frequency,
     predictor_scorer,
-    run_perturbqa,
     selector_scorer,
 )
-from pertwise.benchmark.prediction import check_config, open_inputs, run_prediction
+from pertwise.benchmark.prediction.config import PredictionConfig
+from pertwise.benchmark.prediction.run import PredictionTask
+from pertwise.config import check_settings
 from pertwise.evaluate import (
     auroc,
     calibration,
@@ -63,7 +66,7 @@ from pertwise.evaluate import (
     statistics,
 )
 from pertwise.evaluate.given import split_given
-from pertwise.evaluate.prefilter import PREFILTERS, prefilter_recall
+from pertwise.evaluate.prefilter import PREFILTERS, mean_recall, split_recall
 from pertwise.evaluate.retrieval import DISTANCES, distances, retrieval_all
 from pertwise.evaluate.score import METRICS, score_predictions
 from pertwise.evaluate.splits import REGIME_WORDS, REGIMES, split_rows
@@ -73,10 +76,12 @@ from pertwise.knowledge import Knowledge, build_knowledge
 from pertwise.llm import open_chat
 from pertwise.models.dose import RULES, DosePredictor
 from pertwise.prediction.predicting import predict
-from pertwise.report.acquisition_markdown import write_markdown
+from pertwise.report.acquisition_page import write_markdown
 from pertwise.report.acquisition_page import write_page as write_acquisition_page
+from pertwise.report.drug_bench import regimes
+from pertwise.report.page import Page
 from pertwise.report.plan_page import render_plan
-from pertwise.report.prediction_bench import write_report
+from pertwise.report.prediction_bench import shown_table
 from pertwise.report.prediction_page import render_prediction
 from pertwise.screen import Screen, simulate_screen
 from pertwise.screen.core import make_obs
@@ -225,7 +230,7 @@ class World:
         return open_chat(self.server.openai(name or "scripted"))
 
     @cached_property
-    def run(self) -> Run:
+    def run(self) -> BenchmarkRun[AcquisitionTask]:
         """A finished replay of acquisition rounds."""
         self.screen.save(self.folder / "screen.h5ad")
         settings = {
@@ -237,10 +242,8 @@ class World:
             "protocol": {"seeds": 2, "batch": 8, "rounds": 3},
             "embedding": "go",
         }
-        config = acquisition_config.AcquisitionConfig.parse(settings)
-        run = Run.create(self.folder / "acquisition", config)
-        run.execute(executor="serial")
-        return run
+        config = check_settings(settings, acquisition_config.AcquisitionConfig)
+        return run_task(AcquisitionTask(config), self.folder / "acquisition")
 
     @cached_property
     def bench(self) -> tuple[Path, pd.DataFrame, str]:
@@ -261,11 +264,10 @@ class World:
             "split": {"folds": 3, "shuffles": 1},
             "metrics": {"tops": [10]},
         }
-        config = check_config(settings)
-        inputs = open_inputs(config)
-        folder = run_prediction(config, self.folder / "prediction", inputs=inputs)
-        table = write_report(folder, config, inputs)
-        return folder, table, (folder / "report.md").read_text()
+        folder = self.folder / "prediction"
+        run = run_task(PredictionTask(check_settings(settings, PredictionConfig)), folder)
+        run.page(folder / "report.html")
+        return folder, shown_table(run), (folder / "report.md").read_text()
 
     @cached_property
     def drug_folder(self) -> Path:
@@ -883,13 +885,15 @@ def _drug_report(w: World) -> Value:
         top_n=[20],
     )
     bench = load_bench(config, w.drug_folder)
-    table = run_bench(bench)
+    table = run_task(DrugTask(config, bench)).table
     summary = summarise(table, n_resamples=200)
     columns = [c for c in table.columns if c not in ("data", "seed")]
+    page = Page("")
+    regimes(page, summary, sorted(set(summary["metric"])))
     return {
         "scores": table[columns],
         "summary": summary,
-        "report": markdown_table(summary, sorted(set(summary["metric"]))),
+        "report": page.markdown(),
         "notes": normalised(json.dumps(bench.notes, default=str, sort_keys=True), str(w.folder)),
     }
 
@@ -1223,15 +1227,18 @@ def _acquisition_page(w: World) -> Value:
     return {
         "page": normalised(page, str(w.folder)),
         "report": normalised(report, str(w.folder)),
-        **{Path(t).stem: w.run.table(t) for t in tables if (w.run.folder / t).is_file()},
+        **{Path(t).stem: w.run.read(t) for t in tables if w.run.has(t)},
     }
 
 
 @case("bench/judges")
 def _judges(w: World) -> Value:
     addresses = [w.server.openai("one"), w.server.openai("two")]
-    found = judge_run(w.run.folder, addresses, max_pairs=6, seed=1)
-    tables = {k: v.copy() for k, v in found.tables.items()}
+    given = {"run": str(w.run.folder), "judges": addresses, "max_pairs": 6, "seed": 1}
+    task = JudgeTask(check_settings(given, JudgeConfig))
+    found = run_task(task, task.place)
+    names = ("overall", "per_target", "per_judge", "position", "votes", "verdicts")
+    tables = {name: found.read(f"{name}.csv").copy() for name in names}
     for table in tables.values():
         if "judge" in table:
             table["judge"] = [normalised(str(x)) for x in table["judge"]]
@@ -1264,12 +1271,25 @@ def _perturbqa(w: World) -> Value:
         "graph": learned,
         "vote": lambda line, task: selector_scorer(EmbeddingSelector(w.knowledge, "go")),
     }
-    summary, per_gene = run_perturbqa(folder, scorers, seed=0)
-    return {"summary": summary, "per gene": per_gene}
+    settings = check_settings({"labels": str(folder)}, PerturbqaConfig)
+    run = run_task(PerturbqaTask(settings, scorers))
+    return {"summary": run.summary, "per gene": run.table}
 
 
 @case("bench/prefilter")
 def _prefilter(w: World) -> Value:
     found = splits.split_folds(w.train.only_measured().perturbations, 3, 1, 0)
-    table = prefilter_recall(w.train.only_measured(), w.knowledge, found, PREFILTERS, [5, 15])
+    whole = w.train.only_measured()
+    pieces = [
+        split_recall(
+            words,
+            whole.of_perturbations(split.train),
+            whole.of_perturbations(split.test),
+            w.knowledge,
+            [5, 15],
+        )
+        for split in found
+        for words in PREFILTERS
+    ]
+    table = mean_recall(pd.concat(pieces))
     return {"table": table}

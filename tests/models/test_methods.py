@@ -33,7 +33,7 @@ NEED_A_FILE = ("langpert-recorded", "fused", "chat-kernel", "external", "cross-l
 
 @pytest.mark.parametrize("name", NEED_A_FILE)
 def test_methods_that_need_a_file_say_so(name):
-    answers = "answers=FILE.*pertwise langpert"
+    answers = "answers=FILE.*pertwise ask"
     needed = {"cross-line-transfer": "other", "external": "file"}.get(name, answers)
     with pytest.raises(InputError, match=f"needs the setting {needed}"):
         make_method(name)

@@ -9,7 +9,7 @@ from parts.test_parts import OWN
 from typer.testing import CliRunner
 
 from pertwise import parts
-from pertwise.benchmark.prediction import load_config, run_prediction
+from pertwise.benchmark import bench
 from pertwise.cli.main import app
 from pertwise.errors import InputError
 from pertwise.kernels.genes import gene_blocks
@@ -131,13 +131,12 @@ def test_changed_code_never_reuses_an_old_result(world, tmp_path):
     mine = tmp_path / "mine.py"
     mine.write_text(OWN)
     (tmp_path / "bench.toml").write_text(BENCH.format(folder=folder))
-    config = load_config(tmp_path / "bench.toml")
-    run_prediction(config, tmp_path / "out")
+    bench(tmp_path / "bench.toml", tmp_path / "out")
     before = set((tmp_path / "out" / "units").iterdir())
-    run_prediction(config, tmp_path / "out")
+    bench(tmp_path / "bench.toml", tmp_path / "out")
     assert set((tmp_path / "out" / "units").iterdir()) == before
     mine.write_text(OWN.replace("gene[-1]", "gene[-2]"))
-    run_prediction(config, tmp_path / "out")
+    bench(tmp_path / "bench.toml", tmp_path / "out")
     assert not before & (set((tmp_path / "out" / "units").iterdir()) - before)
     assert len(set((tmp_path / "out" / "units").iterdir()) - before) >= 5
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from pertwise.errors import InputError, UnknownNameError
-from pertwise.screen.layouts import Keys, group_rows, parse_label, recognise
+from pertwise.screen.layouts import Keys, check_any, group_rows, parse_label, recognise
 
 
 def groups_of(obs, **keys):
@@ -107,8 +107,9 @@ def test_tahoe_label_that_is_no_list():
 def test_plus_in_a_drug_name_is_no_combination():
     obs = pd.DataFrame({"drug": ["DMSO", "(+)-JQ1", "X+Y salt"], "dose": [0, 1, 1]})
     layout = recognise(obs)
-    assert parse_label("(+)-JQ1", layout)[0] == "(plus)-JQ1"
-    assert parse_label("X+Y salt", layout)[0] == "X plus Y salt"
+    for name in ("(+)-JQ1", "S-(+)-ibuprofen", "atenolol-(+/-)", "Ca2+ ionophore", "VEGF+"):
+        assert parse_label(name, layout)[0] == name
+    assert parse_label("Y + X salt", layout)[0] == "X salt+Y"
 
 
 def test_group_order_does_not_depend_on_row_order():
@@ -151,8 +152,9 @@ def test_empty_names_are_refused_with_the_row_then_dropped_and_counted():
 
 def test_no_name_at_all():
     obs = pd.DataFrame({"perturbation": [None, None]})
-    with pytest.raises(InputError, match="no row has a perturbation name"):
-        group_rows(obs, recognise(obs), drop_empty=True)
+    groups = group_rows(obs, recognise(obs), drop_empty=True).groups
+    with pytest.raises(InputError, match="no row has the name of a perturbation"):
+        check_any(groups, "the file")
 
 
 def test_categories_without_rows_do_not_matter():

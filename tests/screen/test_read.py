@@ -172,7 +172,7 @@ def test_ranked_signatures(tmp_path):
         ("g,A\nx,1\ny,2\nz,abc\n", "'z', column 'A': 'abc' is not a number"),
         ("g,note\nx,hello\n", "no numeric column"),
         ("1,2\n3,4\n", "the first column '1' holds numbers"),
-        ("", "cannot be read as a table"),
+        ("", "is empty: it cannot be read as a table"),
         ("perturbation,A\ncontrol,0\n,2\n", "1 rows have an empty perturbation name"),
         ("perturbation,A\ncontrol,0\nX,inf\n", "1 infinite values"),
     ],

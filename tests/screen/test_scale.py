@@ -66,5 +66,5 @@ def test_a_tag_decides_what_values_do_not():
 
 
 def test_unknown_scale_lists_the_choices():
-    with pytest.raises(InputError, match="auto, counts, normalised, log1p, as-is"):
-        decide_scale(counts(0), wanted="log2")
+    with pytest.raises(InputError, match="auto, counts, normalised, log1p, log2, log10, as-is"):
+        decide_scale(counts(0), wanted="sqrt")

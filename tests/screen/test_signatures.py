@@ -99,13 +99,13 @@ def test_table_of_statistics_is_ranked(tmp_path):
     assert list(screen.obs["perturbation"]) == ["(+)-JQ1", "A+B"]
 
 
-def test_a_name_that_would_read_as_a_combination_is_rewritten_and_told(tmp_path):
+def test_a_combination_is_spelt_canonically_and_told(tmp_path):
     pd.DataFrame({"drug": ["B+A"], "cell": ["T"], "G1": [1.0], "G2": [2.0]}).to_csv(
         tmp_path / "x.csv", index=False
     )
     screen = read_signatures(tmp_path / "x.csv")
-    assert screen.perturbations == ("B(plus)A",)
-    assert screen.meta["renamed"] == {"B+A": "B(plus)A"}
+    assert screen.perturbations == ("A+B",)
+    assert screen.meta["renamed"] == {"B+A": "A+B"}
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import pandas as pd
 
+from pertwise._names import is_combination
 from pertwise.acquire.base import AcquisitionState, Target
 from pertwise.acquire.candidates import Pool
 from pertwise.acquire.common import uncertainty_ranks
@@ -18,6 +17,7 @@ from pertwise.acquire.coverage import module_coverage, near_misses, nearest_pick
 from pertwise.acquire.panel import Decision, PanelPick, Plan, RepairNote, column_table
 from pertwise.knowledge import Knowledge
 from pertwise.knowledge.types import Relation
+from pertwise.provenance import versions
 from pertwise.screen import Screen
 from pertwise.select.base import Pick, Selection
 
@@ -179,7 +179,7 @@ def assemble(
         fallback=chosen.fallback,
         inputs=setup.inputs,
         settings=settings,
-        versions=_versions(),
+        versions=versions(),
         provenance=dict(chosen.provenance),
         decisions=[Decision(when=now, by=by or "pertwise", action="made", added=genes)],
     )
@@ -193,7 +193,7 @@ def _picks(
     u: pd.Series | None,
 ) -> list[PanelPick]:
     names = [*setup.pool.pinned, *chosen.items]
-    cards = setup.knowledge.cards([n for n in names if "+" not in n]) if names else {}
+    cards = setup.knowledge.cards([n for n in names if not is_combination(n)]) if names else {}
     by_name = {p.item: p for p in chosen.picks}
     picks = []
     for rank, name in enumerate(names, 1):
@@ -234,7 +234,7 @@ def _module(relation: Relation | None, pick: Pick | None) -> str:
 def _warnings(
     setup: Setup, state: AcquisitionState | None, picks: Sequence[PanelPick]
 ) -> list[str]:
-    found = []
+    found = list(setup.pool.notes)
     unknown = [row for row in setup.pool.left_out if row.kind == "unknown"]
     if unknown:
         some = ", ".join(r.gene for r in unknown[:5])
@@ -275,14 +275,4 @@ def _warnings(
             "some knowledge was itself derived from perturbation screens: "
             + ", ".join(screen_derived)
         )
-    return found
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("pertwise", "numpy", "pandas", "scipy", "scikit-learn", "anndata", "torch"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pertwise._names import COMBINATION, canonical_perturbation, split_combination
 from pertwise.acquire.panel import LeftOut, RepairNote
-from pertwise.acquire.state import split_combination
 from pertwise.errors import InputError, suggest
 from pertwise.knowledge import Knowledge, read_gene_list
-from pertwise.screen import COMBINATION, Screen, canonical_perturbation
+from pertwise.knowledge.genes.species import species_note, species_notes
+from pertwise.screen import Screen
+from pertwise.screen.labels import guide_gene, numbered_gene
 
 #: Words that stand for a list instead of naming a file.
 WORDS = ("all", "screen", "knowledge")
@@ -35,6 +37,8 @@ class Pool:
         Candidates kept although the knowledge folder does not know them.
     origin
         One sentence: where the list comes from.
+    notes
+        What to know about the measured names.
     """
 
     candidates: tuple[str, ...]
@@ -45,6 +49,7 @@ class Pool:
     origin: str
     left_out: tuple[LeftOut, ...] = ()
     repairs: tuple[RepairNote, ...] = field(default_factory=tuple)
+    notes: tuple[str, ...] = ()
 
 
 def list_candidates(
@@ -148,7 +153,8 @@ def make_pool(
         [canonical_perturbation(n) for n in group] for group in (include, exclude, pin)
     )
     symbols, known = _symbols(knowledge, [*names, *measured, *include, *exclude, *pin])
-    measured_as = {symbols[m]: m for m in measured}
+    guides, notes = _unknown_measured(measured, known, knowledge)
+    measured_as = guides | {symbols[m]: m for m in measured}
     excluded = {symbols[e]: e for e in exclude}
     _check_decisions(pin, include, exclude, symbols, known, measured_as, keep_unknown)
     offered = {symbols[n] for n in [*names, *include, *pin]}
@@ -217,6 +223,33 @@ def make_pool(
         origin=origin,
         left_out=tuple(_unique(left_out)),
         repairs=tuple(repairs),
+        notes=(*notes, *species_notes({"measured": measured, "candidates": names}, knowledge)),
+    )
+
+
+def _unknown_measured(
+    measured: Sequence[str], known: set[str], knowledge: Knowledge
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Genes whose guides are measured under names that the knowledge lacks; and what to say."""
+    unknown = [m for m in measured if m not in known]
+    if not unknown:
+        return {}, ()
+    drugs = knowledge.drugs is not None
+    gene_of = {m: g for m in unknown if not drugs and (g := guide_gene(m) or numbered_gene(m))}
+    approved = knowledge.resolve(sorted(set(gene_of.values()))).approved
+    guides = {approved[g]: m for m, g in gene_of.items() if g in approved}
+    more = " ..." if len(unknown) > 3 else ""
+    told = "none" if len(unknown) == len(measured) else f"{len(measured) - len(unknown)}"
+    note = (
+        f"{told} of the {len(measured)} measured names is known to the knowledge folder; unknown: "
+        f"{', '.join(unknown[:3])}{more} ({len(unknown)}), so nothing is known about them"
+    )
+    if not guides:
+        return {}, (f"{note}; are they names of the table?",)
+    gene, guide = next(iter(guides.items()))
+    return guides, (
+        f"{note}; {len(guides)} genes are taken as measured by a guide ({guide} is {gene}) and not "
+        "proposed again: fold guides to genes with pertwise screen convert --labels genes",
     )
 
 
@@ -264,7 +297,8 @@ def _nobody_left(names: Sequence[str], left_out: Sequence[LeftOut], known: set[s
     if kinds == {"unknown"}:
         raise InputError(
             f"none of the {len(set(names))} candidates (e.g. {names[0]!r}) is known to the "
-            "knowledge folder; are they human gene symbols? Keep them anyway with --keep-unknown"
+            f"knowledge folder; {species_note(names) or 'are they human gene symbols?'} Keep them "
+            "anyway with --keep-unknown"
         )
     counts = {k: sum(r.kind == k for r in left_out) for k in sorted(kinds)}
     text = ", ".join(f"{n} {k}" for k, n in counts.items())

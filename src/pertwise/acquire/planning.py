@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from pertwise import parts
-from pertwise._io import sha256_file
 from pertwise.acquire.assemble import Setup, assemble
 from pertwise.acquire.base import AcquisitionState, Strategy, Target
 from pertwise.acquire.candidates import list_candidates, make_pool
@@ -35,6 +34,7 @@ from pertwise.errors import InputError
 from pertwise.kernels.known import compound_features
 from pertwise.knowledge import Knowledge, Pathway
 from pertwise.models.base import Predictor
+from pertwise.provenance import input_facts
 from pertwise.screen import Screen, read_screen
 from pertwise.select.base import Selection
 
@@ -60,16 +60,14 @@ def prepare(
     inputs: dict[str, Any] = {}
     if isinstance(screen, str | os.PathLike):
         measured_screen: Screen | None = read_screen(screen, **dict(reading or {}))
-        inputs["screen"] = {"path": str(screen)}
-        if Path(screen).is_file():
-            inputs["screen"]["sha256"] = sha256_file(screen)
+        inputs["screen"] = input_facts(screen)
     else:
         measured_screen = screen
         if screen is not None:
             inputs["screen"] = {"path": "", "note": "a Screen object given in the call"}
     if not isinstance(knowledge, Knowledge):
         knowledge = Knowledge.open(knowledge)
-    inputs["knowledge"] = {"path": str(knowledge.path), "fingerprint": knowledge.fingerprint()}
+    inputs["knowledge"] = input_facts(knowledge)
     given_context = context
     rows = measured_screen
     if rows is not None:
@@ -84,9 +82,11 @@ def prepare(
     if rows is None and features:
         raise InputError("target features are features of a screen, and no screen was given")
     names, origin = list_candidates(candidates, rows, knowledge)
+    if rows is not None:
+        knowledge = knowledge.spelt(rows.perturbations)
     inputs["candidates"] = {"origin": origin}
     if isinstance(candidates, str | os.PathLike) and Path(candidates).is_file():
-        inputs["candidates"] |= {"path": str(candidates), "sha256": sha256_file(candidates)}
+        inputs["candidates"] |= input_facts(candidates)
     pool = make_pool(
         names,
         origin,

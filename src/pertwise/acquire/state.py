@@ -9,12 +9,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from pertwise._names import split_combination
 from pertwise.acquire.common import unit_rows
 from pertwise.errors import InputError
 from pertwise.kernels.known import compound_features
 from pertwise.knowledge import Knowledge
 from pertwise.models.base import Predictor
-from pertwise.screen import COMBINATION, Screen
+from pertwise.screen import Screen
 
 #: The features of compounds (`kernels.known.compound_features`) as a kind of embedding.
 COMPOUNDS = "compounds"
@@ -22,11 +23,6 @@ COMPOUNDS = "compounds"
 ALIKE = 0.5
 #: Graphs that say who is redundant with whom; those the knowledge folder has are merged.
 NEIGHBOUR_GRAPHS = ("string", "complexes")
-
-
-def split_combination(name: str) -> list[str]:
-    """Parts of a combination; a single gene is its own only part."""
-    return name.split(COMBINATION)
 
 
 def choose_embedding(knowledge: Knowledge, kind: str = "auto") -> str:

@@ -7,7 +7,6 @@ pay twice; so what was computed once is stored under a key over everything it de
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,9 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pertwise import __version__
-from pertwise._io import atomic_path, sha256_text
+from pertwise._files import PART, read_parquet
+from pertwise._io import atomic_path
 from pertwise.acquire.base import Target
+from pertwise.provenance import identity
 
 
 class StoredUncertainty:
@@ -40,7 +40,6 @@ class StoredUncertainty:
         if folder is None or "sha256" not in screen:
             return
         question = {
-            "pertwise": __version__,
             "screen": screen["sha256"],
             "knowledge": inputs["knowledge"]["fingerprint"],
             "features": None if target.features is None else list(target.features),
@@ -48,15 +47,16 @@ class StoredUncertainty:
             "seed": seed,
             **dict(extra or {}),
         }
-        key = sha256_text(json.dumps(question, sort_keys=True))[:16]
-        self._path = Path(folder) / f"uncertainty-{key}.parquet"
+        self._path = Path(folder) / f"uncertainty-{identity(question)[:16]}.parquet"
 
     def load(self) -> pd.Series | None:
         """The stored values in candidate order, or None."""
         if self._path is None or not self._path.is_file():
             return None
-        table = pd.read_parquet(self._path).set_index("gene")
-        values = table["uncertainty"].reindex(self._candidates)
+        table = read_parquet(self._path, "stored uncertainties", PART)
+        if not {"gene", "uncertainty"} <= set(table):
+            return None
+        values = table.set_index("gene")["uncertainty"].reindex(self._candidates)
         if not np.isfinite(values.to_numpy(dtype=float)).all():
             return None
         return pd.Series(values.to_numpy(dtype=float), index=self._candidates, name="uncertainty")

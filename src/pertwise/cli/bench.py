@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pandas as pd
 
-    from pertwise.benchmark.perturbqa import Scorer
-    from pertwise.knowledge import Knowledge
-    from pertwise.models.methods import Method
+    from pertwise.benchmark.engine import BenchmarkRun
 
 app = typer.Typer(
     help="Benchmarks: prediction, PerturbQA.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -38,19 +33,6 @@ def show_table(table: pd.DataFrame, title: str, digits: int = 3) -> None:
         shown.add_row(*(f"{v:.{digits}f}" if isinstance(v, float) else str(v) for v in row))
     # A pipe or file has no width of its own; 80 columns would cut most tables.
     clean_console(width=None if sys.stdout.isatty() else 160).print(shown)
-
-
-def _label_scorer(method: Method, knowledge: Knowledge | None, line: str, task: str) -> Scorer:
-    from pertwise.benchmark.perturbqa import predictor_scorer
-
-    return predictor_scorer(method.build, task, knowledge, context=line)
-
-
-def _vote_scorer(knowledge: Knowledge, kind: str, line: str, task: str) -> Scorer:
-    from pertwise.benchmark.perturbqa import selector_scorer
-    from pertwise.select.embedding import EmbeddingSelector
-
-    return selector_scorer(EmbeddingSelector(knowledge, kind))
 
 
 @app.command()
@@ -77,35 +59,21 @@ def perturbqa(
     out: Annotated[Path | None, typer.Option(help="Folder for summary.csv, per_gene.csv.")] = None,
 ) -> None:
     """AUROC per target gene, averaged, of predictors on the PerturbQA labels."""
-    from pertwise._io import write_csv_atomic
-    from pertwise.benchmark.perturbqa import TASKS, gene_frequency, run_perturbqa
-    from pertwise.errors import InputError
-    from pertwise.models.methods import make_method
+    from pertwise.benchmark.engine import run_task
+    from pertwise.benchmark.perturbqa import PerturbqaConfig, PerturbqaTask
+    from pertwise.config import check_settings
 
-    facts = None
-    if knowledge is not None:
-        from pertwise.knowledge import Knowledge as Opened
-
-        facts = Opened.open(knowledge)
-
-    scorers: dict[str, Callable[[str, str], Scorer]] = {
-        "gene frequency": lambda line, task: gene_frequency
-    }
-    for spec in method or ():
-        chosen = make_method(spec)
-        scorers[chosen.label] = partial(_label_scorer, chosen, facts)
-    for kind in vote or ():
-        if facts is None:
-            raise InputError("--vote needs --knowledge FOLDER")
-        scorers[f"vote ({kind})"] = partial(_vote_scorer, facts, kind)
-    summary, per_gene = run_perturbqa(
-        folder, scorers, tasks=task or TASKS, lines=line, inner=inner, seed=seed
-    )
+    given = {
+        "labels": str(folder), "methods": method or (), "votes": vote or (), "lines": line,
+        "knowledge": None if knowledge is None else str(knowledge), "inner": inner, "seed": seed,
+        **({"tasks": task} if task else {}),
+    }  # fmt: skip
+    settings = check_settings(given, PerturbqaConfig, "options")
+    run = run_task(PerturbqaTask(settings), out)
     where = "test split" if inner is None else f"mean of {inner} folds inside the training split"
-    show_table(summary, f"PerturbQA, AUROC per target gene ({where})")
+    show_table(run.summary, f"PerturbQA, AUROC per target gene ({where})")
+    tell_failures(run, "every gene's frequency stands in for it")
     if out is not None:
-        for name, table in (("summary.csv", summary), ("per_gene.csv", per_gene)):
-            write_csv_atomic(out / name, table)
         typer.echo(f"written: {out / 'summary.csv'}, {out / 'per_gene.csv'}")
 
 
@@ -134,21 +102,17 @@ def prediction(
     ),
 ) -> None:
     """Held-out prediction of every method on the same splits: tables, tests, figures."""
-    from pertwise.benchmark.prediction import (
-        check_config,
-        load_config,
-        open_inputs,
-        run_prediction,
-    )
-    from pertwise.benchmark.prediction.run import without_answers
-    from pertwise.cli.asking import nothing_usable
+    from pertwise.benchmark.engine import run_task
+    from pertwise.benchmark.prediction.config import PredictionConfig
+    from pertwise.benchmark.prediction.run import PredictionTask
+    from pertwise.config import check_settings, read_settings
     from pertwise.errors import InputError
-    from pertwise.report.prediction_bench import write_report
+    from pertwise.report.prediction_bench import shown_table
 
     if config is not None:
         if screen is not None or method:
             raise InputError("give either a TOML file or --screen with --method, not both")
-        settings = load_config(config)
+        settings = read_settings(config, PredictionConfig)
     else:
         if screen is None or not method:
             raise InputError("give a TOML file, or --screen FILE and at least one --method")
@@ -157,7 +121,7 @@ def prediction(
             split |= {"kind": "growing", "train_sizes": train_size}
         if folds_from is not None:
             split |= {"kind": "given", "folds_from": str(folds_from)}
-        settings = check_config(
+        settings = check_settings(
             {
                 "screen": str(screen),
                 "context": context,
@@ -166,33 +130,37 @@ def prediction(
                 "split": split,
                 "methods": [{"use": m} for m in method],
             },
+            PredictionConfig,
             "options",
         )
-    inputs = open_inputs(settings)
-    folder = run_prediction(settings, out, jobs=jobs, inputs=inputs if jobs == 1 else None)
-    table = write_report(folder, settings, inputs)
-    show_table(table, f"{settings.split.kind}, {len(inputs.screen)} perturbations")
-    if inputs.screen.simulated:
+    task = PredictionTask(settings)
+    run = run_task(task, out, executor="serial" if jobs == 1 else "processes", workers=jobs)
+    page = run.page(out / "report.html")
+    show_table(shown_table(run), f"{settings.split.kind}, {len(task.opened.screen)} perturbations")
+    if run.record["simulated"]:
         typer.echo("SIMULATED data: this screen comes from the simulator.")
-    _tell_failures(folder)
-    written = ("report.html", "report.md", "results.parquet")
-    typer.echo("written: " + ", ".join(str(folder / name) for name in written))
-    for label, repairs in without_answers(folder, settings).items():
-        nothing_usable(f"method {label!r}", repairs, "every prediction of it is a fallback")
+    tell_failures(run, "the training mean stands in for it")
+    written = (page, out / "report.md", out / run.task.scores)
+    typer.echo("written: " + ", ".join(map(str, written)))
+    end_without_answers(run, "method", "every prediction of it is a fallback")
 
 
-def _tell_failures(folder: Path) -> None:
-    """One line a method that could not do some splits: the table alone shows a low coverage."""
-    import pandas as pd
-
-    results = pd.read_parquet(folder / "results.parquet", columns=["method", "error"])
-    failed = results[results["error"] != ""].drop_duplicates().astype(str)
-    for method, part in failed.groupby("method"):
+def tell_failures(run: BenchmarkRun[Any], then: str) -> None:
+    """One line a method that could not play some units: the table alone shows a low coverage."""
+    units = run.read("units.csv")
+    failed = units[units["error"].fillna("") != ""]
+    for method, part in failed.groupby("method", sort=False):
         typer.echo(
-            f"warning: {method} could not do every split, the training mean stands in for it: "
-            f"{part['error'].iloc[0]}",
-            err=True,
+            f"warning: {method} could not do every split, {then}: {part['error'].iloc[0]}", err=True
         )
+
+
+def end_without_answers(run: BenchmarkRun[Any], kind: str, then: str) -> None:
+    """End with exit status 1 when of some method no answer of a chat model could be used."""
+    from pertwise.cli.asking import nothing_usable
+
+    for label, repairs in run.task.unanswered(run).items():
+        nothing_usable(f"{kind} {label!r}", repairs, then)
 
 
 @app.command()
@@ -220,27 +188,17 @@ def prefilter(
 ) -> None:
     """Recall of the prefilters that cut a long list before a chat model sees it."""
     from pertwise._io import write_csv_atomic
-    from pertwise.evaluate.given import split_given
-    from pertwise.evaluate.prefilter import PREFILTERS, prefilter_recall
-    from pertwise.evaluate.splits import split_folds
-    from pertwise.knowledge import Knowledge as Opened
-    from pertwise.knowledge.recorded import read_recorded
-    from pertwise.screen import read_screen
-    from pertwise.screen.training import one_context
+    from pertwise.benchmark.engine import run_task
+    from pertwise.benchmark.prefilter import PrefilterConfig, PrefilterTask
+    from pertwise.config import check_settings
 
-    measured = one_context(read_screen(screen), context, str(screen))
-    names = list(measured.obs["perturbation"])
-    said = None
-    if answers is not None:
-        splits = split_given(names, answers)
-        said = read_recorded(answers)[0]
-    else:
-        splits = split_folds(names, folds, 1, seed)
-    n_list = len(splits[0].train)
-    sizes = size or sorted({max(1, n_list // k) for k in (10, 5, 2)})
-    table = prefilter_recall(
-        measured, Opened.open(knowledge), splits, by or PREFILTERS, sizes, answers=said
-    )
+    given = {
+        "screen": str(screen), "knowledge": str(knowledge), "context": context, "sizes": size,
+        "answers": None if answers is None else str(answers), "folds": folds, "seed": seed,
+        **({"prefilters": by} if by else {}),
+    }  # fmt: skip
+    task = PrefilterTask(check_settings(given, PrefilterConfig, "options"))
+    table = run_task(task).summary
     # Folds differ by one perturbation, so chance does in the fourth decimal.
     wide = (
         table.assign(chance=table["chance"].round(3))
@@ -249,7 +207,9 @@ def prefilter(
         )
         .reset_index()
     )
-    show_table(wide, f"recall of prefilters, held-out perturbations, lists of {n_list}")
+    show_table(
+        wide, f"recall of prefilters, held-out perturbations, lists of {len(task.splits[0].train)}"
+    )
     if out is not None:
         write_csv_atomic(out, table)
         typer.echo(f"written: {out}")

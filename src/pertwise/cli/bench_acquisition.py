@@ -15,10 +15,12 @@ from pertwise.cli.asking import (
     limits,
     nothing_usable,
 )
-from pertwise.cli.bench import show_table
+from pertwise.cli.bench import end_without_answers, show_table
 
 if TYPE_CHECKING:
     from pertwise.benchmark.acquisition.config import AcquisitionConfig
+    from pertwise.benchmark.acquisition.run import AcquisitionTask
+    from pertwise.benchmark.engine import BenchmarkRun
 
 
 def register(bench: typer.Typer, app: typer.Typer) -> None:
@@ -38,6 +40,7 @@ def _config_from_flags(
     protocol: dict[str, Any],
 ) -> AcquisitionConfig:
     from pertwise.benchmark.acquisition.config import AcquisitionConfig
+    from pertwise.config import check_settings
 
     name = ", ".join(features) or pathway or "whole response"
     values: dict[str, Any] = {
@@ -48,7 +51,7 @@ def _config_from_flags(
         "targets": [{"name": name, "features": features, "pathway": pathway}],
         "protocol": protocol,
     }
-    return AcquisitionConfig.parse(values, where="command line")
+    return check_settings(values, AcquisitionConfig, "command line")
 
 
 def acquisition(
@@ -86,11 +89,12 @@ def acquisition(
 ) -> None:
     """Replay rounds of acquisition on a finished screen and compare strategies with random."""
     from pertwise.benchmark.acquisition.config import AcquisitionConfig
-    from pertwise.benchmark.acquisition.run import Run
-    from pertwise.errors import InputError
+    from pertwise.benchmark.acquisition.run import AcquisitionTask
+    from pertwise.benchmark.engine import run_task
+    from pertwise.config import read_settings
 
     if source.suffix == ".toml":
-        config = AcquisitionConfig.read(source)
+        config = read_settings(source, AcquisitionConfig)
     else:
         protocol = {
             "seeds": seeds,
@@ -108,45 +112,38 @@ def acquisition(
             pathway,
             protocol,
         )
-    chosen = "dask" if dask else executor
-    if chosen not in ("serial", "processes", "dask"):
-        raise InputError(f"unknown executor {executor!r}: serial, processes or dask")
-    run = Run.create(out, config, resume=resume)
-    run.execute(
-        executor=chosen,  # type: ignore[arg-type]
+    run = run_task(
+        AcquisitionTask(config, replay=replay),
+        out,
+        executor="dask" if dask else executor,  # type: ignore[arg-type]  # checked there
         workers=workers,
         address=dask,
-        replay=replay,
+        resume=resume,
     )
     _show(run)
-    for label, repairs in run.without_answers().items():
-        nothing_usable(f"strategy {label!r}", repairs, "every pick of it is the fallback's")
+    end_without_answers(run, "strategy", "every pick of it is the fallback's")
 
 
-def _show(run: Any) -> None:
+def _show(run: BenchmarkRun[AcquisitionTask]) -> None:
     from pertwise.benchmark.acquisition.tables import paper_table
-    from pertwise.report.acquisition_page import write_page
 
-    for note in run.notes():
+    for note in run.notes:
         typer.echo(f"note: {note}")
-    areas = run.table("areas.parquet")
-    differences = (
-        run.table("differences.csv") if (run.folder / "differences.csv").is_file() else areas[:0]
-    )
-    for predictor in run.config.predictors:
+    areas = run.read("areas.parquet")
+    differences = run.read("differences.csv") if run.has("differences.csv") else areas[:0]
+    for predictor in run.task.settings.predictors:
         table = paper_table(areas, differences, "mse", predictor).reset_index()
         show_table(table, f"area under the held-out MSE curve, predictor {predictor}")
     typer.echo("mean ± SE over seeds; lower is better; * better, † worse than random (paired t,")
     typer.echo("Holm over strategies, 5 %); unmarked = no difference shown")
-    seconds = run.seconds()
-    if len(seconds):
-        for predictor, part in seconds.groupby("predictor"):
-            typer.echo(
-                f"time, {predictor}: {part['processor'].sum():.0f} processor seconds in "
-                f"{len(part)} units, median {part['processor'].median():.1f} s a unit"
-            )
-    page = write_page([run], run.folder / "report.html")
-    typer.echo(f"page: {page}")
+    units = run.read("units.csv")
+    for predictor, part in units.dropna(subset=["processor"]).groupby("predictor"):
+        typer.echo(
+            f"time, {predictor}: {part['processor'].sum():.0f} processor seconds in "
+            f"{len(part)} units, median {part['processor'].median():.1f} s a unit"
+        )
+    if run.folder is not None:
+        typer.echo(f"page: {run.page(run.folder / 'report.html')}")
 
 
 def report(
@@ -159,11 +156,11 @@ def report(
     ] = None,
 ) -> None:
     """One HTML page comparing runs of `bench acquisition`."""
-    from pertwise.benchmark.acquisition.run import Run
-    from pertwise.report.acquisition_markdown import write_markdown
-    from pertwise.report.acquisition_page import write_page
+    from pertwise.benchmark.acquisition.run import AcquisitionTask
+    from pertwise.benchmark.engine import BenchmarkRun
+    from pertwise.report.acquisition_page import write_markdown, write_page
 
-    opened = [Run.open(r) for r in runs]
+    opened = [BenchmarkRun.open(r, AcquisitionTask) for r in runs]
     typer.echo(f"page: {write_page(opened, out)}")
     if markdown is not None:
         typer.echo(f"tables: {write_markdown(opened, markdown)}")
@@ -193,27 +190,27 @@ def judge(
     context_text: Annotated[str, typer.Option(help="Free text about the cells.")] = "",
 ) -> None:
     """Blinded pairwise comparison of size-matched batches by a panel of LLM judges."""
-    from pertwise.benchmark.acquisition.judged import judge_run
+    from pertwise.benchmark.acquisition.judged import JudgeConfig, JudgeTask
+    from pertwise.benchmark.engine import run_task
+    from pertwise.config import check_settings
 
-    result = judge_run(
-        run,
-        llm,
-        reference=reference,
-        rounds=rounds,
-        max_pairs=max_pairs,
-        seed=seed,
-        dry_run=dry_run,
+    given = {
+        "run": str(run), "judges": llm, "reference": reference, "rounds": rounds,
+        "max_pairs": max_pairs, "seed": seed, "context_text": context_text,
+    }  # fmt: skip
+    task = JudgeTask(
+        check_settings(given, JudgeConfig, "options"),
+        addresses=llm,
         replay=replay,
         **limits(budget_tokens, budget_usd, timeout, concurrency),
-        context_text=context_text,
     )
-    for name, estimate in result.estimates.items():
+    for name, estimate in task.estimates().items():
         typer.echo(f"{name}: {estimate}")
     if dry_run:
         return
+    made = run_task(task, task.place)
     for title in ("overall", "per_target", "per_judge", "position"):
-        show_table(result.tables[title], title.replace("_", " "))
-    typer.echo(f"answers and tables: {result.folder}")
-    if not (result.answers["winner"] != "").any():
-        problems = result.answers["problem"]
-        nothing_usable(", ".join(llm), [{"kind": "no verdict", "action": p} for p in problems])
+        show_table(made.read(f"{title}.csv"), title.replace("_", " "))
+    typer.echo(f"answers and tables: {task.place}")
+    for who, repairs in task.unanswered(made).items():
+        nothing_usable(who, repairs)

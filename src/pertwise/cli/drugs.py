@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pertwise._process import only_writer
-
 if TYPE_CHECKING:
     from pertwise.benchmark.drugs.run import BenchConfig
 
@@ -34,37 +32,33 @@ def bench_drugs(
     ] = False,
 ) -> None:
     """Drug responses: regimes x methods on one screen, with intervals over compounds."""
-    from pertwise.benchmark.drugs.run import (
-        load_bench,
-        read_config,
-        run_bench,
-        summarise,
-        write_results,
-    )
-    from pertwise.cli.bench import show_table
+    from pertwise.benchmark.drugs.run import BenchConfig, DrugTask
+    from pertwise.benchmark.engine import run_task
+    from pertwise.cli.bench import show_table, tell_failures
+    from pertwise.config import read_settings
 
     settings = _with(
-        read_config(config),
+        read_settings(config, BenchConfig, folder=data),
         regimes=regime,
         methods=method,
         seeds=seed,
         by_compound=False if ungrouped else None,
         drop_duplicates=True if drop_duplicates else None,
     )
-    loaded = load_bench(settings, data if data is not None else config.parent)
-    for key, value in loaded.notes.items():
+    task = DrugTask(settings)
+    for key, value in task.bench.notes.items():
         if value:
             typer.echo(f"{key}: {value}")
-    with only_writer(out):
-        table = run_bench(loaded, out)
-        summary = summarise(table, weight=settings.weight)
-        write_results(loaded, table, summary, out)
+    run = run_task(task, out)
+    summary = run.summary
+    run.page(out / "report.html")
     for (name, held), block in summary.groupby(["data", "regime"], sort=False):
         wide = block.pivot(index="method", columns="metric", values="mean")
         wide = wide.loc[list(dict.fromkeys(block["method"]))].dropna(axis=1, how="all")
         answered = block.drop_duplicates("method").set_index("method")["coverage"]
         show_table(wide.assign(answered=answered).reset_index(), f"{name}: {held}")
-    typer.echo(f"written: {out}/scores.parquet, summary.csv, report.md, run.json")
+    tell_failures(run, "the context mean stands in for it")
+    typer.echo(f"written: {out}/scores.parquet, summary.csv, report.html, report.md, run.json")
 
 
 def _with(config: BenchConfig, **changes: object) -> BenchConfig:

@@ -56,6 +56,13 @@ class Reading(OptionGroup):
         str | None,
         typer.Option(help="nan: infinite values count as not measured.", rich_help_panel=_READING),
     ] = None
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="auto, genes (fold guides to genes) or as-is (every label is a perturbation).",
+            rich_help_panel=_READING,
+        ),
+    ] = None
     drop_empty: Annotated[
         bool,
         typer.Option(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pertwise import __version__
+from pertwise._io import why_not
 from pertwise._process import Interrupted, ends_on_signals
 from pertwise._progress import set_quiet
 from pertwise.cli import (
@@ -83,6 +84,12 @@ def main() -> None:
             app()
         except PertwiseError as error:
             typer.echo(f"error: {error}", err=True)
+            raise SystemExit(2) from None
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise SystemExit(1) from None
+            name = f"{error.filename}: " if error.filename else ""
+            typer.echo(f"error: {name}{why_not(error)}", err=True)
             raise SystemExit(2) from None
         except Interrupted as stop:
             notes = getattr(stop, "__notes__", [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pertwise.cli.door import console
@@ -48,8 +49,7 @@ def show_plan(plan: Plan) -> None:
             f"{len(r.measured)} measured, {len(r.open)} open of {r.size}",
             highlight=False,
         )
-    for text in plan.warnings:
-        out.print(f"[yellow]note[/] {escape(text)}")
+    _show_notes([*_reading(plan.inputs), *plan.warnings])
     counts: dict[str, int] = {}
     for note in plan.repairs:
         counts[note.kind] = counts.get(note.kind, 0) + 1
@@ -112,6 +112,7 @@ def show_dry_run(setup: Setup, name: str, strategy: Any, state: Any) -> None:
     ]
     for line in lines:
         out.print(escape(line), highlight=False)
+    _show_notes([*_reading(setup.inputs), *pool.notes])
     request = getattr(strategy, "first_request", None)
     if request is not None and state is not None:
         first = request(state, setup.n_to_pick)
@@ -120,3 +121,16 @@ def show_dry_run(setup: Setup, name: str, strategy: Any, state: Any) -> None:
             if state.uncertainty is None and pool.measured:
                 out.print("            (the uncertainties are not computed yet)")
     out.print("dry run: nothing was trained, asked or written")
+
+
+def _reading(inputs: Mapping[str, Any]) -> list[str]:
+    """What was decided when the screen was read."""
+    meta = (inputs.get("screen") or {}).get("meta") or {}
+    return [f"screen: {text}" for text in meta.get("notes") or ()]
+
+
+def _show_notes(notes: Sequence[str]) -> None:
+    from rich.markup import escape
+
+    for text in notes:
+        console().print(f"[yellow]note[/] {escape(text)}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pertwise._files import read_text
 from pertwise._process import only_writer
 from pertwise.cli.asking import nothing_usable
 from pertwise.cli.groups import Cells, Facts, Llm, Reading
@@ -134,9 +135,7 @@ def parse_settings(given: list[str]) -> dict[str, Any]:
     pertwise.errors.InputError
         For a pair without "=" or a name given twice.
     """
-    import tomllib
-
-    from pertwise.llm.address import refuse_secrets
+    from pertwise.config import refuse_secrets, toml_value
 
     found: dict[str, Any] = {}
     for pair in given:
@@ -146,10 +145,7 @@ def parse_settings(given: list[str]) -> dict[str, Any]:
             raise InputError(f"--set {pair!r}: write NAME=VALUE, for example k=10")
         if name in found:
             raise InputError(f"--set {name} is given twice")
-        try:
-            found[name] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            found[name] = value.strip()
+        found[name] = toml_value(value)
     refuse_secrets(found, "--set")
     return found
 
@@ -162,7 +158,7 @@ def read_names(given: list[str]) -> list[str]:
             file = Path(text[1:])
             if not file.is_file():
                 raise InputError(f"no such file: {file}")
-            text = ",".join(file.read_text(encoding="utf-8").splitlines())
+            text = ",".join(read_text(file, "a list of names").splitlines())
         names += [n.strip() for n in text.split(",") if n.strip()]
     return names
 
@@ -233,8 +229,9 @@ def _inputs(
         return _Inputs(screen, facts.knowledge, facts.drugs or [], facts.lines, method)
     facts.refuse(f"{screen} says what is known")
     reading.refuse(f"{screen} says how to read")
-    from pertwise.benchmark.drugs.run import load_bench, read_config
+    from pertwise.benchmark.drugs.run import BenchConfig, load_bench
+    from pertwise.config import read_settings
 
-    bench = load_bench(read_config(screen), screen.parent if data is None else data)
+    bench = load_bench(read_settings(screen, BenchConfig, folder=data))
     answers = bench.known.answers or ""
     return _Inputs(bench.screen, bench.knowledge, [], None, "fused" if answers else method, answers)

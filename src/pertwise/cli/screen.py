@@ -23,18 +23,29 @@ _CONTEXT = typer.Option(
 _DOSE = typer.Option(None, "--dose-key", help='Column with the dose; "" for none.')
 _BATCH = typer.Option(None, "--batch-key", help='Column with the batch; "" for none.')
 _FEATURE = typer.Option(None, "--feature-key", help="Column of var with the feature names.")
-_LAYER = typer.Option(None, "--layer", help='Matrix to read: "X" or the name of a layer.')
+_LAYER = typer.Option(None, "--layer", help='Matrix to read: "X", "raw" or a layer.')
+_LABELS = typer.Option(
+    "auto",
+    "--labels",
+    help="auto: leave out non-calls, fold guides to genes when most labels are guides; genes: fold "
+    "every guide; as-is: every label is a perturbation.",
+)
 _EMPTY = typer.Option(False, "--drop-empty", help="Leave out rows without a perturbation name.")
 
 Text = str | None
 
 
 def _keys(
-    perturbation: Text, control: list[str] | None, context: Text, dose: Text, batch: Text
+    perturbation: Text,
+    control: list[str] | None,
+    context: Text,
+    dose: Text,
+    batch: Text,
+    labels: str,
 ) -> Keys:
     from pertwise.screen.layouts import Keys
 
-    return Keys(perturbation, tuple(control or ()), context, dose, batch)
+    return Keys(perturbation, tuple(control or ()), context, dose, batch, labels=labels)
 
 
 @app.command()
@@ -49,6 +60,7 @@ def info(
     feature_key: Text = _FEATURE,
     layer: Text = _LAYER,
     drop_empty: bool = _EMPTY,
+    labels: str = _LABELS,
     values: Annotated[
         str, typer.Option(help="auto, means, or deltas (control-subtracted already).")
     ] = "auto",
@@ -62,7 +74,7 @@ def info(
 
     found = describe_screen(
         file,
-        keys=_keys(perturbation_key, control, context_key, dose_key, batch_key),
+        keys=_keys(perturbation_key, control, context_key, dose_key, batch_key, labels),
         layer=layer,
         feature_key=feature_key,
         drop_empty=drop_empty,
@@ -98,10 +110,12 @@ def _lines(found: ScreenInfo) -> list[tuple[str, str]]:
     contexts = [f"{name or '(unnamed)'}: {n}" for name, n in list(found.contexts.items())[:8]]
     if len(found.contexts) > 8:
         contexts.append(f"... {len(found.contexts)} in all")
+    more = found.n_features > len(found.first_features)
     combined = f" ({found.n_combinations} combinations)" if found.n_combinations else ""
     lines = [
         ("recognised", found.layout + (" (SIMULATED)" if found.simulated else "")),
         ("holds", f"{found.n_rows:,} {found.holds} x {found.n_features:,} features"),
+        ("features", ", ".join(found.first_features) + (", ..." if more else "")),
         ("perturbations", f"{found.n_perturbations:,}{combined}"),
         ("contexts", ", ".join(contexts) or "-"),
     ]
@@ -132,6 +146,7 @@ def convert(
     feature_key: Text = _FEATURE,
     layer: Text = _LAYER,
     drop_empty: bool = _EMPTY,
+    labels: str = _LABELS,
     values: Annotated[str, typer.Option(help="auto, means, or deltas.")] = "auto",
     duplicates: Annotated[str, typer.Option(help="refuse or average repeated rows.")] = "refuse",
     infinite: Annotated[str, typer.Option(help="refuse, or nan = not measured.")] = "refuse",
@@ -152,6 +167,7 @@ def convert(
         feature_key=feature_key,
         layer=layer,
         drop_empty=drop_empty,
+        labels=labels,
         values=_choice("values", values, "auto", "means", "deltas"),
         duplicates=_choice("duplicates", duplicates, "refuse", "average"),
         infinite=_choice("infinite", infinite, "refuse", "nan"),
@@ -188,6 +204,7 @@ def pseudobulk(
     feature_key: Text = _FEATURE,
     layer: Text = _LAYER,
     drop_empty: bool = _EMPTY,
+    labels: str = _LABELS,
     scale: Annotated[
         str, typer.Option(help="What the values are: auto, counts, normalised, log1p, as-is.")
     ] = "auto",
@@ -231,7 +248,7 @@ def pseudobulk(
     if out in sources:
         raise InputError(f"the output {out} is one of the inputs")
     settings = PseudobulkSettings(
-        keys=_keys(perturbation_key, control, context_key, dose_key, batch_key),
+        keys=_keys(perturbation_key, control, context_key, dose_key, batch_key, labels),
         scale=scale,
         target_sum=target_sum,
         library_key=library_key,
@@ -266,8 +283,10 @@ def pseudobulk(
 def _names(text: Text) -> tuple[str, ...]:
     if not text:
         return ()
+    from pertwise._files import read_text
+
     path = Path(text)
-    listed = path.read_text().split("\n") if path.is_file() else text.split(",")
+    listed = read_text(path, "a list of names").split("\n") if path.is_file() else text.split(",")
     return tuple(name.strip() for name in listed if name.strip())
 
 

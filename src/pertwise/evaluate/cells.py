@@ -15,12 +15,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pertwise._files import reading
+from pertwise._names import COMBINATION, canonical_perturbation
 from pertwise._progress import track
 from pertwise.errors import InputError, unknown_name
 from pertwise.evaluate.ceiling import Similarity, spearman_brown, split_half
 from pertwise.evaluate.distribution import energy_distance
 from pertwise.evaluate.specs import CellsSpec
-from pertwise.screen.core import COMBINATION, canonical_perturbation
+from pertwise.screen.labels import without_controls
 
 if TYPE_CHECKING:
     from pertwise.screen import Screen
@@ -80,8 +82,7 @@ class CellBank:
 def _label(value: str, control: str) -> str:
     if value == control:
         return control
-    parts = [p for p in value.split(COMBINATION) if p.strip() != control]
-    return canonical_perturbation(COMBINATION.join(parts))
+    return canonical_perturbation(COMBINATION.join(without_controls(value, (control,))))
 
 
 def _take(matrix: Any, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -107,10 +108,8 @@ def open_cell_bank(spec: CellsSpec, screen: Screen, seed: int) -> CellBank:
 
     from pertwise.screen.scale import judge_values
 
-    try:
+    with reading(spec.file, "h5ad"):
         data = anndata.read_h5ad(spec.file, backed="r")
-    except (OSError, KeyError) as error:
-        raise InputError(f"{spec.file} cannot be read as h5ad: {error}") from error
     if spec.perturbation_column not in data.obs:
         raise unknown_name("column of obs", spec.perturbation_column, data.obs.columns)
     columns = data.var_names.get_indexer(list(screen.features))

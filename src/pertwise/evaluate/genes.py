@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pertwise._names import split_combination
 from pertwise.errors import InputError
 from pertwise.evaluate.metrics import Floats, _ratio, metric
-from pertwise.screen.core import COMBINATION
 
 
 def differential_score(delta: ArrayLike, sampling_variance: ArrayLike | None = None) -> Floats:
@@ -69,7 +69,7 @@ def target_mask(perturbations: Sequence[str], features: Sequence[str]) -> NDArra
     position = {f: i for i, f in enumerate(features)}
     keep = np.ones((len(perturbations), len(features)), dtype=bool)
     for row, name in enumerate(perturbations):
-        for part in name.split(COMBINATION):
+        for part in split_combination(name):
             if part in position:
                 keep[row, position[part]] = False
     return keep

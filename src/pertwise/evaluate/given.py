@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from pertwise._files import read_json
+from pertwise._names import canonical_perturbation
+from pertwise.config import read_toml
 from pertwise.errors import InputError
 from pertwise.evaluate.splits import Split
 from pertwise.knowledge.lines import CellTable
 from pertwise.parts import part
 from pertwise.screen.conditions import parse_condition
-from pertwise.screen.core import Screen, canonical_perturbation
+from pertwise.screen.core import Screen
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,8 @@ def read_recorded_folds(path: str | os.PathLike[str]) -> list[RecordedFold]:
     file = Path(path)
     if not file.is_file():
         raise InputError(f"no such file: {file}")
-    raw = file.read_bytes()
+    data = read_json(file, "a file of recorded answers")
     try:
-        data = json.loads(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
         return [
             RecordedFold(
                 available=tuple(map(str, fold["available_genes"])),
@@ -120,12 +119,7 @@ def read_toml_split(
         If the file is not TOML, has neither section, or names no line of the screen.
     """
     file = Path(path)
-    try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: no such file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not a TOML file: {error}") from error
+    data = read_toml(file)
     zero, few = data.get("zeroshot", {}), data.get("fewshot", {})
     if not zero and not few:
         raise InputError(f"{file}: neither [zeroshot] nor [fewshot] holds anything out")

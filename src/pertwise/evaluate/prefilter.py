@@ -16,7 +16,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pertwise.errors import InputError
-from pertwise.evaluate.splits import Split
 from pertwise.select.base import Query, Selector, select_many
 from pertwise.select.similarity import SimilaritySelector
 from pertwise.select.words import selector_from
@@ -68,34 +67,29 @@ def nearest(responses: NDArray[np.float64], row: NDArray[np.float64], k: int) ->
     return np.asarray(np.argsort(distance, kind="stable")[:k])
 
 
-def prefilter_recall(
-    screen: Screen,
+def split_recall(
+    words: str,
+    train: Screen,
+    test: Screen,
     knowledge: Knowledge,
-    splits: Sequence[Split],
-    prefilters: Sequence[str] = PREFILTERS,
-    sizes: Sequence[int] = (25, 50, 100),
-    *,
+    sizes: Sequence[int],
     answers: Mapping[str, tuple[tuple[str, ...], str]] | None = None,
 ) -> pd.DataFrame:
-    """Recall of every prefilter at every list length, on held-out perturbations.
+    """Recall of one prefilter at every list length, for every held-out perturbation.
 
     Parameters
     ----------
-    screen
-        Measured rows of one context.
-    splits
-        The list of a held-out perturbation is the training set of its split; a learned prefilter
-        is fitted on it.
-    prefilters
-        Selectors in words (`pertwise.select.words`).
+    words
+        A selector in words (`pertwise.select.words`); a learned one is fitted on `train`.
+    train, test
+        Measured rows of one context; the list of a held-out perturbation is `train`.
     answers
-        subject -> (names, reason), as `pertwise.select.recorded.read_recorded` gives.
+        subject -> (names, reason), as `pertwise.knowledge.recorded.read_recorded` gives.
 
     Returns
     -------
-    prefilter, size, target (`NEAREST`, `STRONG`, `NAMED`), n (held-out perturbations), chance
-    (recall of a list drawn at random), recall, all_kept (share of perturbations of which nothing is
-    expected to be lost).
+    prefilter, size, target (`NEAREST`, `STRONG`, `NAMED`), chance (recall of a list drawn at
+    random), recall; one row per size, target and held-out perturbation.
 
     Raises
     ------
@@ -104,15 +98,18 @@ def prefilter_recall(
     """
     if not sizes or min(sizes) < 1:
         raise InputError(f"list lengths must be at least 1, got {list(sizes)}")
-    rows: list[dict[str, object]] = []
-    for split in splits:
-        train = screen.of_perturbations(split.train)
-        test = screen.of_perturbations(split.test)
-        wanted = _wanted(train, test, answers)
-        for words in prefilters:
-            selector = selector_from(words, max_neighbours=max(sizes))(knowledge, train)
-            rows += _scores(words, selector, train, wanted, sizes)
-    table = pd.DataFrame(rows)
+    selector = selector_from(words, max_neighbours=max(sizes))(knowledge, train)
+    return pd.DataFrame(_scores(words, selector, train, _wanted(train, test, answers), sizes))
+
+
+def mean_recall(table: pd.DataFrame) -> pd.DataFrame:
+    """Means of `split_recall` over held-out perturbations.
+
+    Returns
+    -------
+    prefilter, size, target, n (held-out perturbations), chance, recall, all_kept (share of
+    perturbations of which nothing is expected to be lost).
+    """
     keys = ["prefilter", "size", "target"]
     grouped = table.groupby(keys, sort=False)
     out = grouped.agg(

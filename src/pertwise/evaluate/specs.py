@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pertwise import parts
+from pertwise.config import FileName, PartName, Settings
 from pertwise.evaluate.retrieval import DISTANCES, Distance
 
-_STRICT = ConfigDict(extra="forbid", frozen=True)
 #: Name under which the answer-seeing bound is asked for.
 ORACLE = "oracle"
 
 
-class MetricSpec(BaseModel):
+class MetricSpec(Settings):
     """Which metrics; see `pertwise.evaluate.score`."""
 
-    model_config = _STRICT
     tops: tuple[int, ...] = (20, 50, 100)
     include_target: bool = False
     retrieval: tuple[Distance, ...] = DISTANCES
     #: Shown first, tested, and used by the report's strata.
     main: tuple[str, ...] = ("squared_error", "cosine", "pearson_reference", "retrieval_l2")
     #: Further metrics: names of parts, such as ``path/to/file.py:Class``; shown after `main`.
-    more: tuple[str, ...] = ()
+    more: tuple[PartName, ...] = ()
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -30,11 +29,10 @@ class MetricSpec(BaseModel):
         return tuple(dict.fromkeys((*self.main, *(parts.label("metric", m) for m in self.more))))
 
 
-class CellsSpec(BaseModel):
+class CellsSpec(Settings):
     """Single cells of the same screen, for energy distances and split-half ceilings."""
 
-    model_config = _STRICT
-    file: str
+    file: FileName
     perturbation_column: str = "perturbation"
     control: str = "control"
     max_cells: int = Field(default=300, ge=4)

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pertwise._names import canonical_perturbation, split_combination
 from pertwise.arrays.folds import group_folds
 from pertwise.errors import InputError
 from pertwise.models.context_kernel import HoldOut
 from pertwise.parts import part
-from pertwise.screen.core import COMBINATION, Screen, canonical_perturbation
+from pertwise.screen.core import Screen
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
@@ -205,7 +206,7 @@ def split_doubles(
         If the screen has no combination.
     """
     names = _names(perturbations, 4)
-    parts = {n: tuple(str(n).split(COMBINATION)) for n in names}
+    parts = {n: tuple(split_combination(n)) for n in names}
     combos = [n for n in names if len(parts[n]) > 1]
     if not combos:
         raise InputError("the screen has no combination such as 'A+B'; use folds instead")

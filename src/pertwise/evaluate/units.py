@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +11,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pertwise import __version__, parts
-from pertwise._io import sha256_file
 from pertwise.arrays.means import masked_mean
 from pertwise.errors import (
     BudgetError,
@@ -41,8 +37,8 @@ if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
     from pertwise.screen import Screen
 
-#: Raised when the meaning of a stored result changes, so that old ones are not reused.
-FORMAT = 2
+#: Raised when a chat model cannot be asked any further: the run stops and can go on later.
+STOPS = (BudgetError, FatalChatError, LedgerError, ReplayMissError)
 ORACLE_NEIGHBOURS = 5
 #: Features with a smaller Benjamini-Hochberg q are called differential.
 FDR = 0.05
@@ -75,30 +71,6 @@ class UnitResult:
     answers: pd.DataFrame | None
     means: pd.DataFrame | None
     facts: dict[str, Any]
-
-
-def unit_key(method: Method, split: Split, data: str, metrics: MetricSpec) -> str:
-    """Hash over everything that decides the result: method with the contents of the files that its
-    settings name, split, inputs, metric settings."""
-    payload: dict[str, Any] = {
-        "format": FORMAT,
-        # A newer pertwise may predict differently under the same name and settings.
-        "pertwise": __version__,
-        "use": method.use,
-        "label": method.label,
-        "settings": dict(method.settings),
-        "code": method.sha256,
-        "split": split.key(),
-        "data": data,
-        "metrics": metrics.model_dump(mode="json", exclude={"main"}),
-    }
-    if metrics.more:
-        own = (parts.describe("metric", name).file for name in metrics.more)
-        payload["metric_files"] = [sha256_file(path) for path in own if path]
-    if method.files:
-        payload["files"] = dict(method.files)
-    text = json.dumps(payload, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:24]
 
 
 def run_unit(
@@ -143,7 +115,7 @@ def run_unit(
         else:
             model = method.build(split.hold_out if split.by == "row" else "").fit(train, knowledge)
             found = [predict_in(model, q.names, q.context) for q in questions]
-    except (BudgetError, FatalChatError, LedgerError, ReplayMissError):
+    except STOPS:
         # The run must stop and can go on later; a stored fallback would never be asked again.
         raise
     except PertwiseError as problem:

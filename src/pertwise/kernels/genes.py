@@ -11,11 +11,11 @@ import numpy as np
 from scipy.sparse import csr_matrix, diags, hstack
 
 from pertwise import parts as registry
+from pertwise._names import split_combination
 from pertwise.errors import InputError, unknown_name
 from pertwise.kernels.base import same_names
 from pertwise.knowledge import Knowledge
 from pertwise.knowledge.genes.features import take_rows, unit_rows
-from pertwise.screen import COMBINATION
 
 #: Features taken of promoter partners too.
 PARTNER_KINDS = ("string", "go", "reactome", "text")
@@ -186,7 +186,7 @@ def gene_blocks(
     """
     if not kinds and not sources:
         raise InputError("at least one kernel is needed")
-    parts = [n.split(COMBINATION) for n in names]
+    parts = [split_combination(n) for n in names]
     genes = list(dict.fromkeys(g for group in parts for g in group))
     place = {g: i for i, g in enumerate(genes)}
     pick = csr_matrix(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from scipy.sparse.csgraph import connected_components
 
+from pertwise._names import COMBINATION, split_combination
 from pertwise.knowledge.types import Pathway, Relation, RelationKind
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from pertwise.knowledge.store import Knowledge
 
 Kind = Literal["gene", "compound", "both", ""]
-#: Joins the parts of a combination (`pertwise.screen.COMBINATION`; a stranger to this room).
-JOIN = "+"
 #: Genes that share a promoter are silenced together: what one guide does, the other does too.
 PARTNERS = "shared_promoter"
 #: Kinds of relations to a pathway, the closest first.
@@ -31,7 +30,9 @@ CLOSEST: tuple[str, ...] = get_args(RelationKind)
 def kinds(knowledge: Knowledge, names: Sequence[str]) -> dict[str, Kind]:
     """name -> "compound" (in the drug table), "gene", "both" (a combination), "" (unknown)."""
     drugs = knowledge.drugs
-    parts = {n: (n,) if drugs is not None and n in drugs else tuple(n.split(JOIN)) for n in names}
+    parts = {
+        n: (n,) if drugs is not None and n in drugs else tuple(split_combination(n)) for n in names
+    }
     approved = knowledge.resolve(sorted({p for ps in parts.values() for p in ps})).approved
     out: dict[str, Kind] = {}
     for name, group in parts.items():
@@ -54,15 +55,15 @@ def identity(knowledge: Knowledge, names: Sequence[str]) -> dict[str, str]:
     """
     drugs = knowledge.drugs
     rest = [n for n in names if drugs is None or n not in drugs]
-    genes = sorted({p for n in rest for p in n.split(JOIN)})
+    genes = sorted({p for n in rest for p in split_combination(n)})
     approved = knowledge.resolve(genes).approved
     out = {} if drugs is None else drugs.compounds([n for n in names if n in drugs])
     for name in rest:
-        parts = name.split(JOIN)
+        parts = split_combination(name)
         if drugs is not None and not any(p in approved for p in parts):
             out |= drugs.compounds([name])
         else:
-            out[name] = JOIN.join(sorted(approved.get(p, p) for p in parts))
+            out[name] = COMBINATION.join(sorted(approved.get(p, p) for p in parts))
     return {n: out[n] for n in names}
 
 
@@ -76,13 +77,13 @@ def families(knowledge: Knowledge, names: Sequence[str]) -> dict[str, str]:
     out = {}
     partner = _partners(knowledge)
     for name in names:
-        card = drugs.cards.get(name) if drugs is not None else None
+        card = drugs.find(name) if drugs is not None else None
         if card is not None:
             out[name] = card.scaffold
         elif drugs is not None and same[name].startswith("name:"):
             out[name] = f"name:{name}"
         else:
-            first = same[name].split(JOIN)[0]
+            first = split_combination(same[name])[0]
             out[name] = partner.get(first, same[name])
     return out
 
@@ -107,7 +108,7 @@ def facts(knowledge: Knowledge, name: str, *, smiles: bool = False) -> str:
     """
     if knowledge.drugs is not None:
         table = knowledge.drugs
-        card = table.cards.get(table.resolve([name]).approved.get(name, name))
+        card = table.find(name)
         if card is not None:
             return _drug_facts(card, smiles)
     gene = knowledge.cards([name])[name]

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from pertwise._tables import read_frame
 from pertwise.errors import InputError, unknown_name
 from pertwise.knowledge.drugs.table import fold_name
 
@@ -68,12 +68,7 @@ class CellTable:
             If there is no such file or no cell_name column.
         """
         file = Path(path)
-        if not file.is_file():
-            raise InputError(f"{file}: no such file")
-        if file.suffix == ".parquet":
-            frame = pd.read_parquet(file)
-        else:
-            frame = pd.read_csv(file, sep="\t" if ".tsv" in file.suffixes else ",")
+        frame = read_frame(file)
         if _NAME not in frame:
             raise InputError(f"{file}: no column {_NAME!r}; there are {list(frame.columns)}")
         organ = next((c for c in _ORGAN if c in frame), None)

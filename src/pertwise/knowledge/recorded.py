@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 from collections.abc import Mapping
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pertwise._files import one_line, read_text, reading
+from pertwise._names import canonical_perturbation
 from pertwise.errors import InputError
 
 #: Names, best first, and one text on why.
@@ -70,21 +71,18 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
     file = Path(path)
     if not file.is_file():
         raise InputError(f"no such file: {file}")
-    raw = file.read_bytes()
-    try:
-        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read: {error}") from error
+    text = read_text(file, "recorded answers")
     found = Recording()
     try:
         whole = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         whole = None
     if isinstance(whole, dict) and ("folds" in whole or "answers" in whole):
         origin = {k: v for k, v in whole.items() if k not in ("folds", "answers")}
-        for part in whole.get("folds", [whole]):
-            for subject, answer in part["answers"].items():
-                _add(found, file, subject, answer)
+        with reading(file, "recorded answers"):
+            for part in whole.get("folds", [whole]):
+                for subject, answer in part["answers"].items():
+                    _add(found, file, canonical_perturbation(subject), answer)
         return replace(found, origin=origin)
     sources, contexts = set(), set()
     for number, line in enumerate(text.splitlines(), start=1):
@@ -92,12 +90,18 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{file} line {number} is not JSON: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"{file} line {number} is not JSON: {one_line(error)}; if the file was cut, get it "
+                "again or take the line out"
+            ) from error
+        if not isinstance(row, dict):
+            raise InputError(f"{file} line {number} is no JSON object")
         subject = next((row[k] for k in ("subject", "gene", "drug") if k in row), None)
         if subject is None:
             raise InputError(f"{file} line {number} has no subject, gene or drug")
-        _add(found, file, context_key(str(subject), row.get("cell")), row)
+        named = canonical_perturbation(subject)
+        _add(found, file, context_key(named, row.get("cell")), row)
         sources.add(str(row.get("source") or ""))
         contexts.add(str(row.get("context") or row.get("cell") or ""))
     said = sorted(s for s in sources if s)
@@ -130,7 +134,7 @@ def _add(found: Recording, file: Path, key: str, answer: Mapping[str, Any]) -> N
         found.reasons[key] = tuple(str(r or "") for r in reasons)
         joined = "; ".join(dict.fromkeys(r.rstrip(".;") for r in found.reasons[key] if r))
     reason = answer.get("reason") or joined or answer.get("mechanism") or ""
-    found.answers[key] = (tuple(map(str, names)), str(reason))
+    found.answers[key] = (tuple(map(canonical_perturbation, names)), str(reason))
     repairs = answer.get("repairs")
     if not names and isinstance(repairs, Mapping):
         found.problems[key] = tuple(f"{kind} {n}" for kind, n in repairs.items())

@@ -110,6 +110,13 @@ class Knowledge:
             cells = CellTable.read(lines)
         return cls(tables, table, cells)
 
+    def spelt(self, names: Sequence[str]) -> Knowledge:
+        """The same knowledge, its drugs also under these spellings of a screen."""
+        table = None if self.drugs is None else self.drugs.spelt(names)
+        if table is self.drugs:
+            return self
+        return Knowledge(self._tables.reopened(), table, self.lines)
+
     def with_drug(self, card: DrugCard) -> Knowledge:
         """The same knowledge with one more drug; kernels are built anew."""
         from pertwise.knowledge.drugs.table import DrugTable

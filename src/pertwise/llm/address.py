@@ -8,9 +8,10 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import quote, quote_plus, unquote, urlsplit, urlunsplit
 
+from pertwise.config import is_secret, query_of
 from pertwise.errors import InputError
 
 Protocol = Literal["openai", "anthropic"]
@@ -116,44 +117,7 @@ def parse_address(text: str) -> Address:
     elif not path:
         path = "/v1"
     base = urlunsplit((parts.scheme.lower(), parts.netloc, path, "", ""))
-    return Address(protocol, model, base, _query(parts.query))
-
-
-def _query(text: str) -> dict[str, str]:
-    # Not parse_qsl: it takes the "+" of a pasted key for a space.
-    pairs = (pair.partition("=") for pair in text.split("&") if pair)
-    return {unquote(name): unquote(value) for name, _, value in pairs}
-
-
-_SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth|sig|code|subscription", re.I)
-
-
-def _is_secret(name: str, value: str) -> bool:
-    return bool(_SECRET_NAME.search(name)) or (len(value) >= 8 and name != "api-version")
-
-
-def refuse_secrets(value: Any, where: str) -> None:
-    """Check that no text in a configuration (nested dicts and lists) is an address with a secret.
-
-    Raises
-    ------
-    pertwise.errors.InputError
-        Names the place, not the secret: configurations are stored with results.
-    """
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            refuse_secrets(inner, f"{where}, {name}")
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            refuse_secrets(inner, where)
-    elif isinstance(value, str) and "://" in value:
-        rest = value.rpartition("://")[2]
-        host, _, query = rest.partition("?")
-        if "@" in host.partition("/")[0] or any(_is_secret(*p) for p in _query(query).items()):
-            raise InputError(
-                f"{where}: the address holds a password or key, and configurations are stored with "
-                "the results; put the key into the environment (see docs/llm.md)"
-            )
+    return Address(protocol, model, base, query_of(parts.query))
 
 
 def key_variables(address: Address) -> tuple[str, ...]:
@@ -248,7 +212,7 @@ def _forms(secret: str) -> set[str]:
 
 def redactor_for(address: Address, key: str) -> Redactor:
     """Redactor of the key, of secret-looking query values and of all keys in the environment."""
-    query = (v for k, v in address.query.items() if _is_secret(k, v))
+    query = (v for k, v in address.query.items() if is_secret(k, v))
     return Redactor([key, *query, *_environment()])
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pertwise._names import canonical_perturbation
 from pertwise.arrays.means import masked_mean
 from pertwise.errors import InputError
 from pertwise.models.base import Prediction
 from pertwise.parts import part
-from pertwise.screen.core import canonical_perturbation
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge

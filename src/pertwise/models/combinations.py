@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from pertwise import parts
+from pertwise._names import is_combination, split_combination
 from pertwise.arrays.gaussian_process import Floats
 from pertwise.errors import InputError
 from pertwise.models.base import Prediction, Predictor, only_context, support_table
 from pertwise.models.baselines import ConstantPredictor, TrainingMeanPredictor
 from pertwise.parts import part
-from pertwise.screen import COMBINATION
 from pertwise.screen.training import TrainingData, canonical
 
 if TYPE_CHECKING:
@@ -45,13 +45,13 @@ class AdditivePredictor:
     def fit(self, screen: Screen, knowledge: Knowledge | None = None) -> Self:
         """Fit `single` on the single perturbations and the factor on the combinations."""
         data = TrainingData.from_screen(screen, self.name)
-        alone = [n for n in data.names if COMBINATION not in n]
+        alone = [n for n in data.names if not is_combination(n)]
         if not alone:
             raise InputError(f"{self.name!r} needs measured single perturbations; there is none")
         self._data = data
         self._model = self.single().fit(screen.only_measured().of_perturbations(alone), knowledge)
-        self._row = {n: data.y[i] for i, n in enumerate(data.names) if COMBINATION not in n}
-        combined = [i for i, n in enumerate(data.names) if COMBINATION in n]
+        self._row = {n: data.y[i] for i, n in enumerate(data.names) if not is_combination(n)}
+        combined = [i for i, n in enumerate(data.names) if is_combination(n)]
         self.factor, self._error = 1.0, data.feature_spread()
         if combined:
             sums, _, _, _ = self._sums([data.names[i] for i in combined])
@@ -70,7 +70,7 @@ class AdditivePredictor:
     def _sums(self, names: Sequence[str]) -> tuple[Floats, np.ndarray, list[str], list[str]]:
         """Sums of the parts, how many were measured, which were predicted, and which of those by
         a fallback."""
-        parts = [n.split(COMBINATION) for n in names]
+        parts = [split_combination(n) for n in names]
         missing = sorted({p for group in parts for p in group if p not in self._row})
         predicted = self._model.predict(missing)
         value = {**dict(zip(missing, predicted.mean.astype(np.float64), strict=True)), **self._row}
@@ -107,8 +107,8 @@ class AdditivePredictor:
         mean = np.zeros((len(names), len(data.features)))
         support, fallback = np.zeros(len(names), dtype=int), [""] * len(names)
         by_model = [""] * len(names)
-        double = [i for i, n in enumerate(names) if COMBINATION in n]
-        alone = [i for i, n in enumerate(names) if COMBINATION not in n]
+        double = [i for i, n in enumerate(names) if is_combination(n)]
+        alone = [i for i, n in enumerate(names) if not is_combination(n)]
         if double:
             sums, measured, parts, said = self._sums([names[i] for i in double])
             mean[double] = self.factor * np.nan_to_num(sums)

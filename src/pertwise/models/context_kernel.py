@@ -30,6 +30,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pertwise._names import canonical_perturbation
 from pertwise.arrays.folds import group_folds
 from pertwise.arrays.gaussian_process import combine, fit_weights
 from pertwise.errors import InputError
@@ -45,7 +46,6 @@ from pertwise.models.contexts import (
     joined,
     make_prediction,
 )
-from pertwise.screen.core import canonical_perturbation
 from pertwise.select.recorded import RecordedSelector
 
 HoldOut = Literal["perturbation", "context", "pair"]

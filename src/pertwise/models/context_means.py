@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pertwise._names import canonical_perturbation
 from pertwise.arrays.means import masked_mean
 from pertwise.models.base import Prediction
 from pertwise.models.contexts import (
@@ -18,7 +19,6 @@ from pertwise.models.contexts import (
     make_prediction,
 )
 from pertwise.parts import part
-from pertwise.screen.core import canonical_perturbation
 
 
 @part(label="context mean")

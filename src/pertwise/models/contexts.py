@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pertwise._names import canonical_perturbation
 from pertwise.arrays.means import masked_mean
 from pertwise.errors import InputError
 from pertwise.knowledge.lines import CellTable
 from pertwise.models.base import Prediction
-from pertwise.screen.core import Screen, canonical_perturbation
+from pertwise.screen.core import Screen
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge

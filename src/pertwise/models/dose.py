@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
+from pertwise._names import canonical_perturbation
 from pertwise.arrays.means import masked_mean
 from pertwise.errors import InputError
 from pertwise.models.base import Prediction
 from pertwise.models.contexts import Floats, make_prediction
 from pertwise.parts import part
-from pertwise.screen.core import Screen, canonical_perturbation
+from pertwise.screen.core import Screen
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge

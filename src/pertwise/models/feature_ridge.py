@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pertwise._names import canonical_perturbation, split_combination
 from pertwise.arrays.folds import group_folds
 from pertwise.errors import InputError
 from pertwise.kernels.drugs import FeatureKernel
@@ -20,7 +21,6 @@ from pertwise.models.contexts import (
     make_prediction,
 )
 from pertwise.parts import part
-from pertwise.screen.core import COMBINATION, canonical_perturbation
 
 
 @part(label="PCA + ridge", needs="knowledge", argument="features")
@@ -72,7 +72,7 @@ class FeatureRidge(ContextPredictor):
         if kind == "chemistry":
             rows = _bits(kernel(known, kind), names)
         else:
-            parts = [n.split(COMBINATION) for n in names]
+            parts = [split_combination(n) for n in names]
             genes = sorted({g for group in parts for g in group})
             matrix = known.embedding(genes, kind, self.dim).matrix.astype(np.float64)
             at = {g: i for i, g in enumerate(genes)}

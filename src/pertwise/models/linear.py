@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from pertwise._names import split_combination
 from pertwise.arrays.gaussian_process import Floats, choose_noise
 from pertwise.errors import InputError
 from pertwise.models.base import MEAN_FALLBACK, Prediction, only_context, support_table
 from pertwise.parts import part
-from pertwise.screen import COMBINATION
 from pertwise.screen.training import TrainingData, canonical
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class _EmbeddingModel:
         """(n, k) unit rows and whether any part of a name is known."""
         if self._knowledge is None or self._data is None:
             raise InputError(f"{self.name!r} has not been fitted; call fit first")
-        parts = [n.split(COMBINATION) for n in names]
+        parts = [split_combination(n) for n in names]
         genes = list(dict.fromkeys(g for group in parts for g in group))
         matrix = self._knowledge.embedding(genes, self.kind, self.dim).matrix.astype(np.float64)
         place = {g: i for i, g in enumerate(genes)}

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pertwise import parts
-from pertwise._io import sha256_file, sha256_text
 from pertwise.errors import InputError
+from pertwise.provenance import checksum
 from pertwise.select.words import asks_a_model, own_files, placed_words, recorded_files
 
 if TYPE_CHECKING:
@@ -66,6 +66,16 @@ class Method:
         model: Predictor = part.load(**settings)
         return model
 
+    def facts(self) -> dict[str, Any]:
+        """For a record: what was built, of which contents."""
+        return {
+            "name": self.label,
+            "use": self.use,
+            "settings": dict(self.settings),
+            "code_sha256": self.sha256 or None,
+            "files_sha256": dict(self.files),
+        }
+
 
 def model(name: str, **settings: Any) -> Predictor:
     """A fresh, unfitted predictor by name: ``model("multi-kernel").fit(screen, knowledge)``.
@@ -99,9 +109,9 @@ def make_method(use: str, label: str | None = None, **settings: Any) -> Method:
     for key in part.facts.reads:
         taken = part.parameters.get(key)
         if key not in given and taken is not None and taken.default is taken.empty:
-            made = ", a file that `pertwise langpert` writes" if key == "answers" else ""
+            made = ", a file that `pertwise ask` writes" if key == "answers" else ""
             raise InputError(f"the method {use!r} needs the setting {key}=FILE{made}")
-    digest = sha256_file(part.file) if part.file else ""
+    digest = checksum(part.file) if part.file else ""
     method = Method(label or part.label, part.name, given, digest)
     method.build()
     return replace(method, files=file_checksums(part.name, given))
@@ -201,13 +211,5 @@ def file_checksums(use: str, settings: Mapping[str, Any]) -> dict[str, str]:
     pertwise.errors.InputError
         If one of them does not exist.
     """
-    return {path: _digest(Path(path), use) for path in setting_files(use, settings)}
-
-
-def _digest(path: Path, use: str) -> str:
-    if path.is_file():
-        return sha256_file(path)
-    if not path.is_dir():
-        raise InputError(f"no such file: {path} (named in the settings of {use!r})")
-    parts = sorted(p for p in path.rglob("*") if p.is_file())
-    return sha256_text("\n".join(f"{p.relative_to(path)} {sha256_file(p)}" for p in parts))
+    where = f"the settings of {use!r}"
+    return {path: checksum(path, where) for path in setting_files(use, settings)}

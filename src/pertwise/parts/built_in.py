@@ -129,12 +129,14 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "target-gene": _LAYOUTS + "target_gene",
             "named": _LAYOUTS + "named",
         },
+        # Settings belong to the first task that has the mark (`Task.mark`) in them.
         "task": {
-            "prediction": "pertwise.benchmark.prediction.run:run_prediction",
-            "acquisition": "pertwise.benchmark.acquisition.run:Run",
-            "drugs": "pertwise.benchmark.drugs.run:run_bench",
-            "perturbqa": "pertwise.benchmark.perturbqa:run_perturbqa",
-            "prefilter": _EVALUATE + "prefilter:prefilter_recall",
+            "acquisition": "pertwise.benchmark.acquisition.run:AcquisitionTask",
+            "judges": "pertwise.benchmark.acquisition.judged:JudgeTask",
+            "drugs": "pertwise.benchmark.drugs.run:DrugTask",
+            "perturbqa": "pertwise.benchmark.perturbqa:PerturbqaTask",
+            "prefilter": "pertwise.benchmark.prefilter:PrefilterTask",
+            "prediction": "pertwise.benchmark.prediction.run:PredictionTask",
         },
         "selector": {
             "graph": _SELECT + "recipes:graph",

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pertwise._names import canonical_perturbation, split_combination
 from pertwise.errors import InputError, suggest, unknown_name
 from pertwise.evaluate.splits import things
-from pertwise.screen.core import COMBINATION, Screen, canonical_perturbation
+from pertwise.knowledge.genes.species import species_notes
+from pertwise.screen.core import Screen
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
@@ -90,7 +92,7 @@ def _identified(
 
 
 def _parts(name: str) -> list[str]:
-    return name.split(COMBINATION)
+    return split_combination(name)
 
 
 def context_of(screen: Screen, context: str | None, knowledge: Knowledge | None) -> str:
@@ -151,7 +153,7 @@ def unknown_genes(asked: Sequence[str], knowledge: Knowledge | None) -> list[str
         return []
     drugs = knowledge.drugs
     kept = [p for p in asked if drugs is None or p not in drugs]
-    genes = list(dict.fromkeys(g for p in kept for g in p.split(COMBINATION)))
+    genes = list(dict.fromkeys(g for p in kept for g in split_combination(p)))
     approved = knowledge.resolve(genes).approved
     known = knowledge.genes() if len(approved) < len(genes) else ()
     notes = []
@@ -160,4 +162,4 @@ def unknown_genes(asked: Sequence[str], knowledge: Knowledge | None) -> list[str
             near = suggest(gene, known)
             words = f"; did you mean {', '.join(near)}?" if near else ""
             notes.append(f"{gene} is not a gene of the knowledge folder{words}")
-    return notes
+    return notes + species_notes({"genes asked for": genes}, knowledge)

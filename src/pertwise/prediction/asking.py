@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
+from pertwise._names import canonical_perturbation, genes_of, is_combination
 from pertwise.errors import InputError, unknown_name
+from pertwise.knowledge.genes.species import species_notes
 from pertwise.prediction.asked import unknown_genes
 from pertwise.prediction.predicting import one_context_of, screen_of
-from pertwise.screen.core import COMBINATION, canonical_perturbation, genes_of
 from pertwise.select.base import Query, Selection
 from pertwise.select.chat.similar import Question, cell_line_text
 
@@ -217,10 +218,12 @@ def langpert_questions(
     notes = [
         f"{name} is a combination: its genes are asked one by one"
         for name in asked
-        if COMBINATION in name
+        if is_combination(name)
     ]
     notes += [f"{g} is measured: it is asked as if it were not" for g in named if g in set(rows)]
     notes += unknown_genes(named, knowledge)
+    if knowledge is not None:
+        notes += species_notes({"measured": rows}, knowledge)
     subjects = list(dict.fromkeys([*named, *(genes_of(rows) if measured else ())]))
     if not subjects:
         raise InputError("no gene to ask about: give --genes MYC,SMG5, or leave out --no-measured")

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pertwise import parts
-from pertwise._io import sha256_file
+from pertwise._names import canonical_perturbation
 from pertwise.errors import InputError, unknown_name
 from pertwise.evaluate.prefilter import N_NEAREST, check_prefilter
 from pertwise.evaluate.specs import ORACLE
 from pertwise.evaluate.splits import INNER
+from pertwise.knowledge.genes.species import species_notes
 from pertwise.models.base import MEAN_FALLBACK, predict_in
 from pertwise.models.methods import Method, asks_chat, file_checksums, make_method
 from pertwise.models.neighbours import list_cuts
@@ -24,11 +22,13 @@ from pertwise.prediction.asked import context_of, hidden_rows, read_asked, unkno
 from pertwise.prediction.explaining import Explanation, explain
 from pertwise.prediction.recorded_notes import recorded_notes
 from pertwise.prediction.standing import BuiltMethod, Standing, cross_validate
-from pertwise.screen.core import canonical_perturbation
+from pertwise.provenance import checksum, input_facts, versions
 from pertwise.select.base import Repair
 from pertwise.select.chat.recipes import PREFILTER
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
     from anndata import AnnData
 
@@ -165,7 +165,7 @@ def open_method(
         part.label,
         part.name,
         {"seed": seed, **given},
-        sha256=sha256_file(part.file) if part.file else "",
+        sha256=checksum(part.file) if part.file else "",
         files=file_checksums(part.name, given),
         make=lambda: part.load(**asking),
     )
@@ -179,7 +179,7 @@ def _chat_unused(part: parts.Part) -> InputError:
     ]
     hint = ""
     if "answers" in part.facts.reads:
-        hint = "; `pertwise langpert` asks a model first and writes the file of answers"
+        hint = "; `pertwise ask` asks a model first and writes the file of answers"
     return InputError(
         f"--llm is not used by the method {part.use!r} as it is set; it goes with "
         f"{' or '.join(asking)}, or with 'neighbours' and a chat selector{hint}"
@@ -237,7 +237,7 @@ def predict(
     """
     inputs: dict[str, Any] = {}
     if isinstance(screen, str | os.PathLike):
-        inputs["screen"] = _file(screen)
+        inputs["screen"] = input_facts(screen)
         screen = screen_of(screen, context, **dict(reading or {}))
     known = _open_knowledge(knowledge, drugs, lines, inputs)
     if known is None and "knowledge" in parts.describe("predictor", method).facts.needs:
@@ -247,6 +247,7 @@ def predict(
         )
     made = open_method(method, chat=chat, context_text=context_text, seed=seed, settings=settings)
     several = learns_contexts(made.build()) and has_contexts(screen, known)
+    known = None if known is None else known.spelt(screen.perturbations)
     whole = screen.only_measured() if several else one_context_of(screen, context)
     asked = read_asked(names, explain_names, whole, known)
     known = asked.knowledge
@@ -261,6 +262,8 @@ def predict(
         )
     regime = _regime(asked.names, train, here) if several else ""
     notes += unknown_genes(asked.names, known) + mixed_note(whole, known)
+    if known is not None:
+        notes += species_notes({"measured": whole.perturbations}, known)
     notes += recorded_notes(method, settings or {}, asked.names, train)
     n_folds = folds if folds is not None else (0 if chat is not None else 5)
     model = made.build(INNER.get(regime, "perturbation") if regime else "").fit(train, known)
@@ -313,14 +316,7 @@ def predict(
             "inputs": inputs,
             "source": str(whole.meta.get("source", "")),
             "simulated": simulated,
-            "method": {
-                "name": made.label,
-                "use": made.use,
-                "settings": dict(made.settings),
-                "code_sha256": made.sha256 or None,
-                "files_sha256": dict(made.files),
-                "llm": getattr(chat, "name", None),
-            },
+            "method": made.facts() | {"llm": getattr(chat, "name", None)},
             "settings": {
                 "names": asked.names,
                 "hidden": own,
@@ -340,7 +336,7 @@ def predict(
             "prediction": prediction.provenance,
             "prefilter": recall,
             "standing": None if standing is None else standing.as_json(),
-            "versions": _versions(),
+            "versions": versions(),
         },
     )
 
@@ -354,7 +350,7 @@ def _open_knowledge(given: Any, drugs: Any, lines: Any, inputs: dict[str, Any]) 
     if known is None and (given is not None or drugs or lines):
         known = Knowledge.open(given, drugs=drugs, lines=lines)
     if known is not None:
-        inputs["knowledge"] = {"path": str(known.path), "fingerprint": known.fingerprint()}
+        inputs["knowledge"] = input_facts(known)
         if known.drugs is not None and known.drugs.sources:
             inputs["drugs"] = {"path": ", ".join(known.drugs.sources)}
     return known
@@ -404,13 +400,6 @@ def one_context_of(screen: Screen, context: str | None) -> Screen:
     return one_context(screen, context, "the screen")
 
 
-def _file(path: str | os.PathLike[str]) -> dict[str, str]:
-    entry = {"path": str(path)}
-    if Path(path).is_file():
-        entry["sha256"] = sha256_file(path)
-    return entry
-
-
 def _repairs(prediction: Prediction) -> tuple[tuple[str, Repair], ...]:
     return tuple(
         (str(answer["perturbation"]), Repair(r["kind"], r["item"], r["action"]))
@@ -442,13 +431,3 @@ def _shown(
 
 def _label(knowledge: Knowledge | None) -> str:
     return "" if knowledge is None else str(knowledge.manifest.get("label", ""))
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("pertwise", "numpy", "scipy", "pandas", "scikit-learn", "anndata"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

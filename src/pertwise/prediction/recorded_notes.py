@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pertwise import parts
+from pertwise._names import genes_of
 from pertwise.knowledge.recorded import Recording, context_key, read_recording
 from pertwise.models.methods import answer_files
-from pertwise.screen.core import genes_of
 
 if TYPE_CHECKING:
     from pertwise.screen import Screen
@@ -84,7 +84,7 @@ def _missing(
         one = len(absent) == 1
         notes.append(
             f"{', '.join(absent[:SHOWN])}{more}: no recorded answer in {Path(path)}; "
-            f"{'its prediction' if one else 'each prediction'} {then} (`pertwise langpert` asks "
+            f"{'its prediction' if one else 'each prediction'} {then} (`pertwise ask` asks "
             "for it)"
         )
     notes += [

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from pertwise._io import atomic_path, write_csv_atomic, write_json_atomic
 from pertwise.prediction.explaining import Z90
+from pertwise.provenance import jsonable
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,7 +33,7 @@ def write_prediction(found: Predicted, out: str | os.PathLike[str]) -> dict[str,
     folder.mkdir(parents=True, exist_ok=True)
     kinds = ("prediction.h5ad", "prediction.csv", "neighbours.csv", "prediction.json")
     paths = {name: folder / name for name in kinds}
-    record = json.loads(json.dumps(found.record, default=_plain))
+    record = jsonable(found.record)
     with atomic_path(paths["prediction.h5ad"]) as temporary:
         to_anndata(found).write_h5ad(temporary, compression="gzip")
     write_csv_atomic(paths["prediction.csv"], long_table(found.prediction))
@@ -47,7 +48,7 @@ def write_prediction(found: Predicted, out: str | os.PathLike[str]) -> dict[str,
     else:
         # Scores of an earlier run in this folder would be taken for those of this one.
         (folder / "cross_validation.csv").unlink(missing_ok=True)
-    write_json_atomic(paths["prediction.json"], _without_nan(record))
+    write_json_atomic(paths["prediction.json"], record)
     return paths
 
 
@@ -77,7 +78,7 @@ def to_anndata(found: Predicted) -> AnnData:
     """Means as X, ``layers["spread"]``, support and ``measured`` in obs, the record in uns."""
     from anndata import AnnData
 
-    record = json.loads(json.dumps(found.record, default=_plain))
+    record = jsonable(found.record)
     prediction = found.prediction
     obs = prediction.support.copy()
     obs.index = pd.Index(prediction.perturbations)
@@ -88,25 +89,8 @@ def to_anndata(found: Predicted) -> AnnData:
         X=np.array(prediction.mean),
         obs=obs,
         var=pd.DataFrame(index=pd.Index(prediction.features)),
-        uns={"pertwise_prediction": json.dumps(_without_nan(record))},
+        uns={"pertwise_prediction": json.dumps(record)},
     )
     if prediction.spread is not None:
         data.layers["spread"] = np.array(prediction.spread)
     return data
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    return str(value)
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: None says "not known"."""
-    if isinstance(value, dict):
-        return {k: _without_nan(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(v) for v in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value

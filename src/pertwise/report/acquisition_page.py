@@ -1,4 +1,4 @@
-"""One page for one or several runs of the acquisition replay."""
+"""One page, or Markdown, for one or several runs of the acquisition replay."""
 
 from __future__ import annotations
 
@@ -6,90 +6,180 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
-from markupsafe import Markup
 
 from pertwise._io import write_text_atomic
-from pertwise.benchmark.acquisition.run import Run
-from pertwise.benchmark.acquisition.tables import paper_table
-from pertwise.report.page import render_page
-from pertwise.report.style import COLOURS, figure_svg
+from pertwise.benchmark.acquisition.run import AcquisitionTask
+from pertwise.benchmark.acquisition.tables import DIFFERENCES, paper_table
+from pertwise.benchmark.engine import BenchmarkRun
+from pertwise.report.page import Page, record_facts, significant
+from pertwise.report.style import COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Run = BenchmarkRun[AcquisitionTask]
 
 #: Line colours in turn; random is always grey.
 CYCLE = ("blue", "vermilion", "green", "purple", "orange", "sky", "ink")
 STYLES = ("-", "--", "-.", ":")
+_AREA = (
+    "Area under the curve of held-out mean squared error over the number of acquired "
+    "perturbations, divided by its range"
+)
+_MARKS = (
+    "mean ± SE over seeds, lower is better. * better, † worse than random (paired t-test within "
+    "seeds, Holm over strategies, 5 %)"
+)
+_BIOLOGY = {
+    "coverage.csv": "Modules of the target pathway touched, by round (mean over seeds)",
+    "enrichment.csv": "Gene sets over-represented among early picks",
+    "relations.csv": "Relation of early picks to the target pathway, beside the pool",
+    "overlap.csv": "Overlap of everything acquired (Jaccard)",
+}
+
+
+def write_run(run: Run, path: Path) -> Path:
+    """The page of one run."""
+    return write_page([run], path)
 
 
 def write_page(runs: Sequence[Run], path: str | os.PathLike[str]) -> Path:
     """Write the page; runs are shown one after another, each with its own provenance."""
-    sections: list[dict[str, Any]] = []
-    notes: list[str] = []
-    provenance = []
-    biology: list[tuple[str, dict[str, Any]]] = []
-    simulated = False
-    for run in runs:
-        prefix = "" if len(runs) == 1 else f"{run.folder.name}: "
-        sections += [{**s, "title": prefix + s["title"]} for s in _sections(run)]
-        notes += [prefix + n for n in run.notes()]
-        facts = json.loads((run.folder / "provenance.json").read_text(encoding="utf-8"))
-        simulated = simulated or bool(facts.get("simulated", False))
-        provenance.append({"name": run.folder.name, "facts": _facts(run, facts)})
-        biology += [(prefix + t, table) for t, table in _biology(run)]
-    seeds = max(r.config.protocol.seeds for r in runs)
-    text = render_page(
-        "acquisition.html.j2",
-        title="Which strategy chooses better than random?",
-        simulated=simulated,
+    seeds = max(r.task.settings.protocol.seeds for r in runs)
+    page = Page(
+        "Which strategy chooses better than random?",
+        simulated=any(r.record.get("simulated", False) for r in runs),
         lead=(
             "Rounds of acquisition replayed on finished screens: each strategy chooses batches, a "
             "predictor is fitted on what was chosen, and its error is measured on perturbations "
             f"held out from all of them (up to {seeds} seeds; one held-out set a seed)."
         ),
-        notes=notes,
-        sections=sections,
-        biology=biology,
-        provenance=provenance,
     )
-    write_text_atomic(path, text)
+    prefixes = ["" if len(runs) == 1 else f"{_name(run)}: " for run in runs]
+    for prefix, run in zip(prefixes, runs, strict=True):
+        for note in run.notes:
+            page.warn(prefix + note)
+    for prefix, run in zip(prefixes, runs, strict=True):
+        for predictor in run.task.settings.predictors:
+            _section(page, run, predictor, prefix)
+    found = [(p + title, t) for p, run in zip(prefixes, runs, strict=True)
+             for title, t in _biology(run)]  # fmt: skip
+    if found:
+        page.head("What was picked")
+    for title, table in found:
+        page.head(title, 3)
+        page.table(table, show=significant)
+    page.head("Provenance")
+    for run in runs:
+        page.head(_name(run), 3)
+        page.facts(_facts(run))
+    return page.write(path)
+
+
+def write_markdown(runs: Sequence[Run], path: str | os.PathLike[str]) -> Path:
+    """Per run and predictor: one sentence, the table, differences with intervals, labels needed."""
+    page = Page("")
+    for run in runs:
+        _markdown(page, run)
+    write_text_atomic(path, page.markdown())
     return Path(path)
 
 
-def _grid(table: pd.DataFrame) -> dict[str, Any]:
-    def show(value: Any) -> str:
-        if isinstance(value, float | np.floating):
-            return "-" if np.isnan(value) else f"{value:.4g}"
-        return str(value)
-
-    rows = [[show(v) for v in row] for row in table.itertuples(index=False)]
-    return {"columns": [str(c) for c in table.columns], "rows": rows}
+ALONE = "Nothing to compare: that takes the strategy random and at least one other."
 
 
-def _sections(run: Run) -> list[dict[str, Any]]:
-    areas, rounds = run.table("areas.parquet"), run.table("rounds.parquet")
-    with_random = (run.folder / "differences.csv").is_file()
-    differences = run.table("differences.csv") if with_random else pd.DataFrame()
-    needed = run.table("labels_needed.csv") if with_random else pd.DataFrame()
-    found = []
-    for predictor in run.config.predictors:
-        table = paper_table(areas, differences, "mse", predictor).reset_index()
-        mine = differences[differences["predictor"] == predictor] if with_random else differences
-        keep = ["target", "metric", "strategy", "difference", "se", "low", "high"]
-        keep += ["gain_percent", "p_t", "p_wilcoxon", "p_holm", "verdict"]
-        found.append(
-            {
-                "title": f"Predictor: {predictor}",
-                "verdict": verdict_text(mine) if with_random else "Random was not run.",
-                "table": _grid(table),
-                "curves": Markup(_curves(rounds[rounds["predictor"] == predictor])),
-                "forest": Markup(_forest(mine)) if with_random else Markup(""),
-                "differences": _grid(mine[keep]) if with_random else _grid(pd.DataFrame()),
-                "needed": _grid(needed[needed["predictor"] == predictor]) if with_random else None,
-            }
-        )
-    return found
+def _to_random(run: Run) -> pd.DataFrame:
+    """Paired differences to random; no rows where there was nothing to compare."""
+    if not run.has("differences.csv"):
+        return pd.DataFrame(columns=list(DIFFERENCES))
+    return run.read("differences.csv")
+
+
+def _markdown(page: Page, run: Run) -> None:
+    settings = run.task.settings
+    protocol, areas = settings.protocol, run.read("areas.parquet")
+    differences = _to_random(run)
+    screen = Path(run.record["inputs"]["screen"]["path"]).name
+    page.head(settings.name)
+    page.say(
+        f"Screen `{screen}`, {protocol.seeds} seeds from "
+        f"{protocol.first_seed}, {protocol.heldout:.0%} held out, batches of "
+        f"{', '.join(map(str, protocol.batch))}, {areas['n_rounds'].max()} rounds, settings "
+        f"`{run.record['settings_sha256'][:12]}`. {_AREA}; {_MARKS}."
+    )
+    for note in run.notes:
+        page.say(f"Note: {note}.")
+    for predictor in settings.predictors:
+        mine = differences[differences["predictor"] == predictor]
+        page.head(f"{settings.name}, predictor: {predictor}", 3)
+        page.say(verdict_text(mine) if len(mine) else ALONE)
+        shown = paper_table(areas, differences, "mse", predictor).reset_index()
+        page.table(shown, show=significant)
+        if mine.empty:
+            continue
+        needed = run.read("labels_needed.csv")
+        page.say("Differences to random (area; negative = lower error), 95 % interval:")
+        page.table(_differences(mine, needed, predictor), show=significant)
+
+
+def _differences(mine: pd.DataFrame, needed: pd.DataFrame, predictor: str) -> pd.DataFrame:
+    part = mine[mine["metric"] == "mse"].copy()
+    part["95 % interval"] = [
+        f"{low:.4g} to {high:.4g}" for low, high in zip(part["low"], part["high"], strict=True)
+    ]
+    part["error saved (%)"] = [f"{g:.1f}" for g in part["gain_percent"]]
+    keys = ["target", "initial", "batch", "strategy"]
+    ratio = needed[needed["predictor"] == predictor].set_index(keys)["ratio"]
+    rows = pd.MultiIndex.from_frame(part[keys])
+    part["measurements to random's final error (ratio)"] = ratio.reindex(rows).to_numpy()
+    part = part.rename(columns={"p_holm": "p (Holm)"})
+    shown = ["target", "strategy", "difference", "95 % interval", "error saved (%)", "p (Holm)"]
+    return part[[*shown, "measurements to random's final error (ratio)", "verdict"]]
+
+
+def _section(page: Page, run: Run, predictor: str, prefix: str) -> None:
+    """Table, curves and differences to random of one predictor."""
+    areas, rounds = run.read("areas.parquet"), run.read("rounds.parquet")
+    differences = _to_random(run)
+    page.head(f"{prefix}Predictor: {predictor}")
+    mine = differences[differences["predictor"] == predictor]
+    page.say(verdict_text(mine) if len(mine) else ALONE)
+    table = paper_table(areas, differences, "mse", predictor)
+    page.table(table.reset_index(), show=significant)
+    page.say(
+        f"{_AREA}: the mean error over the campaign, {_MARKS}; unmarked = no difference shown.",
+        small=True,
+    )
+    page.figure(
+        _curves(rounds[rounds["predictor"] == predictor]),
+        words="Held-out error by number of acquired perturbations: mean over seeds, band = SE. "
+        "Dashed: the mean of the acquired responses under random acquisition (no model).",
+    )
+    if mine.empty:
+        return
+    page.head("Difference to random, with 95 % interval", 3)
+    page.figure(
+        _forest(mine),
+        words="Mean paired difference in area within seeds; left of zero = lower error than "
+        "random.",
+    )
+    keep = ["target", "metric", "strategy", "difference", "se", "low", "high"]
+    keep += ["gain_percent", "p_t", "p_wilcoxon", "p_holm", "verdict"]
+    page.table(mine[keep], show=significant, fold="All measures: paired differences")
+    needed = run.read("labels_needed.csv")
+    page.table(
+        needed[needed["predictor"] == predictor],
+        show=significant,
+        fold="Perturbations needed to reach random's final error",
+    )
+    page.say(
+        'ratio 0.6 = the same error with 40 % fewer measurements; "-" = not reached within the '
+        "rounds.",
+        small=True,
+    )
 
 
 def verdict_text(differences: pd.DataFrame, metric: str = "mse") -> str:
@@ -121,7 +211,7 @@ def _colours(strategies: Sequence[str]) -> dict[str, tuple[str, str]]:
     return {"random": (COLOURS["grey"], "-"), **chosen}
 
 
-def _curves(rounds: pd.DataFrame) -> str:
+def _curves(rounds: pd.DataFrame) -> Figure:
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -133,6 +223,7 @@ def _curves(rounds: pd.DataFrame) -> str:
     colours = _colours(sorted(part["strategy"].unique()))
     columns = min(2, len(targets))
     lines = -(-len(targets) // columns)
+    figure: Figure
     figure, axes = plt.subplots(
         lines, columns, figsize=(5.2 * columns, 3.4 * lines), squeeze=False, layout="constrained"
     )
@@ -158,12 +249,10 @@ def _curves(rounds: pd.DataFrame) -> str:
     for axis in list(axes.flat)[len(targets) :]:
         axis.set_visible(False)
     axes.flat[0].legend(frameon=False, fontsize=8)
-    text = figure_svg(figure)
-    plt.close(figure)
-    return text
+    return figure
 
 
-def _forest(differences: pd.DataFrame) -> str:
+def _forest(differences: pd.DataFrame) -> Figure:
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -173,6 +262,7 @@ def _forest(differences: pd.DataFrame) -> str:
     targets = sorted(part["target"].unique())
     strategies = sorted(part["strategy"].unique())
     colours = _colours(strategies)
+    figure: Figure
     figure, axes = plt.subplots(
         1,
         len(targets),
@@ -194,47 +284,35 @@ def _forest(differences: pd.DataFrame) -> str:
         axis.tick_params(axis="x", labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     axes.flat[0].invert_yaxis()
-    text = figure_svg(figure)
-    plt.close(figure)
-    return text
+    return figure
 
 
-def _biology(run: Run) -> list[tuple[str, dict[str, Any]]]:
+def _biology(run: Run) -> list[tuple[str, pd.DataFrame]]:
     found = []
-    titles = {
-        "coverage.csv": "Modules of the target pathway touched, by round (mean over seeds)",
-        "enrichment.csv": "Gene sets over-represented among early picks",
-        "relations.csv": "Relation of early picks to the target pathway, beside the pool",
-        "overlap.csv": "Overlap of everything acquired (Jaccard)",
-    }
-    for name, title in titles.items():
-        if (run.folder / name).is_file():
-            table = run.table(name)
-            if name == "coverage.csv" and len(table):
-                keys = ["target", "predictor", "strategy", "round"]
-                table = table.groupby(keys, as_index=False)[["share", "n_related"]].mean()
-                table = table[table["round"].isin([1, 3, 5, table["round"].max()])]
-            if len(table):
-                found.append((title, _grid(table)))
+    for name, title in _BIOLOGY.items():
+        table = run.read(name) if run.has(name) else pd.DataFrame()
+        if name == "coverage.csv" and len(table):
+            keys = ["target", "predictor", "strategy", "round"]
+            table = table.groupby(keys, as_index=False)[["share", "n_related"]].mean()
+            table = table[table["round"].isin([1, 3, 5, table["round"].max()])]
+        if len(table):
+            found.append((title, table))
     return found
 
 
-def _facts(run: Run, provenance: dict[str, Any]) -> list[tuple[str, str]]:
-    protocol = run.config.protocol
-    packages = ", ".join(f"{k} {v}" for k, v in provenance["packages"].items())
-    return [
-        ("screen", str(provenance["inputs"]["screen"])),
-        ("knowledge", str(provenance["inputs"].get("knowledge", "none"))),
-        ("protocol", protocol.model_dump_json()),
-        ("strategies", json.dumps(run.config.strategies)),
-        ("predictors", json.dumps(run.config.predictors)),
-        ("embedding", run.config.embedding),
-        (
-            "versions",
-            f"pertwise {provenance['pertwise']}, Python {provenance['python']}, {packages}",
-        ),
-        ("settings sha256", provenance["settings_sha256"]),
-    ]
+def _name(run: Run) -> str:
+    return run.task.settings.name if run.folder is None else run.folder.name
 
 
-__all__ = ["verdict_text", "write_page"]
+def _facts(run: Run) -> list[tuple[str, str]]:
+    settings = run.task.settings
+    return record_facts(
+        run.record,
+        protocol=settings.protocol.model_dump_json(),
+        strategies=json.dumps(settings.strategies),
+        predictors=json.dumps(settings.predictors),
+        embedding=settings.embedding,
+    )
+
+
+__all__ = ["verdict_text", "write_markdown", "write_page", "write_run"]

@@ -10,8 +10,9 @@ from pathlib import Path
 from markupsafe import Markup
 
 from pertwise._io import write_text_atomic
+from pertwise._together import together
 from pertwise.acquire.panel import LeftOut, NearMiss, Plan
-from pertwise.report.page import render_page
+from pertwise.report.page import input_facts, render_page, version_facts
 from pertwise.report.style import COLOURS, RELATIONS
 from pertwise.report.svg import Chart, log_ticks, stacked_bars
 
@@ -38,16 +39,14 @@ _LEFT_OUT = {
 
 
 def write_plan(plan: Plan, out: str | os.PathLike[str], name: str = "plan") -> dict[str, Path]:
-    """Write plan.csv, plan.html and, last, plan.json into the folder `out`, each atomically.
-
-    plan.json comes last because it is the one the others can be made from again.
-    """
+    """Write plan.csv, plan.html and plan.json into the folder `out`: all of them or none."""
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
     paths = {kind: folder / f"{name}.{kind}" for kind in ("csv", "html", "json")}
-    plan.save_csv(paths["csv"])
-    write_text_atomic(paths["html"], render_plan(plan, str(paths["json"])))
-    plan.save_json(paths["json"])
+    with together(folder, name) as stage:
+        plan.save_csv(stage / paths["csv"].name)
+        page = render_plan(plan, str(paths["json"]))
+        write_text_atomic(stage / paths["html"].name, page)
+        plan.save_json(stage / paths["json"].name)
     return paths
 
 
@@ -328,23 +327,19 @@ def _counts(plan: Plan) -> str:
 
 def _facts(plan: Plan) -> list[tuple[str, str]]:
     facts = [("made", f"{plan.created} (UTC), revision {plan.revision}")]
+    more = {}
     for name, entry in plan.inputs.items():
-        text = str(entry.get("path") or entry.get("note") or entry.get("origin") or "")
-        for key in ("sha256", "fingerprint"):
-            if key in entry:
-                text += f" ({key} {str(entry[key])[:16]}…)"
         if name == "candidates" and entry.get("path"):
-            text += f": {entry['origin']}"
-        source = entry.get("meta", {}).get("source") if isinstance(entry, dict) else None
-        if source:
-            text += f"; {source}"
-        facts.append((name, text))
+            more[name] = f": {entry['origin']}"
+        elif entry.get("meta", {}).get("source"):
+            more[name] = f"; {entry['meta']['source']}"
+    facts += input_facts(plan.inputs, **more)
     facts.append(("strategy", plan.source))
     for key in ("model", "endpoint", "prompt", "prompt_hash", "ledger_keys", "cost_usd"):
         if plan.provenance.get(key) is not None:
             facts.append((key.replace("_", " "), str(plan.provenance[key])))
     facts.append(("seed", str(plan.settings.get("seed"))))
-    facts.append(("versions", ", ".join(f"{k} {v}" for k, v in plan.versions.items())))
+    facts.append(version_facts(plan.versions))
     return facts
 
 

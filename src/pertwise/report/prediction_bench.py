@@ -2,178 +2,89 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup, escape
 
-from pertwise._io import write_csv_atomic, write_text_atomic
+from pertwise.benchmark.engine import BenchmarkRun
 from pertwise.benchmark.prediction import analyses, tables
 from pertwise.benchmark.prediction.config import PredictionConfig
-from pertwise.benchmark.prediction.run import Inputs, make_splits
+from pertwise.benchmark.prediction.run import (
+    Inputs,
+    PredictionTask,
+    at_full_size,
+    main_metrics,
+    make_splits,
+)
 from pertwise.evaluate.score import metric_of
 from pertwise.evaluate.specs import ORACLE
 from pertwise.report import prediction_figures as figures
-from pertwise.report.page import render_page
-from pertwise.report.style import figure_svg
+from pertwise.report.page import Page
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from pertwise.evaluate.splits import Split
 
 #: Graphs compared with named neighbours when none were asked for and the folder has them.
 USUAL_GRAPHS = ("string", "go", "reactome", "complexes", "omnipath")
 
 
-TITLE = "Predicting unmeasured perturbations"
-#: Longer tables are folded on the page.
-FOLDED_ROWS = 12
-
-
-@dataclass
-class _Report:
-    """Page and markdown under construction; every table is also a csv, every figure a svg."""
-
-    folder: Path
-    lines: list[str] = field(default_factory=list)
-    #: (kind, content) for the page: kind is the HTML tag of a text, "table", "folded" or "figure".
-    blocks: list[tuple[str, Any]] = field(default_factory=list)
-
-    def head(self, text: str, level: int = 2) -> None:
-        self.lines += ["", "#" * level + " " + text, ""]
-        self.blocks.append((f"h{level}", _inline(text)))
-
-    def say(self, text: str) -> None:
-        self.lines += [text, ""]
-        self.blocks.append(("p", _inline(text)))
-
-    def table(self, table: pd.DataFrame, name: str, digits: int = 3) -> None:
-        write_csv_atomic(self.folder / "tables" / f"{name}.csv", table)
-        self.lines += [markdown(table, digits), "", f"(`tables/{name}.csv`)", ""]
-        grid = {
-            "columns": [str(c) for c in table.columns],
-            "rows": [[_cell(v, digits) for v in row] for row in table.itertuples(index=False)],
-            "file": f"tables/{name}.csv",
-        }
-        self.blocks.append(("folded" if len(table) > FOLDED_ROWS else "table", grid))
-
-    def figure(self, figure: Figure, name: str, words: str) -> None:
-        import matplotlib.pyplot as plt
-
-        text = figure_svg(figure)
-        plt.close(figure)
-        header = '<?xml version="1.0" encoding="utf-8"?>\n'
-        write_text_atomic(self.folder / "figures" / f"{name}.svg", header + text)
-        self.lines += [f"![{words}](figures/{name}.svg)", ""]
-        # A page is wider than most figures; blown up, their letters would be larger than headings.
-        points = re.search(r'width="([\d.]+)pt"', text)
-        width = round(float(points[1]) * 4 / 3) if points else 600
-        self.blocks.append(("figure", {"svg": Markup(text), "words": words, "width": width}))
-
-
-def _inline(text: str) -> Markup:
-    """Markdown's `code` and **bold** as HTML; everything else is escaped."""
-    safe = str(escape(text))
-    safe = re.sub(r"`([^`]+)`", r"<code>\1</code>", safe)
-    return Markup(re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", safe))
-
-
-def _cell(value: Any, digits: int) -> str:
-    if isinstance(value, float | np.floating):
-        if np.isnan(value):
-            return ""
-        if 0 < abs(float(value)) < 10.0**-digits:
-            return f"{value:.0e}"
-        return f"{value:.{digits}f}"
-    return str(value)
-
-
-def markdown(table: pd.DataFrame, digits: int = 3) -> str:
-    """A data frame as a markdown table; floats with `digits`, small p values as powers."""
-
-    def text(value: Any) -> str:
-        return _cell(value, digits).replace("|", "\\|")
-
-    head = "| " + " | ".join(map(str, table.columns)) + " |"
-    rule = "| " + " | ".join("---" for _ in table.columns) + " |"
-    rows = ["| " + " | ".join(map(text, row)) + " |" for row in table.itertuples(index=False)]
-    return "\n".join([head, rule, *rows])
-
-
-def write_report(folder: Path, config: PredictionConfig, inputs: Inputs) -> pd.DataFrame:
-    """Write summary.csv, tables/, figures/, report.md and report.html of a finished benchmark.
-
-    Returns
-    -------
-    The main table (methods x main metrics, as text), for the terminal.
-    """
-    results = pd.read_parquet(folder / "results.parquet")
-    items = pd.read_parquet(folder / "items.parquet")
-    path = folder / "neighbours.parquet"
-    neighbours = pd.read_parquet(path) if path.exists() else None
-    rng = np.random.default_rng(config.seed)
-    known = set(results["metric"].unique())
-    main = [m for m in config.metrics.shown if m in known]
-    full = tables.summary(results, rng)
-    write_csv_atomic(folder / "summary.csv", full)
-
-    report = _Report(folder)
+def write_page(run: BenchmarkRun[PredictionTask], path: Path) -> Path:
+    """Write the page, and beside it report.md, tables/ and figures/."""
+    config, inputs = run.task.settings, run.task.opened
+    results, items = run.table, run.read("items.parquet")
+    main = main_metrics(config, results)
+    final = at_full_size(results)
+    simulated = inputs.screen.simulated
+    report = Page("Predicting unmeasured perturbations", simulated=simulated, folder=path.parent)
     _opening(report, config, inputs, results)
-    shown = _main_section(report, full, main, config.metrics.more)
+    _main_section(report, run.summary, main, config.metrics.more)
     _ceiling_section(report, results, items, config, main)
     if results["split"].iloc[0] == "growing":
         _curve_section(report, results, main)
-    largest = results[results["n_train"] == results["n_train"].max()]
-    final = largest if results["split"].iloc[0] == "growing" else results
-    _test_section(report, final, main, rng, config)
+    _test_section(report, run.read("comparisons.csv"))
     _strata_section(report, final, items, config, main)
     _calibration_section(report, final)
-    _plane_section(report, final, known)
+    _plane_section(report, final)
     splits = _splits_of(final, config, inputs)
     graphs = _graphs(config, inputs, splits)
     _measured_neighbours_section(report, final, graphs, main)
-    if neighbours is not None:
-        _neighbour_section(report, neighbours, config, inputs, splits, graphs)
+    if run.has("neighbours.parquet") and not config.split.by_rows:
+        named = run.read("neighbours.parquet")
+        _neighbour_section(report, named, config, inputs, splits, graphs)
     _failures(report, results)
-    path = folder / "answers.parquet"
-    if path.exists():
-        _repair_section(report, pd.read_parquet(path))
+    if run.has("answers.parquet"):
+        _repair_section(report, run.read("answers.parquet"))
     report.head("How to read the numbers")
     report.say(
         "Definitions, formulas and sources of every metric: docs/metrics.md. Mean ± standard error "
         "over shuffles; intervals are 95 % bootstrap over perturbations. Undefined scores "
         "(a constant has no correlation) take the stated value and are counted in summary.csv."
     )
-    write_text_atomic(folder / "report.md", "\n".join(report.lines).strip() + "\n")
-    page = render_page(
-        "prediction_bench.html.j2",
-        title=TITLE,
-        simulated=inputs.screen.simulated,
-        blocks=report.blocks,
-    )
-    write_text_atomic(folder / "report.html", page)
+    return report.write(path, path.with_suffix(".md"))
+
+
+def shown_table(run: BenchmarkRun[PredictionTask]) -> pd.DataFrame:
+    """Methods x main metrics, as text, for a terminal: the first stratum, or the largest sets."""
+    full, shown = run.summary, pd.DataFrame()
+    main = main_metrics(run.task.settings, run.table)
+    for _, part in _groups(full):
+        table = tables.main_table(part, main)
+        shown = table if shown.empty or full["n_train"].nunique() > 1 else shown
     return shown
 
 
-def _opening(
-    report: _Report, config: PredictionConfig, inputs: Inputs, results: pd.DataFrame
-) -> None:
+def _opening(report: Page, config: PredictionConfig, inputs: Inputs, results: pd.DataFrame) -> None:
     screen = inputs.screen
-    report.lines.append(f"# {TITLE}")
-    report.lines.append("")
     if screen.simulated:
         report.say("**Simulated data**: this screen comes from the simulator, not from cells.")
     source = screen.meta.get("source", config.screen)
+    rows = "rows" if config.split.by_rows else "perturbations"
     report.say(
-        f"{len(screen)} measured perturbations x {screen.n_features} features"
-        f"{', context ' + repr(screen.contexts[0]) if screen.contexts[0] else ''} ({source}). "
+        f"{len(screen)} measured {rows} x {screen.n_features} features"
+        f"{_where(screen.contexts)} ({source}). "
         f"Split: {config.split.kind}; {results[['seed', 'fold']].drop_duplicates().shape[0]} "
         f"splits, seed {config.seed}. Target gene of each perturbation "
         f"{'included' if config.metrics.include_target else 'left out where it is a feature'}."
@@ -189,15 +100,27 @@ def _opening(
     report.say(f"Differential features of a perturbation (`top20` ...) are ordered by {by}.")
 
 
+def _where(contexts: Sequence[str]) -> str:
+    if len(contexts) > 1:
+        return f", {len(contexts)} contexts"
+    return f", context {contexts[0]!r}" if contexts[0] else ""
+
+
+def _groups(full: pd.DataFrame) -> list[tuple[tuple[int, str], pd.DataFrame]]:
+    """The summary by training size and stratum (missing = no stratum, as csv has it)."""
+    known = full.assign(stratum=full["stratum"].fillna("").astype(str))
+    found = known.groupby(["n_train", "stratum"], observed=True, sort=True)
+    return [((int(n), str(stratum)), part) for (n, stratum), part in found]
+
+
 def _main_section(
-    report: _Report, full: pd.DataFrame, main: Sequence[str], more: Sequence[str] = ()
-) -> pd.DataFrame:
+    report: Page, full: pd.DataFrame, main: Sequence[str], more: Sequence[str] = ()
+) -> None:
     report.head("Methods")
     better = {"low": "lower is better", "high": "higher is better", "one": "1 is best"}
     described = [(m, metric_of(m, more)) for m in main]
     report.say("; ".join(f"{name}: {m.about} ({better[m.better]})" for name, m in described))
-    shown = pd.DataFrame()
-    for (n_train, stratum), part in full.groupby(["n_train", "stratum"], observed=True, sort=True):
+    for (n_train, stratum), part in _groups(full):
         table = tables.main_table(part, main)
         if str(stratum):
             report.head(f"{stratum}", 3)
@@ -205,19 +128,15 @@ def _main_section(
             report.head(f"{n_train} training perturbations", 3)
         name = "_".join(str(x).replace(" ", "-") for x in ("methods", n_train, stratum) if str(x))
         report.table(table, name)
-        shown = table if shown.empty else shown
-        if full["n_train"].nunique() > 1:
-            shown = table
     if ORACLE in set(full["method"]):
         report.say(
             f"`{ORACLE}` is the mean of the 5 training responses nearest to the measured answer: a "
             "bound for any choice of neighbours, never a method."
         )
-    return shown
 
 
 def _ceiling_section(
-    report: _Report,
+    report: Page,
     results: pd.DataFrame,
     items: pd.DataFrame,
     config: PredictionConfig,
@@ -251,7 +170,7 @@ def _ceiling_section(
         )
 
 
-def _curve_section(report: _Report, results: pd.DataFrame, main: Sequence[str]) -> None:
+def _curve_section(report: Page, results: pd.DataFrame, main: Sequence[str]) -> None:
     report.head("Learning curves")
     curves = tables.learning_curves(results, main)
     report.figure(figures.learning_curves(curves), "learning_curves", "score by training size")
@@ -262,14 +181,7 @@ def _curve_section(report: _Report, results: pd.DataFrame, main: Sequence[str]) 
     report.table(wide, "learning_curve_areas")
 
 
-def _test_section(
-    report: _Report,
-    results: pd.DataFrame,
-    main: Sequence[str],
-    rng: np.random.Generator,
-    config: PredictionConfig,
-) -> None:
-    table = tables.comparisons(results, main, rng, reference=config.reference)
+def _test_section(report: Page, table: pd.DataFrame) -> None:
     if table.empty:
         return
     report.head("Are the differences real?")
@@ -282,7 +194,7 @@ def _test_section(
 
 
 def _strata_section(
-    report: _Report,
+    report: Page,
     results: pd.DataFrame,
     items: pd.DataFrame,
     config: PredictionConfig,
@@ -314,7 +226,7 @@ def _strata_section(
         report.table(tables.by_support(results, metric), f"by_support_{metric}")
 
 
-def _calibration_section(report: _Report, results: pd.DataFrame) -> None:
+def _calibration_section(report: Page, results: pd.DataFrame) -> None:
     table = tables.calibration_table(results)
     report.head("Do the error bars hold?")
     if table.empty:
@@ -329,7 +241,8 @@ def _calibration_section(report: _Report, results: pd.DataFrame) -> None:
     report.figure(figures.calibration(table), "calibration", "nominal against realised coverage")
 
 
-def _plane_section(report: _Report, results: pd.DataFrame, known: set[str]) -> None:
+def _plane_section(report: Page, results: pd.DataFrame) -> None:
+    known = set(results["metric"].unique())
     pairs = [("squared_error", "cosine"), ("mse", "pearson_delta")]
     for error, correlation in pairs:
         if not {error, correlation} <= known:
@@ -356,7 +269,7 @@ def _splits_of(results: pd.DataFrame, config: PredictionConfig, inputs: Inputs) 
 def _graphs(
     config: PredictionConfig, inputs: Inputs, splits: Sequence[Split]
 ) -> dict[str, pd.DataFrame]:
-    if inputs.knowledge is None:
+    if inputs.knowledge is None or config.split.by_rows:
         return {}
     there = set(inputs.knowledge.graph_names())
     wanted = config.graphs if config.graphs is not None else USUAL_GRAPHS
@@ -365,7 +278,7 @@ def _graphs(
 
 
 def _measured_neighbours_section(
-    report: _Report,
+    report: Page,
     results: pd.DataFrame,
     graphs: Mapping[str, pd.DataFrame],
     main: Sequence[str],
@@ -398,7 +311,7 @@ def _measured_neighbours_section(
 
 
 def _neighbour_section(
-    report: _Report,
+    report: Page,
     neighbours: pd.DataFrame,
     config: PredictionConfig,
     inputs: Inputs,
@@ -434,7 +347,7 @@ def _neighbour_section(
         )  # fmt: skip
 
 
-def _repair_section(report: _Report, answers: pd.DataFrame) -> None:
+def _repair_section(report: Page, answers: pd.DataFrame) -> None:
     """What selectors that were asked name by name had to be corrected for."""
     report.head("What was repaired")
     queries = ["method", "seed", "fold", "perturbation"]
@@ -459,7 +372,7 @@ def _repair_section(report: _Report, answers: pd.DataFrame) -> None:
         report.table(cuts.rename("rows").reset_index().head(10), "cut_lists")
 
 
-def _failures(report: _Report, results: pd.DataFrame) -> None:
+def _failures(report: Page, results: pd.DataFrame) -> None:
     report.head("What fell back")
     one = results[results["metric"] == results["metric"].iloc[0]]
     share = one.groupby("method", observed=True, sort=False)["fallback"].agg(["sum", "size"])
@@ -476,9 +389,3 @@ def _failures(report: _Report, results: pd.DataFrame) -> None:
         + ", ".join(f"{m} {s:.2f}" for m, s in per_fit.items())
         + "."
     )
-
-
-def read_provenance(folder: Path) -> dict[str, Any]:
-    """provenance.json of a benchmark folder."""
-    found: dict[str, Any] = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    return found

@@ -16,7 +16,7 @@ from pertwise._io import write_text_atomic
 from pertwise.prediction.explaining import NAMED, Explanation
 from pertwise.prediction.predicting import Predicted
 from pertwise.prediction.standing import LOWER_IS_BETTER, SHOWN
-from pertwise.report.page import render_page
+from pertwise.report.page import input_facts, render_page, version_facts
 from pertwise.report.style import COLOURS
 
 #: Rows of the overview; more are in prediction.csv.
@@ -360,15 +360,8 @@ def _sig(value: float) -> str:
 
 def _facts(found: Predicted) -> Sequence[tuple[str, str]]:
     record = found.record
-    facts = []
-    for name, entry in record["inputs"].items():
-        text = str(entry["path"])
-        for key in ("sha256", "fingerprint"):
-            if key in entry:
-                text += f" ({key} {str(entry[key])[:16]}…)"
-        if name == "screen" and record["source"]:
-            text += f"; {record['source']}"
-        facts.append((name, text))
+    more = {"screen": f"; {record['source']}"} if record["source"] else {}
+    facts = input_facts(record["inputs"], **more)
     method = record["method"]
     facts.append(
         ("method", method["name"] + (f" ({method['use']})" if ":" in method["use"] else ""))
@@ -379,7 +372,7 @@ def _facts(found: Predicted) -> Sequence[tuple[str, str]]:
     if method["llm"]:
         facts.append(("language model", str(method["llm"])))
     facts.append(("seed", str(record["settings"]["seed"])))
-    facts.append(("versions", ", ".join(f"{k} {v}" for k, v in record["versions"].items())))
+    facts.append(version_facts(record["versions"]))
     return facts
 
 

@@ -15,17 +15,29 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from pertwise._files import reading
 from pertwise._io import optional_import
-from pertwise.errors import InputError, suggest, unknown_name
-from pertwise.screen.celltable import CellTable, FrameTable, table_of
+from pertwise.errors import InputError, suggest
+from pertwise.screen.anndata_file import (
+    RAW,
+    SparseRows,
+    choose_layer,
+    feature_names,
+    make_csr,
+    numbers,
+    open_hdf5,
+    open_matrix,
+    pick_matrix,
+    read_var,
+    scalars,
+)
+from pertwise.screen.celltable import CellTable, FrameTable, length_of, table_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 #: Entries (stored values; cells x genes for dense data) of one block: about 100 MB at work.
 BLOCK_ENTRIES = 3_000_000
-#: A column-compressed matrix up to this many stored values is turned round in memory.
-CSC_LIMIT = 60_000_000
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,8 @@ class CellFile:
         Which matrix `blocks` reads: "X", or the name of a layer.
     layers
         Names of the layers that exist.
+    raw
+        Values of ``.raw`` and their number of features, when another matrix is read.
     notes
         Repairs made on opening (feature names made unique, for example).
     matrix
@@ -60,6 +74,7 @@ class CellFile:
     layers: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     matrix: Any = None
+    raw: tuple[Any, int] | None = None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -70,8 +85,9 @@ class CellFile:
         return self.table.whole()
 
     def rows(self, start: int, stop: int) -> sparse.csr_matrix:
-        """Rows start..stop as csr (n, n_features)."""
-        return _rows(self.matrix, start, stop, len(self.features))
+        """Rows start..stop as csr (n, n_features), entries sorted and none repeated."""
+        with reading(self.path, "cells"):
+            return _rows(self.matrix, start, stop, len(self.features), str(self.path))
 
     def blocks(
         self, start: int = 0, stop: int | None = None, entries: int | None = None
@@ -85,30 +101,31 @@ class CellFile:
 
     def sample(self, n: int = 60) -> sparse.csr_matrix:
         """Up to `n` rows spread evenly over the file, for judging its scale."""
+        return self._sample(self.matrix, len(self.features), n)
+
+    def sample_raw(self) -> sparse.csr_matrix | None:
+        """Such rows of ``.raw``, when the file has it and another matrix is read."""
+        return None if self.raw is None else self._sample(self.raw[0], self.raw[1], 60)
+
+    def _sample(self, matrix: Any, width: int, n: int) -> sparse.csr_matrix:
         picks = np.unique(np.linspace(0, max(len(self) - 1, 0), min(n, len(self))).astype(int))
-        parts = [self.rows(int(i), int(i) + 1) for i in picks]
-        empty = sparse.csr_matrix((0, len(self.features)))
-        return sparse.vstack(parts, format="csr") if parts else empty
+        with reading(self.path, "cells"):
+            parts = [_rows(matrix, int(i), int(i) + 1, width, str(self.path)) for i in picks]
+        return sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix((0, width))
 
 
-class _Sparse:
-    """A csr group of h5py or zarr; reads contiguous rows by its index pointer."""
-
-    def __init__(self, group: Any) -> None:
-        self.indptr = np.asarray(group["indptr"][:], dtype=np.int64)
-        self.indices, self.data = group["indices"], group["data"]
-
-
-def _rows(matrix: Any, start: int, stop: int, width: int) -> sparse.csr_matrix:
-    if hasattr(matrix, "rows"):
-        return matrix.rows(start, stop)
-    if isinstance(matrix, _Sparse):
+def _rows(matrix: Any, start: int, stop: int, width: int, where: str) -> sparse.csr_matrix:
+    if isinstance(matrix, SparseRows):
         lo, hi = int(matrix.indptr[start]), int(matrix.indptr[stop])
-        return sparse.csr_matrix(
-            (matrix.data[lo:hi], matrix.indices[lo:hi], matrix.indptr[start : stop + 1] - lo),
-            shape=(stop - start, width),
-        )
-    return sparse.csr_matrix(matrix[start:stop])
+        pointers = matrix.indptr[start : stop + 1] - lo
+        return make_csr(matrix.data[lo:hi], matrix.indices[lo:hi], pointers, width, where)
+    block = matrix.rows(start, stop) if hasattr(matrix, "rows") else matrix[start:stop]
+    if hasattr(block, "compute"):
+        block = block.compute()
+    if not sparse.issparse(block):
+        return sparse.csr_matrix(numbers(block, where))
+    x = sparse.csr_matrix(block)
+    return make_csr(x.data, x.indices, x.indptr.astype(np.int64), width, where)
 
 
 def _bounds(matrix: Any, start: int, stop: int, width: int, entries: int) -> list[int]:
@@ -116,7 +133,7 @@ def _bounds(matrix: Any, start: int, stop: int, width: int, entries: int) -> lis
     if hasattr(matrix, "starts"):
         inside = matrix.starts[(matrix.starts > start) & (matrix.starts < stop)]
         return [start, *map(int, inside), stop] if stop > start else [start]
-    if not isinstance(matrix, _Sparse) and not sparse.issparse(matrix):
+    if not isinstance(matrix, SparseRows) and not sparse.issparse(matrix):
         step = max(1, entries // max(width, 1))
         return [*range(start, stop, step), stop] if stop > start else [start]
     indptr = np.asarray(matrix.indptr)
@@ -153,163 +170,140 @@ def open_cells(
     layer: str | None = None,
     feature_key: str | None = None,
     gene_table: str | os.PathLike[str] | None = None,
+    prefer_counts: bool = True,
 ) -> Iterator[CellFile]:
-    """Open cells of an h5ad file, a zarr folder or a parquet file (or an AnnData in memory).
+    """Open cells: h5ad, h5mu, 10x h5 or mtx folder, zarr, parquet, or an AnnData in memory.
 
     Parameters
     ----------
     layer
-        "X" or the name of a layer; None takes a layer called "counts" when there is one, else X.
+        "X", the name of a layer, or "raw"; None takes a layer called "counts" when there is one,
+        else X.
     feature_key
         Column of var with the feature names; None takes gene symbols where the index holds
         Ensembl ids and a column ``gene_name`` (or ``gene_symbol``, ``feature_name``) exists.
     gene_table
         For parquet files of gene tokens: a parquet or csv table with ``token_id`` and
         ``gene_symbol``.
+    prefer_counts
+        False: with `layer` None, X goes before a layer called "counts".
 
     Raises
     ------
     pertwise.errors.InputError
-        If the file is missing, is none of these formats, or lacks what was asked for.
+        If the file is missing, damaged, none of these formats, or lacks what was asked for.
     """
     if not isinstance(path, (str, os.PathLike)):
-        yield _in_memory(path, layer, feature_key)
+        yield _in_memory(path, layer, feature_key, prefer_counts)
         return
     path = check_exists(path)
     if path.suffix == ".parquet":
         from pertwise.screen.cells_parquet import open_parquet
 
-        yield open_parquet(path, gene_table)
+        with reading(path, "a parquet file"):
+            cells = open_parquet(path, gene_table)
+        yield cells
         return
     if path.is_dir():
+        from pertwise.screen.tenx import is_mtx_folder, open_mtx
+
+        if is_mtx_folder(path):
+            with reading(path, "a 10x folder"):
+                cells = open_mtx(path)
+            yield cells
+            return
         zarr = optional_import("zarr", "dask", "reading zarr")
         try:
             root = zarr.open_group(str(path), mode="r")
         except Exception as error:  # zarr raises many kinds for "this is no zarr group"
-            raise InputError(f"{path} is a folder, but not a zarr store: {error}") from error
-        yield _open_anndata(root, path, layer, feature_key)
+            raise InputError(
+                f"{path} is a folder, but neither a zarr store nor 10x mtx files: {error}"
+            ) from error
+        with reading(path, "a zarr store"):
+            cells = _open_anndata(root, path, layer, feature_key, prefer_counts)
+        yield cells
         return
-    import h5py
+    with open_hdf5(path) as handle:
+        with reading(path, "an h5ad file"):
+            cells = _open_file(handle, path, layer, feature_key, prefer_counts)
+        yield cells
 
-    if not h5py.is_hdf5(path):
+
+def _open_file(
+    handle: Any, path: Path, layer: str | None, feature_key: str | None, prefer: bool
+) -> CellFile:
+    if "obs" not in handle or "var" not in handle or "mod" in handle:
+        from pertwise.screen.tenx import open_other
+
+        other = open_other(handle, path)
+        if isinstance(other, CellFile):
+            return other
+        handle = other
+    return _open_anndata(handle, path, layer, feature_key, prefer)
+
+
+def _in_memory(data: AnnData, layer: str | None, feature_key: str | None, prefer: bool) -> CellFile:
+    if not hasattr(data, "obs") or not hasattr(data, "layers"):
+        raise InputError(f"a file or an AnnData is needed, got {type(data).__name__}")
+    if data.isbacked and data.is_view:
         raise InputError(
-            f"{path} is not an h5ad file (it is not HDF5); cells are read from h5ad, zarr or "
-            "parquet, means also from csv and tsv"
+            "this AnnData is a view of one opened with backed: give the path of its file, or load "
+            "it with .to_memory()"
         )
-    with h5py.File(path, "r") as handle:
-        yield _open_anndata(handle, path, layer, feature_key)
-
-
-def _in_memory(data: AnnData, layer: str | None, feature_key: str | None) -> CellFile:
-    layers = tuple(data.layers.keys())
-    layer = _layer(layer, layers, "the AnnData")
-    names, notes = _feature_names(data.var, feature_key, Path("AnnData"))
+    layers = tuple(map(str, data.layers.keys()))
+    raw = data.raw
+    has_x = data.isbacked or data.X is not None
+    layer = choose_layer(layer, layers, has_x, raw is not None, prefer, "the AnnData")
+    var = raw.var if raw is not None and layer == RAW and RAW not in layers else data.var
+    names, notes = feature_names(var, feature_key, Path("AnnData"))
+    with reading("the AnnData", "cells"):
+        if layer in layers:
+            matrix = data.layers[layer]
+        elif layer == RAW and raw is not None:
+            matrix = raw.X
+        elif data.isbacked:
+            matrix = open_matrix(data.file["X"], data.n_obs, len(names), Path("AnnData"), "X")
+        else:
+            matrix = data.X
     return CellFile(
         path=Path("AnnData"),
         table=FrameTable(data.obs),
         features=names,
-        uns={k: v if isinstance(v, (str, int, float, bool)) else None for k, v in data.uns.items()},
+        uns=scalars(data.uns),
         layer=layer,
         layers=layers,
         notes=notes,
-        matrix=sparse.csr_matrix(data.X if layer == "X" else data.layers[layer]),
+        matrix=_by_rows(matrix),
+        raw=None if raw is None or layer == RAW else (_by_rows(raw.X), int(raw.shape[1])),
     )
 
 
-def _layer(layer: str | None, layers: tuple[str, ...], where: str) -> str:
-    if layer is None:
-        return "counts" if "counts" in layers else "X"
-    if layer != "X" and layer not in layers:
-        raise unknown_name("layer", layer, ("X", *layers), f"in {where}")
-    return layer
+def _by_rows(matrix: Any) -> Any:
+    return matrix.tocsr() if sparse.issparse(matrix) and matrix.format != "csr" else matrix
 
 
-def _open_anndata(root: Any, path: Path, layer: str | None, feature_key: str | None) -> CellFile:
-    from anndata.io import read_elem
-
-    missing = [k for k in ("X", "obs", "var") if k not in root]
-    if missing:
-        raise InputError(f"{path} is not an h5ad file: it has no {' and no '.join(missing)}")
-    var = read_elem(root["var"])
-    layers = tuple(root["layers"].keys()) if "layers" in root else ()
-    layer = _layer(layer, layers, str(path))
-    node = root["X"] if layer == "X" else root["layers"][layer]
-    names, notes = _feature_names(var, feature_key, path)
-    matrix = _matrix(node, path)
-    n = len(matrix.indptr) - 1 if isinstance(matrix, _Sparse) else int(matrix.shape[0])
+def _open_anndata(
+    root: Any, path: Path, layer: str | None, feature_key: str | None, prefer: bool
+) -> CellFile:
+    layer, layers, node, var = pick_matrix(root, layer, prefer, path)
+    uns = root["uns"] if "uns" in root and hasattr(root["uns"], "keys") else {}
+    n_rows, width = length_of(root["obs"]), length_of(var)
+    if not n_rows or not width:
+        raise InputError(f"{path} holds no {'feature' if n_rows else 'cell'} (obs or var is empty)")
+    names, notes = feature_names(read_var(var, width, uns, path), feature_key, path)
+    raw = None
+    kept = root[RAW] if RAW in root and hasattr(root[RAW], "keys") else ()
+    if layer != RAW and "X" in kept and "var" in kept:
+        n_raw = length_of(root[RAW]["var"])
+        raw = (open_matrix(root[RAW]["X"], n_rows, n_raw, path, RAW), n_raw)
     return CellFile(
         path=path,
-        table=table_of(root["obs"], n),
+        table=table_of(root["obs"], n_rows, uns, f"{path}: obs"),
         features=names,
-        uns=_uns(root),
+        uns=scalars(uns),
         layer=layer,
         layers=layers,
         notes=notes,
-        matrix=matrix,
+        matrix=open_matrix(node, n_rows, width, path, layer),
+        raw=raw,
     )
-
-
-def _matrix(node: Any, path: Path) -> Any:
-    encoding = node.attrs.get("encoding-type", node.attrs.get("h5sparse_format", ""))
-    if encoding in ("csr_matrix", "csr"):
-        return _Sparse(node)
-    if encoding in ("csc_matrix", "csc"):
-        stored = int(node["data"].shape[0])
-        if stored > CSC_LIMIT:
-            raise InputError(
-                f"{path} stores its matrix by columns (csc, {stored:,} values): cells cannot be "
-                "read one block at a time. Rewrite it once by rows: "
-                "data.X = data.X.tocsr(); data.write_h5ad(...)"
-            )
-        from anndata.io import read_elem
-
-        return sparse.csr_matrix(read_elem(node))
-    return node
-
-
-def _uns(root: Any) -> dict[str, Any]:
-    """Scalars of uns; anything bigger is only noted as present (None)."""
-    found: dict[str, Any] = {}
-    if "uns" not in root:
-        return found
-    for key in root["uns"]:
-        node = root["uns"][key]
-        value = node[()] if getattr(node, "shape", None) == () else None
-        found[key] = value.decode() if isinstance(value, bytes) else value
-    return found
-
-
-def _feature_names(
-    var: pd.DataFrame, feature_key: str | None, path: Path
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    notes: list[str] = []
-    index = var.index.astype(str)
-    if feature_key is not None:
-        if feature_key not in var.columns:
-            raise unknown_name("var column", feature_key, map(str, var.columns), f"in {path}")
-        names = var[feature_key].astype(str).to_numpy()
-    else:
-        names = index.to_numpy()
-        ensembl = len(index) > 0 and index.str.match(r"ENS[A-Z]*G\d+").mean() > 0.5
-        for column in ("gene_name", "gene_symbol", "gene_symbols", "feature_name"):
-            if ensembl and column in var.columns:
-                names = var[column].astype(str).to_numpy()
-                notes.append(f"feature names from var[{column!r}]")
-                break
-    series = pd.Series(names)
-    twice = series.duplicated(keep=False) | series.isin(["nan", ""])
-    if twice.any():
-        # One symbol for two Ensembl genes: the id, which is unique, says which is meant.
-        repaired = np.where(twice, index.to_numpy(), names)
-        if pd.Index(repaired).is_unique:
-            names = repaired
-            notes.append(
-                f"{int(twice.sum())} repeated or empty feature names replaced by row names"
-            )
-        else:
-            example = pd.Index(repaired)[pd.Index(repaired).duplicated()][0]
-            raise InputError(
-                f"{path}: feature {example!r} occurs twice; make var_names unique, or choose a "
-                "unique column with --feature-key"
-            )
-    return tuple(map(str, names)), tuple(notes)

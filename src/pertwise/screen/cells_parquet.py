@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy import sparse
 
+from pertwise._tables import read_frame
 from pertwise.errors import InputError
 from pertwise.screen.cells import CellFile
 from pertwise.screen.celltable import ParquetTable
+from pertwise.screen.columns import is_row_column
+from pertwise.screen.layouts import PERTURBATION_KEYS
 
 
 class ParquetRows:
@@ -39,36 +41,6 @@ class ParquetRows:
         return parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
 
 
-#: Columns of a wide parquet table that describe the cell even when they hold numbers.
-_OBS_NAMES = frozenset(
-    (
-        *("perturbation", "condition", "gene", "target_gene", "pert", "drug", "compound"),
-        *("drugname_drugconc", "context", "cell_line", "cell_line_id", "cell_name", "cell_type"),
-        *(
-            "celltype",
-            "dose",
-            "dose_value",
-            "concentration",
-            "batch",
-            "gem_group",
-            "plate",
-            "library",
-        ),
-        *(
-            "n_counts",
-            "ncounts",
-            "n_genes",
-            "ngenes",
-            "sample",
-            "is_control",
-            "barcode",
-            "cell",
-            "cell_id",
-        ),
-    )
-)
-
-
 def open_parquet(path: Path, gene_table: str | os.PathLike[str] | None) -> CellFile:
     """Cells of a wide table (a column per gene) or of gene tokens (as Tahoe-100M is published).
 
@@ -90,7 +62,8 @@ def open_parquet(path: Path, gene_table: str | os.PathLike[str] | None) -> CellF
     features = [
         f.name
         for f in schema
-        if f.name not in _OBS_NAMES
+        if not is_row_column(f.name)
+        and f.name not in PERTURBATION_KEYS
         and not f.name.startswith("__")
         and (pa.types.is_integer(f.type) or pa.types.is_floating(f.type))
     ]
@@ -118,11 +91,7 @@ def _open_tokens(path: Path, schema: Any, gene_table: Any) -> CellFile:
             f"{path} names genes by token; give the table of tokens (token_id, gene_symbol) with "
             "--gene-table (gene_metadata.parquet of Tahoe-100M)"
         )
-    genes = (
-        pd.read_parquet(gene_table)
-        if str(gene_table).endswith(".parquet")
-        else pd.read_csv(gene_table, sep=None, engine="python")
-    )
+    genes = read_frame(gene_table)
     missing = [c for c in ("token_id", "gene_symbol") if c not in genes.columns]
     if missing:
         raise InputError(f"{gene_table} lacks the columns {missing}")

@@ -11,26 +11,31 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pertwise._names import (
+    COMBINATION,
+    canonical_perturbation,
+    genes_of,
+    is_combination,
+    split_combination,
+)
 from pertwise.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: Joins the parts of a combination of perturbations, as in "KLF1+GATA1" (parts are sorted).
-COMBINATION = "+"
+__all__ = [
+    "COMBINATION",
+    "OBS_COLUMNS",
+    "Screen",
+    "canonical_perturbation",
+    "genes_of",
+    "is_combination",
+    "make_obs",
+    "make_screen",
+    "split_combination",
+]
 #: Columns every `Screen.obs` has, in this order.
 OBS_COLUMNS = ("perturbation", "context", "dose", "n_cells", "sampling_variance")
-
-
-def genes_of(perturbations: Sequence[str]) -> list[str]:
-    """The genes of perturbations, "A+B" taken apart, each once, in order of appearance."""
-    return list(dict.fromkeys(g for p in perturbations for g in p.split(COMBINATION)))
-
-
-def canonical_perturbation(name: str) -> str:
-    """Sorted parts of a combination: "B+A" -> "A+B"; singles come back stripped."""
-    parts = sorted(p.strip() for p in str(name).split(COMBINATION) if p.strip())
-    return COMBINATION.join(parts)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from pertwise._names import split_combination
 from pertwise.errors import InputError
 from pertwise.screen.core import Screen
 
@@ -128,7 +129,7 @@ def differential_features(
         entry = screen.obs.iloc[row]
         good = tests.q[row] < q_below
         if not own_target:
-            good &= ~np.isin(names, entry["perturbation"].split("+"))
+            good &= ~np.isin(names, split_combination(entry["perturbation"]))
         picks = np.flatnonzero(good)
         # |t| decides, not p: p-values of strong effects all round to zero.
         picks = picks[np.argsort(-np.abs(tests.t[row, picks]), kind="stable")][:top]

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pertwise._names import is_combination
 from pertwise.errors import InputError
 from pertwise.screen.cells import check_exists, open_cells
-from pertwise.screen.core import COMBINATION, Screen
+from pertwise.screen.core import Screen
 from pertwise.screen.layouts import (
     Grouping,
     Keys,
@@ -25,7 +26,10 @@ from pertwise.screen.layouts import (
 )
 from pertwise.screen.read import holds_cells, is_table, own_screen, read_screen
 from pertwise.screen.scale import decide_scale
-from pertwise.screen.scan import context_of, scale_tag
+from pertwise.screen.scan import context_of, other_matrices, scale_tag
+
+#: So many names of features are shown.
+FIRST = 5
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class ScreenInfo:
         The file; "cells" or "means"; one line that says by which columns.
     n_rows, n_features, n_perturbations, n_combinations
         Rows are cells or means; perturbations without the control.
+    first_features
+        Names of the first few features.
     contexts
         Context -> number of perturbations there.
     doses
@@ -63,6 +69,7 @@ class ScreenInfo:
     layout: str
     n_rows: int
     n_features: int
+    first_features: tuple[str, ...] = ()
     n_perturbations: int = 0
     n_combinations: int = 0
     contexts: Mapping[str, int] = field(default_factory=dict)
@@ -116,6 +123,7 @@ def describe_screen(
         "dose_key": keys.dose,
         "batch_key": keys.batch,
         "n_cells_key": keys.n_cells,
+        "labels": keys.labels,
         **options,
     }
     if is_table(source):
@@ -126,7 +134,9 @@ def describe_screen(
     with open_cells(source, layer=layer, feature_key=feature_key) as file:
         context = options.get("context")
         name = context_of(file.uns) if context is None else str(context)
-        layout = recognise(file.obs, keys, context_name=name, where=str(source))
+        layout = recognise(
+            file.obs, keys, context_name=name, where=str(source), features=file.features
+        )
         problems: list[str] = []
         try:
             grouping = group_rows(file.obs, layout, drop_empty=drop_empty, where=str(source))
@@ -137,7 +147,12 @@ def describe_screen(
             if not layout.control:
                 problems.append(str(no_control(label_counts(file.obs, layout), str(source))))
             try:
-                verdict = decide_scale(file.sample(), tag=scale_tag(file), where=str(source))
+                verdict = decide_scale(
+                    file.sample(),
+                    tag=scale_tag(file),
+                    where=str(source),
+                    others=other_matrices(file),
+                )
                 scale = f"{verdict.scale} in {file.layer} ({verdict.evidence})"
             except InputError as error:
                 scale = "cannot be told"
@@ -147,13 +162,13 @@ def describe_screen(
                 file.obs,
                 layout,
                 grouping,
-                len(file.features),
+                file.features,
                 scale,
-                (*file.notes, *layout.notes),
+                (*file.notes, *layout.notes, *_left_out(grouping)),
                 problems,
                 bool(file.uns.get("simulated")),
             )
-        n_rows, n_features = len(file), len(file.features)
+        n_rows, features = len(file), file.features
     if not problems:
         try:
             screen = read_screen(
@@ -167,7 +182,8 @@ def describe_screen(
         holds="means",
         layout=layout.describe(),
         n_rows=n_rows,
-        n_features=n_features,
+        n_features=len(features),
+        first_features=features[:FIRST],
         problems=tuple(problems),
     )
 
@@ -177,7 +193,7 @@ def _of_cells(
     obs: pd.DataFrame,
     layout: Layout,
     grouping: Grouping,
-    n_features: int,
+    features: tuple[str, ...],
     scale: str,
     notes: tuple[str, ...],
     problems: list[str],
@@ -193,7 +209,8 @@ def _of_cells(
         holds="cells",
         layout=layout.describe(),
         n_rows=len(obs),
-        n_features=n_features,
+        n_features=len(features),
+        first_features=features[:FIRST],
         scale=scale,
         **_of_groups(perturbed),
         control=layout.control,
@@ -217,6 +234,7 @@ def _of_screen(source: Path, screen: Screen, own: bool = False) -> ScreenInfo:
         layout="pertwise screen" if own else str(screen.meta.get("layout", "")),
         n_rows=len(screen),
         n_features=screen.n_features,
+        first_features=screen.features[:FIRST],
         scale=unit + (f"; read as {taken}" if taken else ""),
         **_of_groups(screen.obs),
         control=(control,) if isinstance(control, str) else tuple(control),
@@ -232,10 +250,15 @@ def _of_groups(groups: pd.DataFrame) -> dict[str, Any]:
     contexts = groups.groupby("context", sort=False)["perturbation"].nunique()
     return {
         "n_perturbations": len(names),
-        "n_combinations": sum(COMBINATION in n for n in names),
+        "n_combinations": sum(is_combination(n) for n in names),
         "contexts": {str(k): int(v) for k, v in contexts.items()},
         "doses": int(groups["dose"].nunique()),
     }
+
+
+def _left_out(grouping: Grouping) -> tuple[str, ...]:
+    n = grouping.n_left_out
+    return (f"{n} cells of labels that are no perturbation left out",) if n else ()
 
 
 def _spread(counts: Any) -> dict[str, float]:

@@ -7,7 +7,8 @@ result, and every choice can be overridden.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -16,8 +17,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pertwise import parts as registry
+from pertwise._names import COMBINATION, canonical_perturbation, split_combination
 from pertwise.errors import InputError, unknown_name
-from pertwise.screen.core import COMBINATION, canonical_perturbation
+from pertwise.screen.flags import control_flags, texts
+from pertwise.screen.labels import control_kind, is_uncalled, read_labels, without_controls
 
 #: Labels of unperturbed cells in public files, in the order they are looked for.
 CONTROL_LABELS = (
@@ -44,11 +47,16 @@ _BATCH_KEYS = ("batch", "gem_group", "gemgroup", "plate", "batch_var", "library"
 _N_CELLS_KEYS = ("n_cells", "ncells", "num_cells_filtered", "cell_count", "cell_counts")
 _VARIANCE_KEYS = ("sampling_variance", "mean_sampling_variance")
 _DRUG_KINDS = ("tahoe", "drug")
+LABEL_MODES = ("auto", "genes", "as-is")
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Columns and labels the user insists on; None = recognise. "" for a column = there is none."""
+    """Columns and labels the user insists on; None = recognise. "" for a column = there is none.
+
+    `labels`: "auto" leaves out non-calls and unused controls and folds guides to genes when most
+    labels are guides; "genes" folds whatever is a guide; "as-is" takes every label as it stands.
+    """
 
     perturbation: str | None = None
     control: tuple[str, ...] = ()
@@ -56,6 +64,7 @@ class Keys:
     dose: str | None = None
     batch: str | None = None
     n_cells: str | None = None
+    labels: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,8 @@ class Layout:
         The one context of the whole file, where it is stated outside the table.
     notes
         What was decided and could have been decided otherwise.
+    rename, left_out
+        Labels that stand for another name (guides for their gene); labels of no perturbation.
     """
 
     kind: str
@@ -87,6 +98,8 @@ class Layout:
     variance: str = ""
     context_name: str = ""
     notes: tuple[str, ...] = field(default=())
+    rename: Mapping[str, str] = field(default_factory=dict, repr=False)
+    left_out: frozenset[str] = field(default=frozenset(), repr=False)
 
     def describe(self) -> str:
         """One line: "GEARS layout: perturbation in 'condition', control 'ctrl', ..."."""
@@ -173,6 +186,7 @@ def recognise(
     partial: bool = False,
     where: str = "the file",
     columns: Sequence[str] | None = None,
+    features: Iterable[str] = (),
 ) -> Layout:
     """Find the perturbation column and its companions.
 
@@ -191,6 +205,8 @@ def recognise(
     columns
         All column names of the file, when `obs` holds only those that may matter
         (`relevant_columns`).
+    features
+        Names of what was measured: a label that is one of them names a gene, not a guide.
 
     Raises
     ------
@@ -233,7 +249,39 @@ def recognise(
         layout = replace(layout, dose="")
     labels = label_counts(obs, layout)
     control, notes = _control(obs, layout, labels, keys.control, partial, where)
-    return replace(layout, control=control, notes=notes)
+    layout = replace(layout, control=control, notes=notes)
+    return layout if partial else settle(layout, map(str, labels.index), keys, features)
+
+
+def settle(
+    layout: Layout, labels: Iterable[str], keys: Keys, features: Iterable[str] = ()
+) -> Layout:
+    """The layout with the meaning of all labels of all files: guides, non-calls, other controls.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        If ``keys.labels`` is not one of its values.
+    """
+    if keys.labels not in LABEL_MODES:
+        raise InputError(f"labels {keys.labels!r} is not one of {', '.join(LABEL_MODES)}")
+    drugs = layout.kind in _DRUG_KINDS
+    texts = {
+        label: parse_label(label, layout)[0] if layout.kind == "tahoe" else label
+        for label in labels
+    }
+    used = {*layout.control, *(texts[c] for c in layout.control if c in texts)}
+    meant = read_labels(
+        list(dict.fromkeys(texts.values())), tuple(used), keys.labels, features, drugs
+    )
+    return replace(
+        layout,
+        notes=(*layout.notes, *meant.notes),
+        rename=meant.rename,
+        left_out=frozenset(
+            k for k, text in texts.items() if text in meant.left_out and k not in layout.control
+        ),
+    )
 
 
 def _kind(obs: pd.DataFrame, keys: Keys, where: str, names: Sequence[str]) -> tuple[str, str]:
@@ -266,7 +314,10 @@ def _offered() -> list[tuple[str, str]]:
 
 
 def _mentions_ctrl(column: pd.Series) -> bool:
-    return any("ctrl" in str(v).split(COMBINATION) for v in column.unique())
+    return any(
+        (len(parts) > 1 and any(map(control_kind, parts))) or parts == ["ctrl"]
+        for parts in map(split_combination, map(str, column.unique()))
+    )
 
 
 def _column(obs: pd.DataFrame, wanted: str | None, known: Sequence[str]) -> str:
@@ -276,7 +327,7 @@ def _column(obs: pd.DataFrame, wanted: str | None, known: Sequence[str]) -> str:
 
 
 def _listing(items: Iterable[Any], n: int = 20) -> str:
-    names = list(map(str, items))
+    names = [" ".join(str(x).split()) for x in items]
     more = f", ... ({len(names)} in all)" if len(names) > n else ""
     return (", ".join(names[:n]) or "(none)") + more
 
@@ -333,32 +384,45 @@ def _control(
                 )
             found += hits
         return tuple(dict.fromkeys(found)), ()
+    notes: list[str] = []
     if "is_control" in obs.columns:
-        flag = obs["is_control"].astype(bool).to_numpy()
-        flagged = perturbation_labels(obs, layout)[flag].dropna().unique()
-        return tuple(map(str, flagged)), ()
+        flagged = control_flags(
+            obs["is_control"], perturbation_labels(obs, layout), where, partial=partial
+        )
+        if flagged:
+            return flagged, ()
+        notes.append("is_control marks no row, so controls are looked for by their label")
     for name in CONTROL_LABELS:
         hits = [k for k, text in parsed.items() if text.casefold() == name.casefold()]
         if hits:
-            others = [
-                k
-                for k, text in parsed.items()
-                if k not in hits and any(text.casefold() == c.casefold() for c in CONTROL_LABELS)
-            ]
-            note = (
-                (f"{_listing(others)} also looks like a control but was not used as one",)
-                if others
-                else ()
-            )
-            return tuple(hits), note
-    return (), ()
+            return tuple(hits), tuple(notes)
+    # Only numbered controls (NT_1, NT_2 ...): the most frequent kind of them is the control.
+    kinds = {
+        label: kind
+        for label, text in parsed.items()
+        if not is_uncalled(text) and (kind := _all_control(text))
+    }
+    if not kinds:
+        return (), tuple(notes)
+    cells: Counter[str] = Counter()
+    for label, kind in kinds.items():
+        cells[kind] += int(labels[label])
+    chosen = tuple(label for label, kind in kinds.items() if kind == cells.most_common(1)[0][0])
+    if len(chosen) > 1:
+        notes.append(f"{len(chosen)} labels are taken as the control: {_listing(chosen, 5)}")
+    return chosen, tuple(notes)
+
+
+def _all_control(label: str) -> str:
+    kinds = [control_kind(p) for p in split_combination(label)]
+    return kinds[0] if all(kinds) else ""
 
 
 def parse_label(label: str, layout: Layout) -> tuple[str, float]:
     """A label as (canonical name, dose); the dose is NaN unless the label itself states it.
 
-    "A+ctrl" -> "A" (GEARS); "[('Infigratinib', 0.05, 'uM')]" -> ("Infigratinib", 0.05) (Tahoe).
-    Control labels are not treated here.
+    "A+ctrl" -> "A", for any control label; "[('Infigratinib', 0.05, 'uM')]" -> ("Infigratinib",
+    0.05) (Tahoe); "" for a combination of controls only.
 
     Raises
     ------
@@ -373,22 +437,12 @@ def parse_label(label: str, layout: Layout) -> tuple[str, float]:
                 f"{layout.perturbation} value {label!r} is not a list of (drug, concentration, "
                 "unit)"
             ) from error
-        name = COMBINATION.join(sorted(_drug_name(d) for d, _ in drugs))
+        name = canonical_perturbation(COMBINATION.join(d for d, _ in drugs))
         return name, drugs[0][1] if len(drugs) == 1 else float("nan")
-    if layout.kind in _DRUG_KINDS:
-        return _drug_name(label), float("nan")
-    if layout.kind == "gears":
-        parts = [p for p in label.split(COMBINATION) if p.strip() != "ctrl"]
-        return canonical_perturbation(COMBINATION.join(parts)), float("nan")
-    return canonical_perturbation(label), float("nan")
-
-
-def _drug_name(name: str) -> str:
-    """A drug name that is its own canonical form: a plus sign inside a name is no combination."""
-    name = name.strip()
-    if COMBINATION not in name:
-        return name
-    return name.replace("(+)", "(plus)").replace(COMBINATION, " plus ")
+    if label in layout.rename:
+        return layout.rename[label], float("nan")
+    kept = without_controls(label, layout.control)
+    return canonical_perturbation(COMBINATION.join(kept)), float("nan")
 
 
 @dataclass(frozen=True)
@@ -398,21 +452,23 @@ class Grouping:
     Attributes
     ----------
     codes
-        (n_rows,) index into `groups`; -1 = row left out (no perturbation name).
+        (n_rows,) index into `groups`; -1 = row left out (no perturbation name, or a label that
+        `Layout.left_out` lists).
     groups
         Columns perturbation, context, dose, is_control; sorted by context, then control first,
         then perturbation and dose, so that row order in the file does not matter. One control
         group per context, with perturbation "".
     batches
         (n_rows,) batch labels ("" when there is no batch column).
-    n_empty
-        Rows left out for want of a name.
+    n_empty, n_left_out
+        Rows left out for want of a name; rows of `Layout.left_out`.
     """
 
     codes: NDArray[np.int64]
     groups: pd.DataFrame
     batches: NDArray[Any]
     n_empty: int = 0
+    n_left_out: int = 0
 
 
 def group_rows(
@@ -438,22 +494,21 @@ def group_rows(
             "or leave them out with --drop-empty (drop_empty=True)"
         )
     frame = pd.DataFrame({"label": labels.cat.codes.to_numpy()})
+    skipped = [empty_label[c] or str(c) in layout.left_out for c in labels.cat.categories]
     parsed = [
-        ("", float("nan"))
-        if label in layout.control or empty_label[label]
-        else _named(str(label), layout)
-        for label in labels.cat.categories
+        ("", float("nan")) if label in layout.control or skip else parse_label(str(label), layout)
+        for label, skip in zip(labels.cat.categories, skipped, strict=True)
     ]
-    is_control = np.array([c in layout.control for c in labels.cat.categories], dtype=bool)
-    if not parsed:
-        raise InputError(f"{where}: no row has a perturbation name")
+    # The last entry is that of rows without a label, whose code is -1.
+    parsed.append(("", float("nan")))
+    skipped.append(True)
+    is_control = np.array([*(c in layout.control for c in labels.cat.categories), False])
     code = frame["label"].to_numpy()
     names = np.array([name for name, _ in parsed], dtype=object)
     frame["perturbation"] = names[code]
-    frame["is_control"] = is_control[code] & ~empty
-    if layout.kind == "gears":
-        # "ctrl+ctrl" and the like parse to no gene at all: those are controls too.
-        frame["is_control"] |= (frame["perturbation"] == "") & ~empty
+    gone = np.array(skipped, dtype=bool)[code] | empty
+    # "ctrl+ctrl" and the like parse to no gene at all: those are controls too.
+    frame["is_control"] = (is_control[code] | (frame["perturbation"] == "").to_numpy()) & ~gone
     if layout.kind == "scperturb" and "nperts" in obs.columns:
         frame["perturbation"] = _split_combinations(frame["perturbation"], obs["nperts"])
     frame["context"] = _contexts(obs, layout, where)
@@ -461,14 +516,29 @@ def group_rows(
     frame["dose"] = _doses(obs, layout, where) if np.isnan(stated).all() else stated
     frame.loc[frame["is_control"], "perturbation"] = ""
     frame.loc[frame["is_control"], "dose"] = np.nan
-    kept = ~empty
+    kept = ~gone
     groups = sort_groups(frame.loc[kept])
     key = group_keys(groups)
     position = pd.Series(np.arange(len(groups)), index=key)
     codes = np.full(len(frame), -1, dtype=np.int64)
     codes[kept] = position.reindex(group_keys(frame.loc[kept])).to_numpy()
-    batches = obs[layout.batch].astype(str).to_numpy() if layout.batch else np.full(len(obs), "")
-    return Grouping(codes, groups, batches, int(empty.sum()))
+    batches = texts(obs[layout.batch]) if layout.batch else np.full(len(obs), "")
+    return Grouping(codes, groups, batches, int(empty.sum()), int((gone & ~empty).sum()))
+
+
+def check_any(groups: pd.DataFrame, where: str) -> None:
+    """Raise when nothing is left to work with.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        If there is no group.
+    """
+    if groups.empty:
+        raise InputError(
+            f"{where}: no row has the name of a perturbation (labels that mean no call are left "
+            "out; --labels as-is keeps them)"
+        )
 
 
 def sort_groups(frame: pd.DataFrame) -> pd.DataFrame:
@@ -494,13 +564,6 @@ def group_keys(frame: pd.DataFrame) -> pd.MultiIndex:
     )
 
 
-def _named(label: str, layout: Layout) -> tuple[str, float]:
-    name, dose = parse_label(label, layout)
-    if not name and layout.kind != "gears":
-        raise InputError(f"perturbation label {label!r} has no name left in it")
-    return name, dose
-
-
 def _split_combinations(names: pd.Series, n_perturbations: pd.Series) -> list[str]:
     """ScPerturb writes "A_B" with nperts = 2; split where the number of parts agrees."""
     pairs = pd.DataFrame({"name": names.to_numpy(), "n": n_perturbations.to_numpy()})
@@ -508,7 +571,7 @@ def _split_combinations(names: pd.Series, n_perturbations: pd.Series) -> list[st
     for name, n in pairs.drop_duplicates().itertuples(index=False):
         parts = str(name).split("_")
         combined = pd.notna(n) and int(n) > 1 and len(parts) == int(n)
-        kept = [p for p in parts if p != "control"]
+        kept = [p for p in parts if not control_kind(p)]
         known[name, n] = canonical_perturbation(COMBINATION.join(kept)) if combined else name
     return [known[key] for key in pairs.itertuples(index=False, name=None)]
 

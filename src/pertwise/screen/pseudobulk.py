@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from pertwise import __version__
+from pertwise._names import canonical_perturbation, split_combination
 from pertwise._progress import track
 from pertwise.errors import InputError, unknown_name
 from pertwise.screen.cells import CellFile
-from pertwise.screen.core import COMBINATION, Screen, canonical_perturbation, make_obs
+from pertwise.screen.core import Screen, make_obs
+from pertwise.screen.scale import Verdict, whole_rows
 from pertwise.screen.scan import (
     Codes,
     PseudobulkSettings,
@@ -132,6 +134,7 @@ def _blocks(
     for start, block in file.blocks(task.start, task.stop):
         rows = np.arange(start - task.start, start - task.start + block.shape[0])
         _check_values(block, file, start, found.verdict.scale)
+        _check_mixture(block, file, start, found.verdict)
         library = _library(file, block, start, settings)
         use = wanted[rows] & (codes.group[rows] >= 0)
         empty = use & (library <= 0) if counted else np.zeros(len(rows), dtype=bool)
@@ -140,6 +143,21 @@ def _blocks(
             block, library, rows = block[use], library[use], rows[use]
         x = normalise(block, found.verdict.scale, library, settings.target_sum)
         yield x, rows, int(empty.sum())
+
+
+def _check_mixture(x: sparse.csr_matrix, file: CellFile, start: int, verdict: Verdict) -> None:
+    """Every cell must be of the scale that a sample of them showed."""
+    if not verdict.checked or verdict.scale not in ("counts", "log1p", "log2", "log10"):
+        return
+    counted, other = whole_rows(x)
+    odd = other if verdict.scale == "counts" else counted
+    if odd.any():
+        kind = "values that are not whole" if verdict.scale == "counts" else "whole numbers only"
+        raise InputError(
+            f"{file.path}: cell {file.table.name(start + int(odd.argmax()))!r} holds {kind}, but "
+            f"the file was taken for {verdict.scale} ({verdict.evidence}); counts and other values "
+            f"are mixed. Separate them, or insist with --scale {verdict.scale}"
+        )
 
 
 def _check_values(x: sparse.csr_matrix, file: CellFile, start: int, scale: str) -> None:
@@ -191,9 +209,9 @@ def _chooses(settings: PseudobulkSettings, width: int) -> bool:
 def _is_training(groups: pd.DataFrame, holdout: Sequence[str]) -> NDArray[np.bool_]:
     """Groups that may influence the choice of features: no part of them is held out."""
     names = {canonical_perturbation(h) for h in holdout}
-    parts = {part for name in names for part in name.split(COMBINATION)}
+    parts = {part for name in names for part in split_combination(name)}
     held = [
-        name in names or any(p in parts for p in name.split(COMBINATION) if name)
+        name in names or any(p in parts for p in split_combination(name) if name)
         for name in groups["perturbation"]
     ]
     return ~np.array(held, dtype=bool)
@@ -208,7 +226,7 @@ def reference(found: Scan, settings: PseudobulkSettings, part: Part) -> Referenc
         If a context has no control cells (unless they are to be skipped), or a held-out name
         does not occur.
     """
-    known = {p for name in found.groups["perturbation"] for p in (name, *name.split(COMBINATION))}
+    known = {p for name in found.groups["perturbation"] for p in (name, *split_combination(name))}
     for name in settings.holdout:
         if canonical_perturbation(name) not in known:
             raise unknown_name("held-out perturbation", name, known - {""})

@@ -12,16 +12,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pertwise._files import reading
 from pertwise.errors import InputError
+from pertwise.screen.anndata_file import open_hdf5
 from pertwise.screen.cells import check_exists, open_cells
 from pertwise.screen.core import OBS_COLUMNS, Screen, make_obs
+from pertwise.screen.flags import texts
 from pertwise.screen.layouts import (
     Grouping,
     Keys,
     Layout,
+    check_any,
     group_rows,
     label_counts,
     no_control,
+    perturbation_labels,
     recognise,
 )
 from pertwise.screen.scale import MAX_LOG
@@ -80,6 +85,7 @@ def read_screen(
     duplicates: Literal["refuse", "average"] = "refuse",
     infinite: Literal["refuse", "nan"] = "refuse",
     drop_empty: bool = False,
+    labels: str = "auto",
     pseudobulk: bool | PseudobulkSettings = False,
 ) -> Screen:
     """Read a screen from h5ad, csv, tsv or parquet, recognising who wrote it.
@@ -112,6 +118,10 @@ def read_screen(
         "nan" treats infinite values as not measured (counted) instead of refusing them.
     drop_empty
         Leave out rows without a perturbation name (counted) instead of refusing them.
+    labels
+        "auto" leaves out cells without a call and controls that are not used, and folds guides to
+        their genes when most labels are guides; "genes" folds whatever is a guide; "as-is" takes
+        every label as it stands.
     pseudobulk
         Single cells are refused unless this is True or a `PseudobulkSettings`.
 
@@ -122,7 +132,7 @@ def read_screen(
         or empty perturbations or infinite values; the message says what to do.
     """
     given = (control,) if isinstance(control, str) else tuple(control)
-    keys = Keys(perturbation_key, given, context_key, dose_key, batch_key, n_cells_key)
+    keys = Keys(perturbation_key, given, context_key, dose_key, batch_key, n_cells_key, labels)
     source: Any = path
     where = "the AnnData"
     if isinstance(path, (str, os.PathLike)):
@@ -132,7 +142,7 @@ def read_screen(
             from pertwise.screen.tables import read_table
 
             table = read_table(source, perturbation_key)
-            if table.facts.get("ranked"):
+            if table.facts.get("ranked") or table.facts.get("deltas"):
                 values = "deltas"
             if perturbation_key is not None and perturbation_key not in table.obs.columns:
                 keys = replace(keys, perturbation="perturbation")
@@ -142,9 +152,11 @@ def read_screen(
     own = own_screen(source)
     if own is not None:
         return own
-    with open_cells(source, layer=layer or "X", feature_key=feature_key) as file:
+    if isinstance(pseudobulk, PseudobulkSettings):
+        layer, feature_key = layer or pseudobulk.layer, feature_key or pseudobulk.feature_key
+    with open_cells(source, layer=layer, feature_key=feature_key, prefer_counts=False) as file:
         name = context if context is not None else context_of(file.uns)
-        layout = recognise(file.obs, keys, context_name=name, where=where)
+        layout = recognise(file.obs, keys, context_name=name, where=where, features=file.features)
         grouping = group_rows(file.obs, layout, drop_empty=drop_empty, where=where)
         if kind == "cells" or (kind == "auto" and holds_cells(grouping)):
             return _of_cells(
@@ -191,14 +203,15 @@ def own_screen(source: Any) -> Screen | None:
         return from_anndata(source) if is_screen_anndata(source) else None
     import h5py
 
-    if not h5py.is_hdf5(source):
+    if source.is_dir() or not h5py.is_hdf5(source):
         return None
-    with h5py.File(source, "r") as handle:
+    with open_hdf5(source) as handle:
         if "uns" not in handle or "pertwise" not in handle["uns"]:
             return None
     import anndata
 
-    return from_anndata(anndata.read_h5ad(source))
+    with reading(source, "a pertwise screen"):
+        return from_anndata(anndata.read_h5ad(source))
 
 
 def _of_cells(
@@ -245,7 +258,7 @@ def _means(
     where: str,
 ) -> Screen:
     name = context if context is not None else context_of(table.facts)
-    layout = recognise(table.obs, keys, context_name=name, where=where)
+    layout = recognise(table.obs, keys, context_name=name, where=where, features=table.features)
     table = _finite(table, infinite, where)
     if kind == "cells":
         raise InputError(
@@ -278,9 +291,12 @@ def _from_means(
     drop_empty: bool = False,
 ) -> Screen:
     grouping = group_rows(table.obs, layout, drop_empty=drop_empty, where=where)
+    check_any(grouping.groups, where)
     x, notes = table.values, [*table.notes, *layout.notes]
     if grouping.n_empty:
         notes.append(f"{grouping.n_empty} rows without a perturbation name left out")
+    if grouping.n_left_out:
+        notes.append(f"{grouping.n_left_out} rows of labels that are no perturbation left out")
     is_control = grouping.groups["is_control"].to_numpy(dtype=bool)
     control_rows = (grouping.codes >= 0) & is_control[grouping.codes]
     taken = _deltas_or_means(x, control_rows, values, table.obs, layout, where, notes)
@@ -290,7 +306,8 @@ def _from_means(
     perturbed = np.flatnonzero(~is_control)
     rows = [np.flatnonzero(grouping.codes == g) for g in perturbed]
     twice = [g for g, r in zip(perturbed, rows, strict=True) if len(r) > 1]
-    if twice and duplicates != "average":
+    folded = twice and _only_guides(table.obs, layout, [r for r in rows if len(r) > 1])
+    if twice and not folded and duplicates != "average":
         first = grouping.groups.loc[twice[0]]
         raise InputError(
             f"{where}: perturbation {first['perturbation']!r} has "
@@ -351,6 +368,12 @@ def _from_means(
             "notes": notes,
         },
     )
+
+
+def _only_guides(obs: pd.DataFrame, layout: Layout, rows: list[NDArray[np.int64]]) -> bool:
+    """Whether all repeated rows are different guides that were folded to one gene."""
+    labels = texts(perturbation_labels(obs, layout))
+    return all(len({*labels[r]}) == len(r) and {*labels[r]} & {*layout.rename} for r in rows)
 
 
 def _text(value: Any) -> str:
@@ -424,7 +447,12 @@ def _with_extra(obs: pd.DataFrame, original: pd.DataFrame, layout: Layout) -> pd
         if column in used or column in OBS_COLUMNS:
             continue
         values = original[column]
+        # HDF5 takes a slash for a group, and "_index" for the names of the rows.
+        name = str(column).replace("/", "_")
+        if name in obs or name == "_index":
+            continue
         if not pd.api.types.is_numeric_dtype(values):
-            values = values.astype(str)
-        obs[str(column)] = values.to_numpy()
+            obs[name] = texts(values)
+        else:
+            obs[name] = values.to_numpy()
     return obs

@@ -18,6 +18,7 @@ from pertwise.screen.layouts import (
     Grouping,
     Keys,
     Layout,
+    check_any,
     group_keys,
     group_rows,
     label_counts,
@@ -25,9 +26,10 @@ from pertwise.screen.layouts import (
     parse_label,
     recognise,
     relevant_columns,
+    settle,
     sort_groups,
 )
-from pertwise.screen.scale import Verdict, decide_scale, tag_of
+from pertwise.screen.scale import Verdict, decide_scale, judge_values, tag_of
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,15 @@ def scale_tag(file: CellFile) -> Verdict | None:
     return tag_of(file.uns) if file.layer == "X" else None
 
 
+def other_matrices(file: CellFile) -> str:
+    """What else could be read, with the flag: "--layer raw reads .raw (counts)"; or ""."""
+    found = [f"--layer {name}" for name in file.layers if name != file.layer]
+    raw = file.sample_raw()
+    if raw is not None:
+        found.insert(0, f"--layer raw reads .raw ({judge_values(raw)[0] or 'scale unclear'})")
+    return " or ".join(found)
+
+
 def scan(sources: Sequence[Any], settings: PseudobulkSettings) -> Scan:
     """Read every file's tables and judge its scale; all files must agree.
 
@@ -172,10 +183,15 @@ def scan(sources: Sequence[Any], settings: PseudobulkSettings) -> Scan:
                 columns=file.table.columns,
                 context_name=context_of(file.uns),
                 partial=len(sources) > 1,
+                features=file.features,
                 where=str(file.path),
             )
             verdict = decide_scale(
-                file.sample(), tag=scale_tag(file), wanted=settings.scale, where=str(file.path)
+                file.sample(),
+                tag=scale_tag(file),
+                wanted=settings.scale,
+                where=str(file.path),
+                others=other_matrices(file),
             )
             heads.append((file.path, layout, verdict, file.features, len(file)))
             _agree(heads[0], heads[-1])
@@ -193,11 +209,14 @@ def scan(sources: Sequence[Any], settings: PseudobulkSettings) -> Scan:
             )
         raise no_control(totals, where)
     layout = replace(heads[0][1], control=control)
+    labels = sorted({str(name) for count in counts for name in count.index})
     for wanted in settings.keys.control:
         if not any(wanted in (label, parse_label(label, layout)[0]) for label in control):
-            labels = sorted({str(name) for count in counts for name in count.index})
             raise unknown_name("control label", wanted, labels, "in any of the files")
-    groups, blocks, n_empty = [], [], 0
+    if len(sources) > 1:
+        layout = settle(replace(layout, notes=()), labels, settings.keys, heads[0][3])
+        notes.update(dict.fromkeys(layout.notes))
+    groups, blocks, n_empty, n_left_out = [], [], 0, 0
     for source in sources:
         with open_with(source, settings) as file:
             grouping = group_rows(
@@ -206,8 +225,13 @@ def scan(sources: Sequence[Any], settings: PseudobulkSettings) -> Scan:
             groups.append(grouping.groups)
             blocks.append(_block_table(grouping))
             n_empty += grouping.n_empty
+            n_left_out += grouping.n_left_out
+    where = str(heads[0][0]) + (f" and {len(heads) - 1} more" if len(heads) > 1 else "")
+    check_any(pd.concat(groups), where)
     if n_empty:
         notes[f"{n_empty} cells without a perturbation name left out"] = None
+    if n_left_out:
+        notes[f"{n_left_out} cells of labels that are no perturbation left out"] = None
     return Scan(
         sources=tuple(sources),
         lengths=tuple(head[4] for head in heads),
@@ -292,7 +316,7 @@ def codes_of(file: CellFile, found: Scan, settings: PseudobulkSettings, task: Ta
     obs = _table(file, found.layout, task.start, task.stop)
     grouping = group_rows(obs, found.layout, drop_empty=settings.drop_empty, where=str(file.path))
     position = pd.Series(np.arange(len(found.groups)), index=group_keys(found.groups))
-    to_global = position.reindex(group_keys(grouping.groups)).to_numpy()
+    to_global = np.append(position.reindex(group_keys(grouping.groups)).to_numpy(), -1)
     kept = grouping.codes >= 0
     group = np.where(kept, to_global[grouping.codes], -1).astype(np.int64)
     blocks = pd.MultiIndex.from_frame(found.blocks)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -23,10 +22,10 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from pertwise import __version__
-from pertwise._io import atomic_path, optional_import, sha256_text
+from pertwise._io import atomic_path, optional_import
 from pertwise._progress import track
 from pertwise.errors import InputError
+from pertwise.provenance import identity
 from pertwise.screen.cells import check_exists
 from pertwise.screen.core import Screen
 from pertwise.screen.pseudobulk import (
@@ -99,12 +98,11 @@ def run_key(sources: Sequence[Path], settings: PseudobulkSettings, rows_per_task
     """Name of the work folder of one run: inputs, settings and version decide it."""
     facts = {
         "format": _PARTS_FORMAT,
-        "pertwise": __version__,
         "settings": asdict(settings),
         "rows_per_task": rows_per_task,
         "inputs": [fingerprint(p) for p in sources],
     }
-    return sha256_text(json.dumps(facts, sort_keys=True, default=str))[:20]
+    return identity(facts)[:20]
 
 
 def save_sums(path: Path, sums: dict[str, GroupSums], n_empty: int) -> None:

@@ -18,8 +18,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from pertwise._files import reading
+from pertwise._names import canonical_perturbation
+from pertwise._tables import read_frame
 from pertwise.errors import InputError
-from pertwise.screen.core import Screen, canonical_perturbation
+from pertwise.screen.core import Screen
+from pertwise.screen.flags import read_flags, texts
 
 #: ``Screen.meta["unit"]`` of what is read here; metrics of magnitude are refused for it by name.
 RANKED_UNIT = "normal score of rank"
@@ -120,7 +124,7 @@ def read_signatures(
         if obs is None:
             raise InputError(f"{path}: an archive of ranks needs the table that describes its rows")
         values, genes, kind = _read_archive(path)
-        table = obs.reset_index(drop=True) if isinstance(obs, pd.DataFrame) else _read_table(obs)
+        table = obs.reset_index(drop=True) if isinstance(obs, pd.DataFrame) else read_frame(obs)
         named = "the given table" if isinstance(obs, pd.DataFrame) else str(obs)
         if len(table) != len(values):
             raise InputError(f"{path} has {len(values)} signatures, but {named} {len(table)} rows")
@@ -156,7 +160,7 @@ def _to_scores(values: NDArray[Any], kind: str) -> NDArray[np.float32]:
 
 
 def _read_archive(path: Path) -> tuple[NDArray[Any], list[str], str]:
-    with np.load(path, allow_pickle=False) as archive:
+    with reading(path, "an npz archive of ranks"), np.load(path, allow_pickle=False) as archive:
         kinds = [k for k in ("R", "Q") if k in archive.files]
         if len(kinds) != 1 or "genes" not in archive.files:
             raise InputError(
@@ -169,22 +173,11 @@ def _read_archive(path: Path) -> tuple[NDArray[Any], list[str], str]:
     return values, genes, kinds[0]
 
 
-def _read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
-    file = Path(path)
-    if not file.is_file():
-        raise InputError(f"{file}: no such file")
-    if file.suffix == ".parquet":
-        return pd.read_parquet(file)
-    if ".csv" in file.suffixes or ".tsv" in file.suffixes:
-        return pd.read_csv(file, sep="\t" if ".tsv" in file.suffixes else ",")
-    raise InputError(f"{file}: expected .parquet, .csv or .tsv")
-
-
 def _split_table(
     path: Path, columns: Mapping[str, str], effect: str | None, where: Mapping[str, Any]
 ) -> tuple[pd.DataFrame, NDArray[Any], list[str]]:
     """Text and named columns describe the rows; the other numeric columns are genes."""
-    frame = _read_table(path)
+    frame = read_frame(path)
     described = {*columns.values(), *where, *_PERTURBATION, *_CONTEXT, *_DOSE, effect}
     genes = [
         c
@@ -223,15 +216,25 @@ def _row_filter(
         keep = keep & good
 
     for column, value in where.items():
-        apply(f"{column} != {value}", (table[column].astype(str) == str(value)).to_numpy())
+        apply(f"{column} != {value}", texts(table[column]) == str(value))
     if drop:
-        apply(drop, ~table[drop].astype(bool).to_numpy())
+        apply(drop, read_flags(table[drop], named) != 1.0)
     if effect and min_effect is not None:
-        sizes = table[effect].to_numpy(dtype=float)
+        sizes = _numbers(table[effect], named)
         apply(f"{effect} < {min_effect:g}", sizes >= min_effect)
     if not keep.any():
         raise InputError(f"{named}: the filters leave no signature ({dropped})")
     return keep, dropped
+
+
+def _numbers(column: pd.Series, named: str) -> NDArray[np.float64]:
+    numbers = pd.to_numeric(column.astype(object), errors="coerce")
+    bad = (numbers.isna() & column.notna()).to_numpy()
+    if bad.any():
+        raise InputError(
+            f"{named}: {column.name} = {column.iloc[int(bad.argmax())]!r} is not a number"
+        )
+    return np.asarray(numbers, dtype=np.float64)
 
 
 def _pick(table: pd.DataFrame, given: str | None, known: tuple[str, ...]) -> str | None:
@@ -243,7 +246,7 @@ def _pick(table: pd.DataFrame, given: str | None, known: tuple[str, ...]) -> str
 def _screen_obs(
     table: pd.DataFrame, columns: Mapping[str, str], effect: str | None, dose: float, named: str
 ) -> tuple[pd.DataFrame, dict[str, str]]:
-    """A valid `Screen.obs`; names in which "+" would read as a combination are rewritten."""
+    """A valid `Screen.obs`; combinations are spelt canonically, other names as they stand."""
     who = _pick(table, columns.get("perturbation"), _PERTURBATION)
     line = _pick(table, columns.get("context"), _CONTEXT)
     amount = _pick(table, columns.get("dose"), _DOSE)
@@ -256,21 +259,23 @@ def _screen_obs(
     for value in table[who]:
         name = str(value).strip()
         if canonical_perturbation(name) != name:
-            renamed[name] = name.replace("+", "(plus)")
+            renamed[name] = canonical_perturbation(name)
             name = renamed[name]
         names.append(name)
-    out = pd.DataFrame({"perturbation": names, "context": table[line].astype(str).to_numpy()})
-    out["dose"] = table[amount].to_numpy(dtype=float) if amount else dose
+    out = pd.DataFrame({"perturbation": names, "context": texts(table[line])})
+    out["dose"] = _numbers(table[amount], named) if amount else dose
     out["n_cells"] = np.nan
     out["sampling_variance"] = np.nan
     if effect:
-        out["effect"] = table[effect].to_numpy(dtype=float)
+        out["effect"] = _numbers(table[effect], named)
     for column in table.columns:
         if column in {who, line, amount, effect} or column in out.columns:
             continue
         values = table[column]
         numeric = pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values)
-        out[column] = values.to_numpy() if numeric else values.fillna("").astype(str).to_numpy()
+        out[str(column).replace("/", "_")] = (
+            values.to_numpy() if numeric else values.fillna("").astype(str).to_numpy()
+        )
     index = out["perturbation"] + "|" + out["context"]
     if not index.is_unique:
         index = index + "|" + out["dose"].map(lambda v: "" if np.isnan(v) else f"{v:g}")

@@ -33,8 +33,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pertwise._names import COMBINATION
 from pertwise.errors import InputError
-from pertwise.screen.core import COMBINATION, Screen, make_obs
+from pertwise.screen.core import Screen, make_obs
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from pertwise.screen.scale import TO_NATURAL
+
 FloatArray = NDArray[np.float64]
 #: Values are multiples of 1 / GRID.
 GRID = float(2**20)
@@ -173,6 +175,7 @@ def normalise(
         values *= np.repeat(factor, np.diff(x.indptr))
     if scale in ("counts", "normalised"):
         np.log1p(values, out=values)
+    values *= TO_NATURAL.get(scale, 1.0)
     return sparse.csr_matrix((quantise(values), x.indices, x.indptr), shape=x.shape)
 
 

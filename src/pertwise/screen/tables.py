@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pertwise._io import csv_cells, text_of_csv
+from pertwise._tables import read_frame
 from pertwise.errors import InputError, unknown_name
+from pertwise.screen.columns import is_row_column
+from pertwise.screen.detables import de_columns
 from pertwise.screen.layouts import PERTURBATION_KEYS
 from pertwise.screen.read import MeansTable
 
 _FEATURE_COLUMNS = ("gene", "feature", "symbol", "gene_name", "target", "readout")
 _VALUE_COLUMNS = ("value", "delta", "logfc", "log2fc", "lfc", "label", "score", "z", "effect")
-#: Columns of a wide table that describe the row although they hold numbers.
-_ROW_COLUMNS = frozenset(
-    (
-        *("dose", "dose_value", "dose_val", "concentration", "conc", "n_cells", "ncells"),
-        *("num_cells_filtered", "cell_count", "cell_counts", "sampling_variance"),
-        *("mean_sampling_variance", "is_control", "batch", "gem_group", "plate"),
-    )
-)
 
 
 def read_table(path: Path, perturbation_key: str | None = None) -> MeansTable:
@@ -34,43 +29,33 @@ def read_table(path: Path, perturbation_key: str | None = None) -> MeansTable:
       (``value``, ``delta``, ``logfc``, ``label`` ...); pairs that are absent are NaN.
     * ranked: a column of comma-separated genes, best first. Rank r of L becomes 1 - (r - 0.5)/L,
       genes outside the list 0: an ordinal score, no magnitude (``meta["unit"]`` says so).
+    * tables of differential expression of several perturbations (DESeq2, edgeR, limma, scanpy,
+      Seurat): pivoted by their log fold change.
 
     Raises
     ------
     pertwise.errors.InputError
         If the table cannot be parsed, a column occurs twice, or a value is not a number.
     """
-    table = _load(path)
+    table = read_frame(path)
     if not len(table) or not len(table.columns):
         raise InputError(f"{path} is an empty table")
+    said = tuple(table.attrs["notes"])
+    found = de_columns(table, perturbation_key, path)
+    if found is not None:
+        made = _long(table, found.perturbation, found.feature, found.value, path)
+        facts = {**made.facts, "deltas": True, "unit": f"{found.value} of {found.tool}"}
+        return replace(made, facts=facts, notes=(*said, f"read as {found.tool}", *made.notes))
     key = _perturbation_column(table, perturbation_key, path)
-    ranked = _ranked_column(table)
-    if ranked is not None:
-        return _ranked(table, key, ranked, path)
+    ranked = _ranked_column(table, key)
     long = _long_columns(table, key)
-    if long is not None:
-        return _long(table, key, *long, path)
-    return _wide(table, key, path)
-
-
-def _load(path: Path) -> pd.DataFrame:
-    try:
-        if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
-            if not isinstance(table.index, pd.RangeIndex):
-                table = table.reset_index(names=table.index.name or "perturbation")
-            return table
-        separator = "," if ".csv" in path.name.lower() else "\t"
-        header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]
-        twice = header[header.duplicated() & header.notna()]
-        if len(twice):
-            raise InputError(f"{path}: column {twice.iloc[0]!r} occurs twice in the header")
-        # Gene and drug names such as "NA" or "NaN" in the first column are for the caller to judge.
-        return csv_cells(pd.read_csv(path, sep=separator, low_memory=False), text_of_csv)
-    except InputError:
-        raise
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} cannot be read as a table: {error}") from error
+    if ranked is not None:
+        made = _ranked(table, key, ranked, path)
+    elif long is not None:
+        made = _long(table, key, *long, path)
+    else:
+        made = _wide(table, key, path)
+    return replace(made, notes=(*said, *made.notes))
 
 
 def _perturbation_column(table: pd.DataFrame, wanted: str | None, path: Path) -> str:
@@ -90,9 +75,10 @@ def _perturbation_column(table: pd.DataFrame, wanted: str | None, path: Path) ->
     return first
 
 
-def _ranked_column(table: pd.DataFrame) -> str | None:
+def _ranked_column(table: pd.DataFrame, key: str) -> str | None:
     for name in table.columns:
-        if "ranked" in str(name).casefold() and table[name].dtype == object:
+        text = pd.api.types.is_string_dtype(table[name].dtype)
+        if text and str(name) != key and "ranked" in str(name).casefold():
             return str(name)
     return None
 
@@ -127,7 +113,8 @@ def _ranked(table: pd.DataFrame, key: str, column: str, path: Path) -> MeansTabl
 
 
 def _is_list(column: pd.Series) -> bool:
-    return bool(column.dtype == object and column.astype(str).str.count(",").median() > 3)
+    text = not pd.api.types.is_numeric_dtype(column)
+    return text and bool(column.astype(str).str.count(",").median() > 3)
 
 
 def _long_columns(table: pd.DataFrame, key: str) -> tuple[str, str] | None:
@@ -157,6 +144,7 @@ def _long(table: pd.DataFrame, key: str, feature: str, value: str, path: Path) -
         )
     values = np.full((len(names.cat.categories), len(genes.cat.categories)), np.nan)
     values[names.cat.codes, genes.cat.codes] = numbers
+    key = key if key in PERTURBATION_KEYS else "perturbation"
     obs = pd.DataFrame({key: names.cat.categories.astype(str)})
     obs.index = pd.Index(obs[key], name=None)
     return MeansTable(
@@ -169,11 +157,14 @@ def _long(table: pd.DataFrame, key: str, feature: str, value: str, path: Path) -
 
 
 def _wide(table: pd.DataFrame, key: str, path: Path) -> MeansTable:
-    features = []
+    features, about = [], []
     for column in table.columns:
-        if column == key or column in _ROW_COLUMNS:
+        if column == key:
             continue
         values = table[column]
+        if is_row_column(column):
+            about.append(str(column))
+            continue
         if pd.api.types.is_bool_dtype(values):
             continue
         if pd.api.types.is_numeric_dtype(values):
@@ -189,12 +180,28 @@ def _wide(table: pd.DataFrame, key: str, path: Path) -> MeansTable:
             )
     if not features:
         raise InputError(f"{path} has no numeric column that could be a feature")
+    _refuse_long(table, key, features, path)
+    note = f"columns that describe the row, not features: {', '.join(about)}"
     return MeansTable(
         values=table[features].to_numpy(dtype=np.float64),
         obs=_obs(table, key, set(map(str, features))),
         features=tuple(map(str, features)),
         facts={"source": path.name},
+        notes=(note,) if about else (),
     )
+
+
+def _refuse_long(table: pd.DataFrame, key: str, features: list[str], path: Path) -> None:
+    """A gene a row and several values each: which of them is the response?"""
+    for name in (c for c in table.columns if str(c).casefold() in _FEATURE_COLUMNS and c != key):
+        pairs = table[[key, name]]
+        if pairs.duplicated().any() or table[key].nunique() > len(table) / 2:
+            continue
+        raise InputError(
+            f"{path} is a long table ({key!r} x {name!r}) with {len(features)} columns of values "
+            f"({', '.join(map(str, features[:5]))}): keep the one that is the response and name it "
+            "'value'"
+        )
 
 
 def _obs(table: pd.DataFrame, key: str, without: set[str]) -> pd.DataFrame:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pertwise._names import canonical_perturbation
 from pertwise.arrays.means import masked_mean
 from pertwise.errors import InputError
-from pertwise.screen.core import Screen, canonical_perturbation
+from pertwise.screen.core import Screen
 
 Floats = NDArray[np.float64]
 

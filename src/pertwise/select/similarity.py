@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pertwise._names import is_combination, split_combination
 from pertwise.errors import InputError
 from pertwise.select.base import Pick, Query, Repair, Selection
 from pertwise.select.closed_list import checked_candidates
 
 Floats = NDArray[np.float64]
 #: Combinations such as "A+B" are taken apart at this sign (see `pertwise.screen`).
-JOIN = "+"
 #: Names of picks -> the facts behind each.
 Evidences = Callable[[Sequence[str]], list[tuple[str, ...]]]
 
@@ -52,7 +52,7 @@ def mean_over_parts(
     gene to itself, and without this "A+X" would be no neighbour of "A+B". `score` knows single
     genes only. Returns (n_subjects, n_candidates).
     """
-    if not any(JOIN in name for name in (*subjects, *candidates)):
+    if not any(is_combination(name) for name in (*subjects, *candidates)):
         return score(subjects, candidates)
     rows, row_mean = _parts(subjects)
     columns, column_mean = _parts(candidates)
@@ -65,7 +65,7 @@ def mean_over_parts(
 
 
 def _parts(names: Sequence[str]) -> tuple[list[str], Floats]:
-    parts = [n.split(JOIN) for n in names]
+    parts = [split_combination(n) for n in names]
     singles = sorted({p for group in parts for p in group})
     place = {s: i for i, s in enumerate(singles)}
     weights = np.zeros((len(names), len(singles)))

@@ -14,8 +14,10 @@ import pandas as pd
 import pytest
 
 from pertwise.benchmark.acquisition.config import AcquisitionConfig
-from pertwise.benchmark.acquisition.judged import judge_run
-from pertwise.benchmark.acquisition.run import Run
+from pertwise.benchmark.acquisition.judged import JudgeConfig, JudgeTask
+from pertwise.benchmark.acquisition.run import AcquisitionTask
+from pertwise.benchmark.engine import run_task
+from pertwise.config import check_settings
 from pertwise.errors import InputError
 from pertwise.report.acquisition_page import verdict_text, write_page
 from pertwise.testing.server import ScriptedServer, first_alphabetical, listed
@@ -24,15 +26,16 @@ TESTS = Path(__file__).parents[2]
 SCRIPT = """
 import sys
 from pertwise.benchmark.acquisition.config import AcquisitionConfig
-from pertwise.benchmark.acquisition.run import Run
+from pertwise.benchmark.acquisition.run import AcquisitionTask
+from pertwise.benchmark.engine import run_task
 config = AcquisitionConfig.model_validate_json(open(sys.argv[1]).read())
-Run.create(sys.argv[2], config, resume=True).execute(executor="serial")
+run_task(AcquisitionTask(config), sys.argv[2])
 """
 
 
 def llm_config(settings, simulated, address):
     model = {"model": address, "use": "llm", "k": 30}
-    return AcquisitionConfig.parse(
+    return check_settings(
         {
             **settings,
             "targets": [{"name": "pathway", "pathway": simulated[2]}],
@@ -50,8 +53,23 @@ def llm_config(settings, simulated, address):
                 "other order": {**model, "order_seed": 1},
             },
             "protocol": {"seeds": 1, "batch": 6, "rounds": 2},
-        }
+        },
+        AcquisitionConfig,
     )
+
+
+def play(config, folder, **how):
+    replay = how.pop("replay", False)
+    return run_task(AcquisitionTask(config, replay=replay), folder, **how)
+
+
+def judge_run(folder, judges, **settings):
+    given = {"run": str(folder), "judges": judges, **settings}
+    return JudgeTask(check_settings(given, JudgeConfig), addresses=judges)
+
+
+def judged(task):
+    return run_task(task, task.place)
 
 
 def comparable(folder):
@@ -63,12 +81,11 @@ def comparable(folder):
 def test_pays_once_survives_kills_and_replays_without_the_server(settings, simulated, tmp_path):
     with ScriptedServer(first_alphabetical) as server:
         config = llm_config(settings, simulated, server.openai())
-        whole = Run.create(tmp_path / "whole", config)
-        whole.execute()
+        whole = play(config, tmp_path / "whole")
         asked_once = server.paid
         # Equal questions are one exchange: the cold first round hides nothing that is there.
         assert 7 <= asked_once <= 7 * 2
-        whole.execute()
+        play(config, tmp_path / "whole", resume=True)
         assert server.paid == asked_once
 
         (tmp_path / "config.json").write_text(config.model_dump_json())
@@ -89,10 +106,10 @@ def test_pays_once_survives_kills_and_replays_without_the_server(settings, simul
         assert comparable(folder) == comparable(whole.folder)
 
     # The server is down. From the ledger alone, into a fresh folder: bit for bit the same.
-    replayed = Run.create(tmp_path / "replayed", config)
+    (tmp_path / "replayed").mkdir()
     for file in whole.folder.glob("ledger.sqlite*"):
-        shutil.copy(file, replayed.folder / file.name)
-    replayed.execute(replay=True)
+        shutil.copy(file, tmp_path / "replayed" / file.name)
+    replayed = play(config, tmp_path / "replayed", replay=True)
     assert comparable(replayed.folder) == comparable(whole.folder)
 
 
@@ -108,10 +125,9 @@ def test_ablations_change_what_the_prompt_shows(settings, simulated, tmp_path):
         for label in ("llm", "symbols only", "anonymised", "llm without uncertainty"):
             prompts.clear()
             one = config.model_copy(update={"strategies": {label: config.strategies[label]}})
-            run = Run.create(tmp_path / label, one)
-            run.execute()
+            run = play(one, tmp_path / label)
             second = list(prompts)[-1]
-            names = set(run.table("picks.parquet")["perturbation"])
+            names = set(run.read("picks.parquet")["perturbation"])
             if label == "anonymised":
                 assert not any(f" {n} " in second or f"| {n}" in second for n in names)
             if label == "llm":
@@ -121,27 +137,26 @@ def test_ablations_change_what_the_prompt_shows(settings, simulated, tmp_path):
                 assert len(second) < len(plain) or "score" not in second.lower()
             if label == "symbols only":
                 assert len(second) < len(plain)
-            assert all(r for r in run.table("picks.parquet")["reason"])
+            assert all(r for r in run.read("picks.parquet")["reason"])
 
 
 def test_llm_without_a_model_is_refused(settings, tmp_path):
-    config = AcquisitionConfig.parse({**settings, "strategies": ["llm"]})
+    config = check_settings({**settings, "strategies": ["llm"]}, AcquisitionConfig)
     with pytest.raises(InputError, match="set model"):
-        Run.create(tmp_path / "run", config).execute()
+        play(config, tmp_path / "run")
 
 
 @pytest.fixture
 def finished(settings, simulated, tmp_path):
-    config = AcquisitionConfig.parse(
+    config = check_settings(
         {
             **settings,
             "targets": [{"name": "pathway", "pathway": simulated[2]}],
             "strategies": ["random", "typiclust", "knowledge"],
-        }
+        },
+        AcquisitionConfig,
     )
-    run = Run.create(tmp_path / "run", config)
-    run.execute()
-    return run
+    return play(config, tmp_path / "run")
 
 
 def test_judges_of_a_run_are_asked_once_and_recovered(finished):
@@ -154,18 +169,18 @@ def test_judges_of_a_run_are_asked_once_and_recovered(finished):
 
     with ScriptedServer(script) as one, ScriptedServer(lambda _: '{"preference": "A"}') as two:
         judges = [one.openai("first-letter"), two.anthropic("always-a")]
-        dry = judge_run(finished.folder, judges, reference="random", dry_run=True)
+        dry = judge_run(finished.folder, judges, reference="random")
+        assert set(dry.estimates()) == set(judges)
         assert one.paid == two.paid == 0
-        assert set(dry.estimates) == set(judges)
-        made = judge_run(finished.folder, judges, reference="random", seed=4)
+        made = judged(judge_run(finished.folder, judges, reference="random", seed=4))
         paid = one.paid
-        again = judge_run(finished.folder, judges, reference="random", seed=4)
+        again = judged(judge_run(finished.folder, judges, reference="random", seed=4))
         assert one.paid == paid
-    pd.testing.assert_frame_equal(made.tables["votes"], again.tables["votes"])
-    position = made.tables["position"].set_index("judge")
+    pd.testing.assert_frame_equal(made.read("votes.csv"), again.read("votes.csv"))
+    position = made.read("position.csv").set_index("judge")
     assert position.loc[judges[0], "share_a"] == pytest.approx(0.5)
-    picks = finished.table("picks.parquet")
-    wins = made.tables["per_judge"].set_index(["first", "judge"])
+    picks = finished.read("picks.parquet")
+    wins = made.read("per_judge.csv").set_index(["first", "judge"])
     row = wins.loc[("knowledge", judges[0])]
     # By hand: for each (seed, round), which of the thinned sets holds the earlier name?
     assert row["wins"] + row["losses"] + row["ties"] == 2 * 3
@@ -173,7 +188,7 @@ def test_judges_of_a_run_are_asked_once_and_recovered(finished):
     assert (finished.folder / "judge" / "answers.csv").is_file()
     assert len(picks) == 3 * 2 * 3 * 8
     # A judge without "confidence" gives no usable answer: counted, not dropped.
-    silent = made.tables["per_judge"].set_index(["first", "judge"]).loc[("knowledge", judges[1])]
+    silent = made.read("per_judge.csv").set_index(["first", "judge"]).loc[("knowledge", judges[1])]
     assert silent["failed"] == 6
 
 
@@ -189,7 +204,7 @@ def test_page_is_one_file_with_verdicts_and_escaped_names(finished, tmp_path):
     assert "<svg" in page
     assert not re.search(r"(src|href)=.https?:", page)
     assert "knowledge" in page
-    text = verdict_text(finished.table("differences.csv"))
+    text = verdict_text(finished.read("differences.csv"))
     assert text.split(".")[0] in page
     two = write_page([finished, finished], tmp_path / "two.html").read_text()
     assert two.count("<svg") == 2 * page.count("<svg")

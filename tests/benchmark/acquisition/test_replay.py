@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests_toy_predictor import Toy
 
 from pertwise import parts
-from pertwise.benchmark.acquisition.config import AcquisitionConfig, Protocol, Unit, units
+from pertwise.benchmark.acquisition.config import AcquisitionConfig, Curve, Protocol, curves
 from pertwise.benchmark.acquisition.replay import (
     Replay,
     make_split,
@@ -24,12 +24,22 @@ from pertwise.benchmark.acquisition.replay import (
     stream,
     target_uncertainty,
 )
-from pertwise.benchmark.acquisition.run import Run, target_free
+from pertwise.benchmark.acquisition.run import AcquisitionTask, target_free
 from pertwise.benchmark.acquisition.world import feature_weights, make_world
+from pertwise.benchmark.engine import run_task
+from pertwise.config import check_settings, read_settings
 from pertwise.errors import InputError
 from pertwise.models.base import Prediction
 
 TESTS = Path(__file__).parents[2]
+
+
+def parse(values):
+    return check_settings(values, AcquisitionConfig)
+
+
+def play(config, folder, **how):
+    return run_task(AcquisitionTask(config), folder, **how)
 
 
 @given(st.integers(4, 200), st.integers(0, 10_000))
@@ -79,9 +89,9 @@ def test_uncertainty_on_a_target_is_the_weighted_mean_variance(simulated):
 
 
 def replay(settings, strategy, seed=0, **protocol):
-    config = AcquisitionConfig.parse({**settings, "protocol": {**settings["protocol"], **protocol}})
+    config = parse({**settings, "protocol": {**settings["protocol"], **protocol}})
     world = make_world(config)
-    unit = Unit(
+    unit = Curve(
         target="whole response",
         predictor="toy",
         strategy=strategy,
@@ -150,12 +160,13 @@ def test_target_free_strategies_are_replayed_once(settings):
         **settings,
         "targets": [{"name": "one"}, {"name": "two", "features": ["*"]}],
     }
-    config = AcquisitionConfig.parse(values)
-    found = units(config, target_free(config))
+    config = parse(values)
+    found = curves(config, target_free(config))
     per_strategy = pd.Series([u.strategy for u in found]).value_counts()
     assert per_strategy["random"] == per_strategy["typiclust"] == 2
     assert per_strategy["uncertainty"] == 4
-    assert len({u.key for u in found}) == len(found)
+    keys = {u.key for u in AcquisitionTask(config).units()}
+    assert len(keys) == len(found)
 
 
 @pytest.mark.parametrize(
@@ -169,16 +180,16 @@ def test_target_free_strategies_are_replayed_once(settings):
 )
 def test_bad_settings_name_their_place(settings, change, message):
     with pytest.raises(InputError, match=message):
-        AcquisitionConfig.parse({**settings, **change})
+        parse({**settings, **change})
 
 
 def test_missing_config_file(tmp_path):
-    with pytest.raises(InputError, match="no such config"):
-        AcquisitionConfig.read(tmp_path / "none.toml")
+    with pytest.raises(InputError, match="no such file"):
+        read_settings(tmp_path / "none.toml", AcquisitionConfig)
     bad = tmp_path / "bad.toml"
     bad.write_text("strategies = [")
     with pytest.raises(InputError, match="not valid TOML"):
-        AcquisitionConfig.read(bad)
+        read_settings(bad, AcquisitionConfig)
 
 
 def tables_of(folder):
@@ -189,60 +200,54 @@ def tables_of(folder):
 
 
 def test_run_refuses_other_settings_and_a_second_start(settings, tmp_path):
-    config = AcquisitionConfig.parse(
-        {**settings, "protocol": {"seeds": 1, "batch": 8, "rounds": 1}}
-    )
-    Run.create(tmp_path / "run", config)
+    config = parse({**settings, "protocol": {"seeds": 1, "batch": 8, "rounds": 1}})
+    play(config, tmp_path / "run", resume=False)
     with pytest.raises(InputError, match="--resume"):
-        Run.create(tmp_path / "run", config)
-    other = AcquisitionConfig.parse({**settings, "name": "other"})
+        play(config, tmp_path / "run", resume=False)
+    other = parse({**settings, "name": "other"})
     with pytest.raises(InputError, match="other settings"):
-        Run.create(tmp_path / "run", other, resume=True)
+        play(other, tmp_path / "run", resume=True)
 
 
 def test_processes_give_the_serial_result(settings, tmp_path):
-    config = AcquisitionConfig.parse(settings)
-    serial = Run.create(tmp_path / "serial", config)
-    serial.execute(executor="serial")
-    parallel = Run.create(tmp_path / "parallel", config)
-    parallel.execute(executor="processes", workers=2)
+    config = parse(settings)
+    serial = play(config, tmp_path / "serial")
+    parallel = play(config, tmp_path / "parallel", executor="processes", workers=2)
     assert tables_of(serial.folder) == tables_of(parallel.folder)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_dask_cluster_gives_the_serial_result(settings, tmp_path):
     distributed = pytest.importorskip("distributed")
-    config = AcquisitionConfig.parse(
+    config = parse(
         {
             **settings,
             "strategies": ["random", "uncertainty"],
             "protocol": {"seeds": 2, "batch": 8, "rounds": 2},
         }
     )
-    serial = Run.create(tmp_path / "serial", config)
-    serial.execute(executor="serial")
+    serial = play(config, tmp_path / "serial")
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address=None
     ) as cluster:
-        other = Run.create(tmp_path / "dask", config)
-        other.execute(executor="dask", address=cluster.scheduler_address)
+        other = play(config, tmp_path / "dask", executor="dask", address=cluster.scheduler_address)
     assert tables_of(serial.folder) == tables_of(other.folder)
 
 
 SCRIPT = """
 import sys
 from pertwise.benchmark.acquisition.config import AcquisitionConfig
-from pertwise.benchmark.acquisition.run import Run
+from pertwise.benchmark.acquisition.run import AcquisitionTask
+from pertwise.benchmark.engine import run_task
 config = AcquisitionConfig.model_validate_json(open(sys.argv[1]).read())
-Run.create(sys.argv[2], config, resume=True).execute(executor="serial")
+run_task(AcquisitionTask(config), sys.argv[2])
 """
 
 
 def test_killed_five_times_gives_the_unbroken_result(settings, tmp_path):
     """kill -9 after a random number of finished rounds, five times; then to the end."""
-    config = AcquisitionConfig.parse(settings)
-    whole = Run.create(tmp_path / "whole", config)
-    whole.execute(executor="serial")
+    config = parse(settings)
+    whole = play(config, tmp_path / "whole")
     (tmp_path / "config.json").write_text(config.model_dump_json())
     folder = tmp_path / "broken"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
@@ -264,4 +269,28 @@ def test_killed_five_times_gives_the_unbroken_result(settings, tmp_path):
     assert not (folder / "rounds.parquet").exists()
     subprocess.run(command, env=env, check=True)
     assert tables_of(whole.folder) == tables_of(folder)
-    assert json.loads((folder / "config.json").read_text())["name"] == "acquisition"
+    assert json.loads((folder / "run.json").read_text())["settings"]["name"] == "acquisition"
+
+
+def test_a_strategy_that_fails_is_replaced_by_random_and_told(settings, tmp_path, monkeypatch):
+    """It stays in the score: random picks in the rounds that are left, said in a note."""
+    from pertwise.acquire.strategies.typiclust import TypiClust
+
+    real = TypiClust.choose
+
+    def choose(self, state, n):
+        if state.round == 2:
+            raise InputError("nothing left to cluster")
+        return real(self, state, n)
+
+    monkeypatch.setattr(TypiClust, "choose", choose)
+    config = parse({**settings, "strategies": ["random", "typiclust"]})
+    run = play(config, tmp_path / "run")
+    assert len(run.failed) == 2
+    assert all("nothing left to cluster" in f["error"] for f in run.failed)
+    assert all("random picks stand in" in n for n in run.notes if "nothing left" in n)
+    picks = run.read("picks.parquet").query("strategy == 'typiclust'")
+    assert (picks["fallback"] == (picks["round"] >= 2)).all()
+    assert sorted(set(picks["round"])) == [1, 2, 3]
+    again = play(config, tmp_path / "run")
+    assert again.failed == run.failed

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from pertwise.benchmark.acquisition import tables as T
-from pertwise.benchmark.acquisition.config import Unit
+from pertwise.benchmark.acquisition.config import Curve
 from pertwise.errors import InputError
 
 
@@ -120,9 +120,9 @@ def test_overlap_by_hand():
 
 
 def test_undefined_measures_stay_visible():
-    unit = Unit(target="t", predictor="k", strategy="random", initial=0, batch=2, seed=0)
+    curve = Curve(target="t", predictor="k", strategy="random", initial=0, batch=2, seed=0)
     record = {"round": 1, "n_acquired": 2, "measures": {"t": {"mse": 1.0, "pearson_delta": None}}}
-    table = T.round_table([(unit, [record])]).set_index("metric")
+    table = T.round_table(curve, [record]).set_index("metric")
     assert np.isnan(table.loc["pearson_delta", "value"])
     assert table.loc["mse", "value"] == 1.0
 

@@ -8,14 +8,13 @@ from drug_example import LINES, cell_table, drug_frame, drug_knowledge, drug_scr
 from pertwise.benchmark.drugs.methods import MethodInputs, build_method, method_names
 from pertwise.benchmark.drugs.run import (
     BenchConfig,
+    DrugTask,
     bench_splits,
     load_bench,
-    markdown_table,
-    read_config,
-    run_bench,
     summarise,
-    write_results,
 )
+from pertwise.benchmark.engine import run_task
+from pertwise.config import read_settings
 from pertwise.errors import InputError
 from pertwise.evaluate.plates import centre_within, plate_confounding
 from pertwise.evaluate.row_scores import allowed_metrics, score_rows, top_variable
@@ -23,6 +22,8 @@ from pertwise.evaluate.score import score_predictions
 from pertwise.evaluate.statistics import cluster_interval
 from pertwise.kernels.known import merged_lists
 from pertwise.models.external import ExternalPredictor, read_external
+from pertwise.report.drug_bench import regimes
+from pertwise.report.page import Page
 from pertwise.screen.core import Screen, make_obs
 
 SCREEN = drug_screen()
@@ -53,6 +54,14 @@ def config(**changes):
         "cells": "cells.csv", "lists": "lists.json", **changes.pop("data", {}),
     }  # fmt: skip
     return BenchConfig.model_validate({"data": data, "n_folds": 3, "k": 3, **changes})
+
+
+def run_bench(bench, out=None):
+    return run_task(DrugTask(bench.config, bench), out).table
+
+
+def read_config(path):
+    return read_settings(path, BenchConfig)
 
 
 # -- scores ---------------------------------------------------------------------------------------
@@ -206,7 +215,9 @@ def test_every_method_in_every_regime_answers_every_row(folder):
     assert own["n_clusters"].eq(11).all(), "two names are one compound"
     lines = summary[summary["regime"] == "context"]
     assert lines["n_clusters"].eq(len(LINES)).all()
-    text = markdown_table(summary, ["pearson_delta"])
+    page = Page("")
+    regimes(page, summary, ["pearson_delta"])
+    text = page.markdown()
     assert "| multi-kernel | " in text
     assert "48 signatures, 11 compounds" in text
 
@@ -215,20 +226,21 @@ def test_a_second_run_reads_the_parts_and_settings_change_them(folder):
     first = load_bench(config(regimes=["compound"], methods=["context mean", "LGR"]), folder)
     out = folder / "out"
     table = run_bench(first, out)
-    parts = sorted((out / "parts").iterdir())
+    parts = sorted((out / "units").glob("*.json"))
     assert len(parts) == 6
     stamps = [p.stat().st_mtime_ns for p in parts]
     parts[0].unlink()
     again = run_bench(first, out)
     pd.testing.assert_frame_equal(table, again)
-    assert [p.stat().st_mtime_ns for p in sorted((out / "parts").iterdir())][1:] == stamps[1:]
+    assert [p.stat().st_mtime_ns for p in sorted((out / "units").glob("*.json"))][1:] == stamps[1:]
     other = load_bench(config(regimes=["compound"], methods=["LGR"], k=2), folder)
     run_bench(other, out)
-    assert len(list((out / "parts").iterdir())) == 9
-    write_results(first, table, summarise(table, n_resamples=100), out)
+    assert len(list((out / "units").glob("*.json"))) == 9
+    run_task(DrugTask(first.config, first), out).page(out / "report.html")
     run = json.loads((out / "run.json").read_text())
-    assert run["notes"]["duplicates"] == [["Salicylic acid", "Sodium salicylate"]]
-    assert run["notes"]["lists_source"] == "recorded answers: a test"
+    assert run["notes_on_data"]["duplicates"] == [["Salicylic acid", "Sodium salicylate"]]
+    assert run["notes_on_data"]["lists_source"] == "recorded answers: a test"
+    assert set(run["inputs"]) == {"signatures", "drugs 1", "cells", "lists"}
     assert {"scores.parquet", "summary.csv", "report.md"} <= {p.name for p in out.iterdir()}
 
 
@@ -244,7 +256,7 @@ def test_config_errors_name_the_entry(folder):
     with pytest.raises(InputError, match=r"c.toml: data.foo"):
         read_config(path)
     path.write_text("regimes = [")
-    with pytest.raises(InputError, match="not TOML"):
+    with pytest.raises(InputError, match="not valid TOML"):
         read_config(path)
     with pytest.raises(InputError, match="no such file"):
         read_config(folder / "none.toml")

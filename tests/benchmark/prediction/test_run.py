@@ -5,13 +5,18 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from drug_example import drug_frame, drug_screen
 
-from pertwise.benchmark.prediction import check_config, load_config, run_prediction
+from pertwise.benchmark import bench
+from pertwise.benchmark.engine import run_task
 from pertwise.benchmark.prediction import run as run_module
-from pertwise.benchmark.prediction.run import Inputs, make_splits, one_context
+from pertwise.benchmark.prediction.config import PredictionConfig
+from pertwise.benchmark.prediction.run import Inputs, PredictionTask, make_splits
+from pertwise.config import check_settings, read_settings
 from pertwise.errors import InputError, UnknownNameError
 from pertwise.evaluate import cosine, squared_error
 from pertwise.screen.core import Screen, make_screen
+from pertwise.screen.training import one_context
 from pertwise.testing.predictors import check_predictor, example_screen
 
 OWN = '''
@@ -61,8 +66,20 @@ def screen():
     return example_screen(20, 8)
 
 
-def inputs(screen, source=None):
-    return Inputs(screen, source or screen, None, {"x": "1"})
+def inputs(screen, source=None, data="1"):
+    return Inputs(screen, source or screen, None, {"x": {"path": "x", "sha256": data}})
+
+
+def check_config(data):
+    return check_settings(data, PredictionConfig)
+
+
+def load_config(path):
+    return read_settings(path, PredictionConfig)
+
+
+def run_prediction(config, out, inputs=None, **how):
+    return run_task(PredictionTask(config, inputs), out, **how).folder
 
 
 def config(*methods, **more):
@@ -101,8 +118,10 @@ def test_the_table_holds_every_score_once(screen, tmp_path):
     assert row["cosine"] == pytest.approx(cosine(truth, mean[None])[0], rel=1e-5)
     assert row["squared_error"] == pytest.approx(squared_error(truth, mean[None])[0], rel=1e-5)
     assert row["n_support"] == 15
-    provenance = json.loads((folder / "provenance.json").read_text())
-    assert provenance["inputs_sha256"] == {"x": "1"}
+    provenance = json.loads((folder / "run.json").read_text())
+    assert provenance["inputs"]["x"]["sha256"] == "1"
+    assert provenance["settings"]["split"]["folds"] == 4
+    assert provenance["versions"]["pertwise"]
     assert provenance["simulated"] is True
     assert [s["seed"] for s in provenance["splits"]] == [0] * 4 + [1] * 4
     items = pd.read_parquet(folder / "items.parquet")
@@ -112,24 +131,25 @@ def test_the_table_holds_every_score_once(screen, tmp_path):
 def test_interrupted_run_resumes_and_gives_the_same(screen, tmp_path, monkeypatch):
     c = config("control", "training mean", split={"folds": 3, "shuffles": 1})
     whole = run_prediction(c, tmp_path / "a", inputs=inputs(screen))
-    real, done = run_module._do, []
+    real, done = PredictionTask.play, []
 
-    def dies_after_two(job, *rest):
+    def dies_after_two(task, unit, place):
         if len(done) == 2:
             raise KeyboardInterrupt
-        done.append(job.target.name)
-        real(job, *rest)
+        done.append(unit.key)
+        return real(task, unit, place)
 
-    monkeypatch.setattr(run_module, "_do", dies_after_two)
+    monkeypatch.setattr(PredictionTask, "play", dies_after_two)
     with pytest.raises(KeyboardInterrupt):
         run_prediction(c, tmp_path / "b", inputs=inputs(screen))
+    assert not json.loads((tmp_path / "b" / "run.json").read_text())["finished"]
     second = []
 
-    def counts(job, *rest):
-        second.append(job.target.name)
-        real(job, *rest)
+    def counts(task, unit, place):
+        second.append(unit.key)
+        return real(task, unit, place)
 
-    monkeypatch.setattr(run_module, "_do", counts)
+    monkeypatch.setattr(PredictionTask, "play", counts)
     resumed = run_prediction(c, tmp_path / "b", inputs=inputs(screen))
     assert len(second) == 4
     assert not set(second) & set(done)
@@ -144,8 +164,8 @@ def test_interrupted_run_resumes_and_gives_the_same(screen, tmp_path, monkeypatc
 
 def test_what_decides_a_result_decides_its_file(screen, tmp_path, own):
     def units(c, data="1"):
-        folder = run_prediction(c, tmp_path / "u", inputs=Inputs(screen, screen, None, {"x": data}))
-        return {p.name for p in (folder / "units").iterdir()}
+        folder = run_prediction(c, tmp_path / "u", inputs=inputs(screen, data=data))
+        return {p.name for p in (folder / "units").glob("*.json")}
 
     spec = {"folds": 2, "shuffles": 1}
     method = {"use": f"{own}:Own"}
@@ -239,7 +259,7 @@ def test_processes_give_the_same_as_one(screen, tmp_path):
     screen.save(path)
     c = config("control", "training mean", split={"shuffles": 1, "folds": 2}, screen=str(path))
     a = run_prediction(c, tmp_path / "one")
-    b = run_prediction(c, tmp_path / "two", jobs=2)
+    b = run_prediction(c, tmp_path / "two", executor="processes", workers=2)
     pd.testing.assert_frame_equal(timeless(a), timeless(b))
 
 
@@ -316,9 +336,7 @@ def test_a_changed_file_of_answers_never_reuses_an_old_result(screen, tmp_path, 
         rows = [{"subject": p, "neighbours": neighbours} for p in screen.perturbations]
         file.write_text("".join(json.dumps(r) + "\n" for r in rows))
         run_prediction(c, tmp_path / "out", inputs=inputs(screen))
-        return len(list((tmp_path / "out" / "units").glob("*[0-9a-f].parquet"))), timeless(
-            tmp_path / "out"
-        )
+        return len(list((tmp_path / "out" / "units").glob("*.json"))), timeless(tmp_path / "out")
 
     def scores(table, name):
         part = table[table["method"] == name]
@@ -331,7 +349,7 @@ def test_a_changed_file_of_answers_never_reuses_an_old_result(screen, tmp_path, 
     assert n_again == n_units + 2  # two folds of the one method; control is reused
     assert not np.array_equal(scores(first, name), scores(again, name))
     np.testing.assert_array_equal(scores(first, "control"), scores(again, "control"))
-    said = json.loads((tmp_path / "out" / "provenance.json").read_text())["methods"]
+    said = json.loads((tmp_path / "out" / "run.json").read_text())["methods"]
     assert list(said[0]["files_sha256"]) == [str(file)]
     assert said[1]["files_sha256"] == {}
 
@@ -378,3 +396,28 @@ def test_published_reference_points_on_real_data(shared_data, tmp_path, line, me
         assert row["squared_error"] == pytest.approx(want[0], abs=0.006)
         assert row["cosine"] == pytest.approx(want[1], abs=0.0006)
         assert by_n == pytest.approx(want[2], abs=0.0006)
+
+
+def test_a_drug_screen_by_compound_in_the_same_table(tmp_path):
+    """Rows of several lines: every row is scored in its line, salts of a compound stay together."""
+    whole = drug_screen(ranked=False)
+    whole.save(tmp_path / "screen.h5ad")
+    drug_frame().to_parquet(tmp_path / "drugs.parquet")
+    (tmp_path / "bench.toml").write_text(
+        'screen = "screen.h5ad"\ndrugs = ["drugs.parquet"]\n'
+        'methods = ["context-mean", "multi-kernel", "oracle"]\nreference = "context-mean"\n'
+        '[split]\nkind = "compound"\nfolds = 3\nshuffles = 1\n[metrics]\ntops = []\n'
+    )
+    run = bench(tmp_path / "bench.toml", tmp_path / "out")
+    table = run.table[run.table["metric"] == "cosine"]
+    counts = table.groupby("method", observed=True).size()
+    assert set(counts) == {len(whole)}
+    assert set(table["context"]) == set(whole.contexts)
+    salts = table[table["perturbation"].isin(["Salicylic acid", "Sodium salicylate"])]
+    assert salts.groupby("method", observed=True)["fold"].nunique().eq(1).all()
+    means = run.summary.set_index(["method", "metric"])["mean"]
+    assert means["multi-kernel", "cosine"] > means["context mean", "cosine"]
+    page = run.page(tmp_path / "out" / "report.html").read_text()
+    assert f"{len(whole)} measured rows" in page
+    assert f"{len(whole.contexts)} contexts" in page
+    assert set(run.record["inputs"]) == {"screen", "drugs 1"}

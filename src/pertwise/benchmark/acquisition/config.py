@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import tomllib
 from itertools import product
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pertwise import parts
-from pertwise._io import config_path
-from pertwise.errors import InputError
-from pertwise.llm.address import refuse_secrets
-
-_STRICT = ConfigDict(extra="forbid", frozen=True)
+from pertwise.config import FileName, Settings, placing
+from pertwise.models.methods import placed_settings
 
 
-class TargetSpec(BaseModel):
+class TargetSpec(Settings):
     """What the panel should teach: features of the screen, a pathway for annotation, or both.
 
     `features` are names or globs (``"*erythroid*"``); empty = all features. `pathway` is a name of
@@ -37,7 +21,6 @@ class TargetSpec(BaseModel):
     mixes the mean over *all* features into the score: 0 = only the target.
     """
 
-    model_config = _STRICT
     name: str
     features: tuple[str, ...] = ()
     pathway: str | None = None
@@ -47,14 +30,13 @@ class TargetSpec(BaseModel):
     global_weight: float = Field(default=0.0, ge=0.0, lt=1.0)
 
 
-class Protocol(BaseModel):
+class Protocol(Settings):
     """How rounds are replayed; the defaults are those of the first paper.
 
     Held out: `heldout` of the perturbations, the same for all strategies of one seed. No initial
     set. `rounds` is cut to what the pool can give, and the run says so.
     """
 
-    model_config = _STRICT
     heldout: float = Field(default=0.1, gt=0.0, lt=0.9)
     batch: tuple[int, ...] = (20,)
     rounds: int = Field(default=10, ge=1)
@@ -69,7 +51,11 @@ class Protocol(BaseModel):
         return (value,) if isinstance(value, int) else value
 
 
-class AcquisitionConfig(BaseModel):
+def _kernel_ridge() -> dict[str, dict[str, Any]]:
+    return {"kernel ridge": {}}
+
+
+class AcquisitionConfig(Settings):
     """One run: a screen, targets, strategies, predictors and the protocol.
 
     `strategies` and `predictors` map a label to its settings; a plain list of names is accepted.
@@ -77,13 +63,12 @@ class AcquisitionConfig(BaseModel):
     in ``[strategies.llm_small] use = "llm"``.
     """
 
-    model_config = _STRICT
-    screen: str
-    knowledge: str | None = None
+    screen: FileName
+    knowledge: FileName | None = None
     context: str | None = None
     targets: tuple[TargetSpec, ...] = (TargetSpec(name="whole response"),)
     strategies: dict[str, dict[str, Any]]
-    predictors: dict[str, dict[str, Any]] = {"kernel ridge": {}}
+    predictors: dict[str, dict[str, Any]] = Field(default_factory=_kernel_ridge)
     protocol: Protocol = Protocol()
     embedding: str = "auto"
     name: str = "acquisition"
@@ -94,8 +79,26 @@ class AcquisitionConfig(BaseModel):
         if not isinstance(value, list | tuple):
             return value
         kind = {"strategies": "strategy", "predictors": "predictor"}[str(info.field_name)]
-        labels = {parts.label(kind, str(name)): str(name) for name in value}
+        names = [placing(info)(n) if parts.is_file(n) else n for n in map(str, value)]
+        labels = {parts.label(kind, name): name for name in names}
         return {label: {} if label == name else {"use": name} for label, name in labels.items()}
+
+    @field_validator("strategies", "predictors")
+    @classmethod
+    def _placed(
+        cls, value: dict[str, dict[str, Any]], info: ValidationInfo
+    ) -> dict[str, dict[str, Any]]:
+        """Files of one's own classes and of recorded answers are relative to that of settings."""
+        out = {}
+        for label, settings in value.items():
+            use = str(settings.get("use", label))
+            own = parts.is_file(use)
+            use = placing(info)(use) if own else use
+            placed = {**settings, "use": use} if own else dict(settings)
+            if info.field_name == "predictors":
+                placed = placed_settings(use, placed, placing(info))
+            out[label] = placed
+        return out
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -110,51 +113,14 @@ class AcquisitionConfig(BaseModel):
             raise ValueError("name at least one target")
         return self
 
-    @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> AcquisitionConfig:
-        """Read a TOML file; relative file names in it are relative to the TOML's folder.
 
-        Raises
-        ------
-        pertwise.errors.InputError
-            If the file is missing, is not TOML, or a setting is unknown or out of range.
-        """
-        source = Path(path)
-        if not source.is_file():
-            raise InputError(f"{source}: there is no such config file")
-        try:
-            values = tomllib.loads(source.read_text(encoding="utf-8"))
-        except tomllib.TOMLDecodeError as error:
-            raise InputError(f"{source}: not valid TOML: {error}") from None
-        for key in ("screen", "knowledge"):
-            if isinstance(values.get(key), str):
-                values[key] = str(Path(config_path(source, values[key])).resolve())
-        for key in ("strategies", "predictors"):
-            if key in values:
-                values[key] = _placed(values[key], source)
-        return cls.parse(values, where=str(source))
-
-    @classmethod
-    def parse(cls, values: dict[str, Any], where: str = "settings") -> AcquisitionConfig:
-        """Validate; every problem is named with its place."""
-        refuse_secrets(values, where)
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            lines = [
-                f"{'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']}" for e in error.errors()
-            ]
-            raise InputError(f"{where}: " + "; ".join(lines)) from None
-
-
-class Unit(BaseModel):
-    """One independent piece of work: (target, predictor, strategy, initial, batch, seed).
+class Curve(Settings):
+    """What one unit replays: (target, predictor, strategy, initial, batch, seed).
 
     `target` is "*" for a strategy that does not look at the target: its picks are the same for
     all of them, so one replay is scored on each.
     """
 
-    model_config = _STRICT
     target: str
     predictor: str
     strategy: str
@@ -162,18 +128,9 @@ class Unit(BaseModel):
     batch: int
     seed: int
 
-    @property
-    def key(self) -> str:
-        """Name of the unit's file: readable, and unique by a hash of all fields."""
-        payload = json.dumps(self.model_dump(), sort_keys=True)
-        digest = hashlib.sha256(payload.encode()).hexdigest()[:10]
-        label = f"{self.strategy}-{self.predictor}-s{self.seed}"
-        safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in label)
-        return f"{safe}-{digest}"
 
-
-def units(config: AcquisitionConfig, target_free: frozenset[str]) -> tuple[Unit, ...]:
-    """All units of a run, seeds outermost, so that a partial run is balanced over methods.
+def curves(config: AcquisitionConfig, target_free: frozenset[str]) -> tuple[Curve, ...]:
+    """All curves of a run, seeds outermost, so that a partial run is balanced over methods.
 
     Parameters
     ----------
@@ -189,7 +146,7 @@ def units(config: AcquisitionConfig, target_free: frozenset[str]) -> tuple[Unit,
     ):
         for target in ["*"] if strategy in target_free else names:
             found.append(
-                Unit(
+                Curve(
                     target=target,
                     predictor=predictor,
                     strategy=strategy,
@@ -199,25 +156,3 @@ def units(config: AcquisitionConfig, target_free: frozenset[str]) -> tuple[Unit,
                 )
             )
     return tuple(found)
-
-
-def _placed(value: Any, source: Path) -> Any:
-    """Classes in files beside the TOML, in a list of names or as `use` of a label."""
-
-    def place(name: Any) -> Any:
-        own = isinstance(name, str) and parts.is_file(name)
-        return str(Path(config_path(source, name)).resolve()) if own else name
-
-    if isinstance(value, list):
-        return [place(name) for name in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        label: {**settings, "use": place(settings.get("use", label))}
-        if isinstance(settings, dict) and parts.is_file(str(settings.get("use", label)))
-        else settings
-        for label, settings in value.items()
-    }
-
-
-Executor = Literal["serial", "processes", "dask"]

@@ -2,114 +2,173 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import field_validator
 
-from pertwise._io import write_csv_atomic, write_json_atomic
-from pertwise._process import only_writer
-from pertwise.benchmark.acquisition.run import Run
+from pertwise.benchmark.acquisition.run import AcquisitionTask
 from pertwise.benchmark.acquisition.world import make_world
+from pertwise.benchmark.engine import BenchmarkRun, Played, Tables, Task, Unit
 from pertwise.benchmark.judging import (
+    Showing,
     ask_judges,
     estimate_cost,
     judge_tables,
     make_pairs,
     make_showings,
 )
+from pertwise.config import FileName, Settings
 from pertwise.errors import InputError
 from pertwise.llm import open_chat, parse_address
+from pertwise.llm.base import Chat
+from pertwise.provenance import identity, input_facts
 
 
-@dataclass(frozen=True)
-class Judged:
-    """What a panel said; `tables` is empty after a dry run."""
+class JudgeConfig(Settings):
+    """Who judges which batches of which run of `bench acquisition`."""
 
-    folder: Path
-    estimates: dict[str, Any]
-    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
-    answers: pd.DataFrame = field(default_factory=pd.DataFrame)
+    run: FileName
+    judges: tuple[str, ...]
+    #: Compare every strategy with this one only; None = all pairs.
+    reference: str | None = None
+    rounds: tuple[int, ...] | None = None
+    #: At most so many pairs, drawn at random.
+    max_pairs: int | None = None
+    seed: int = 0
+    context_text: str = ""
+
+    @field_validator("judges")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Without the query of their addresses, which is nobody's business in tables."""
+        if not value:
+            raise ValueError("name at least one judge (--llm MODEL@URL)")
+        named = tuple(str(parse_address(j)) for j in value)
+        if len(set(named)) != len(named):
+            raise ValueError(f"each judge must be named once, got {list(named)}")
+        return named
 
 
-def judge_run(
-    folder: str | os.PathLike[str],
-    judges: Sequence[str],
-    *,
-    reference: str | None = None,
-    rounds: Sequence[int] | None = None,
-    max_pairs: int | None = None,
-    seed: int = 0,
-    dry_run: bool = False,
-    replay: bool = False,
-    context_text: str = "",
-    **limits: Any,
-) -> Judged:
-    """Judge the batches of a run; answers and tables go to ``judge/`` in its folder.
+class JudgeTask(Task):
+    """A panel of chat models over the batches of a run; the ledger keeps what they said, so an
+    interrupted panel goes on where it stopped, with nothing paid twice.
 
-    `limits` are settings of each judge's chat (budget_usd, ...); a budget holds for all reruns of
-    a judge together.
-    The ledger there makes an interrupted panel go on where it stopped, with nothing paid twice.
-
-    Raises
-    ------
-    pertwise.errors.InputError
-        No judge, two judges of one address, or no pair to compare.
+    Parameters
+    ----------
+    addresses
+        Of the judges, in full (`JudgeConfig` keeps no query).
+    limits
+        Settings of each judge's chat (budget_usd, ...); a budget holds for all reruns of a judge
+        together.
     """
-    if not judges:
-        raise InputError("name at least one judge (--llm MODEL@URL)")
-    # Tables, settings and messages name a judge without the query of its address.
-    opened = {str(parse_address(j)): j for j in judges}
-    if len(opened) != len(judges):
-        raise InputError(f"each judge must be named once, got twice one of {list(opened)}")
-    judges = list(opened)
-    run = Run.open(folder)
-    rng = np.random.default_rng(seed)
-    pairs = make_pairs(run.table("picks.parquet"), reference=reference, rounds=rounds, rng=rng)
-    if not pairs:
-        raise InputError(f"{folder}: no two strategies with different batches to compare")
-    if max_pairs is not None and len(pairs) > max_pairs:
-        kept = np.sort(rng.choice(len(pairs), size=max_pairs, replace=False))
-        pairs = [pairs[i] for i in kept]
-    world = make_world(run.config)
-    showings = make_showings(
-        pairs,
-        judges,
-        {t.name: t.pathway for t in world.targets.values()},
-        rng=rng,
-        context=world.context,
-        context_text=context_text,
-    )
-    out = run.folder / "judge"
-    out.mkdir(exist_ok=True)
-    chats = {
-        j: open_chat(
-            opened[j], ledger=out / "ledger.sqlite", replay=replay, run=f"judge {j}", **limits
+
+    name, mark, settings_of = "judges", "judges", JudgeConfig
+    scores, summary = "answers.csv", "overall.csv"
+    keeps_units = False
+    settings: JudgeConfig
+
+    def __init__(
+        self,
+        settings: JudgeConfig,
+        *,
+        addresses: Sequence[str] = (),
+        replay: bool = False,
+        **limits: Any,
+    ) -> None:
+        super().__init__(settings, replay=replay)
+        self.addresses, self.limits = tuple(addresses) or settings.judges, limits
+
+    @property
+    def place(self) -> Path:
+        """Where a panel is written: ``judge/`` in the folder of the run."""
+        return Path(self.settings.run) / "judge"
+
+    @cached_property
+    def judged(self) -> BenchmarkRun[AcquisitionTask]:
+        """The run that is judged."""
+        return BenchmarkRun.open(self.settings.run, AcquisitionTask)
+
+    @cached_property
+    def inputs(self) -> Mapping[str, Mapping[str, str]]:
+        """The picks of the run."""
+        self.judged.read("picks.parquet")
+        return {"picks": input_facts(Path(self.settings.run) / "picks.parquet")}
+
+    @cached_property
+    def showings(self) -> list[Showing]:
+        """Blinded prompts, the same for every judge.
+
+        Raises
+        ------
+        pertwise.errors.InputError
+            No two strategies have different batches.
+        """
+        settings = self.settings
+        rng = np.random.default_rng(settings.seed)
+        picks = self.judged.read("picks.parquet")
+        pairs = make_pairs(picks, reference=settings.reference, rounds=settings.rounds, rng=rng)
+        if not pairs:
+            raise InputError(f"{settings.run}: no two strategies with different batches to compare")
+        if settings.max_pairs is not None and len(pairs) > settings.max_pairs:
+            kept = np.sort(rng.choice(len(pairs), size=settings.max_pairs, replace=False))
+            pairs = [pairs[i] for i in kept]
+        world = make_world(self.judged.task.settings)
+        return make_showings(
+            pairs,
+            settings.judges,
+            {t.name: t.pathway for t in world.targets.values()},
+            rng=rng,
+            context=world.context,
+            context_text=settings.context_text,
         )
-        for j in judges
-    }
-    estimates = estimate_cost(showings, chats)
-    if dry_run:
-        return Judged(out, estimates)
-    with only_writer(out):
-        answers = ask_judges(showings, chats)
-        tables = judge_tables(answers)
-        for name, table in {"answers": answers, **tables}.items():
-            write_csv_atomic(out / f"{name}.csv", table)
-        write_json_atomic(
-            out / "settings.json",
-            {
-                "judges": list(judges),
-                "reference": reference,
-                "rounds": None if rounds is None else list(rounds),
-                "max_pairs": max_pairs,
-                "n_pairs": len(pairs),
-                "seed": seed,
-                "context_text": context_text,
-            },
-        )
-    return Judged(out, estimates, tables, answers)
+
+    @cached_property
+    def chats(self) -> dict[str, Chat]:
+        """Judge -> its chat; one ledger for all."""
+        ledger = self.place / "ledger.sqlite"
+        return {
+            j: open_chat(
+                address, ledger=ledger, replay=self.replay, run=f"judge {j}", **self.limits
+            )
+            for j, address in zip(self.settings.judges, self.addresses, strict=True)
+        }
+
+    def estimates(self) -> dict[str, Any]:
+        """What asking would cost at most, per judge; nothing is sent."""
+        self.place.mkdir(exist_ok=True)
+        return estimate_cost(self.showings, self.chats)
+
+    def units(self) -> list[Unit]:
+        """One a judge."""
+        return [
+            Unit(identity(j, self.settings.model_dump(mode="json")), {"judge": j}, j)
+            for j in self.settings.judges
+        ]
+
+    def play(self, unit: Unit, place: Path | None) -> Tables:
+        """Ask one judge everything."""
+        own = [s for s in self.showings if s.judge == unit.what]
+        return {"answers": ask_judges(own, self.chats)}
+
+    def gather(self, played: Sequence[Played]) -> Tables:
+        """answers (showing by showing) and `judge_tables`."""
+        parts = [p.tables["answers"] for p in played]
+        answers = pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
+        tables = {"answers": answers, **judge_tables(answers)}
+        return {f"{name}.csv": table for name, table in tables.items()}
+
+    def unanswered(self, run: BenchmarkRun[Any]) -> dict[str, list[dict[str, Any]]]:
+        """The panel, when no judge gave a verdict."""
+        if (run.table["winner"] != "").any():
+            return {}
+        problems = [{"kind": "no verdict", "action": p} for p in run.table["problem"]]
+        return {", ".join(self.settings.judges): problems}
+
+    def more(self) -> dict[str, Any]:
+        """How many pairs were shown."""
+        return {"n_pairs": len({s.pair.key for s in self.showings})}

@@ -1,58 +1,42 @@
-"""A run: all units of a config, in a folder that can be killed, resumed, read and audited."""
+"""The acquisition task: rounds replayed on a finished screen, strategies x predictors x seeds."""
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import platform
-import time
-from collections.abc import Iterator, Sequence
-from functools import lru_cache, partial
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pertwise import __version__, parts
-from pertwise._io import (
-    atomic_path,
-    csv_cells,
-    optional_import,
-    sha256_file,
-    sha256_text,
-    text_of_csv,
-    write_csv_atomic,
-    write_json_atomic,
-)
-from pertwise._process import in_processes, only_writer
-from pertwise._progress import track
-from pertwise.acquire.base import Strategy
+from pertwise import parts
+from pertwise.acquire.base import AcquisitionState, Strategy
 from pertwise.benchmark.acquisition.biology import (
     enriched_sets,
     module_coverage_by_round,
     relation_shares,
 )
-from pertwise.benchmark.acquisition.config import AcquisitionConfig, Executor, Unit, units
+from pertwise.benchmark.acquisition.config import AcquisitionConfig, Curve, curves
 from pertwise.benchmark.acquisition.loop_models import open_loop_model
 from pertwise.benchmark.acquisition.replay import Replay
 from pertwise.benchmark.acquisition.strategies import open_replay_strategy
 from pertwise.benchmark.acquisition.tables import (
+    CURVE,
     curve_areas,
     labels_needed,
     overlap,
     paired_differences,
     pick_table,
     round_table,
+    sorted_rounds,
 )
 from pertwise.benchmark.acquisition.world import World, make_world
-from pertwise.errors import InputError
-
-log = logging.getLogger(__name__)
-
-Records = list[dict[str, Any]]
-Payload = tuple[str, str, str, bool]
+from pertwise.benchmark.engine import BenchmarkRun, Played, Tables, Task, Unit
+from pertwise.errors import InputError, PertwiseError
+from pertwise.knowledge import Knowledge
+from pertwise.provenance import checksum, contents, identity, input_facts
+from pertwise.select.base import Selection
 
 
 def target_free(config: AcquisitionConfig) -> frozenset[str]:
@@ -65,291 +49,150 @@ def target_free(config: AcquisitionConfig) -> frozenset[str]:
     return frozenset(free)
 
 
-@lru_cache(maxsize=2)
-def _world(config_json: str) -> World:
-    """One world a process: reading the knowledge costs more than a unit of work."""
-    return make_world(AcquisitionConfig.model_validate_json(config_json))
+class AcquisitionTask(Task):
+    """Rounds of acquisition, each strategy on the same held-out sets.
 
-
-def run_unit(config_json: str, unit_json: str, folder: str, replay: bool = False) -> Records:
-    """Replay one unit; the function that worker processes and dask workers call.
-
-    With `replay`, chat strategies answer from the ledger of the run and never call out.
-    """
-    config = AcquisitionConfig.model_validate_json(config_json)
-    unit = Unit.model_validate_json(unit_json)
-    world = _world(config_json)
-    strategy: Strategy = open_replay_strategy(
-        unit.strategy,
-        config.strategies[unit.strategy],
-        config,
-        Path(folder),
-        seed=unit.seed,
-        replay=replay,
-    )
-    rows = None
-    if world.embedding is not None:
-        rows = dict(zip(world.names, world.embedding, strict=True))
-    make = partial(
-        open_loop_model,
-        unit.predictor,
-        config.predictors[unit.predictor],
-        rows,
-        world.embedding_kind,
-    )
-    rounds = Path(folder) / "units" / unit.key
-    before = sorted(rounds.glob("round_*.json"))
-    wall, cpu = time.perf_counter(), time.process_time()
-    records = Replay(world, unit, config.protocol, strategy, make, rounds).run()
-    if not before:
-        # Only an unbroken unit has a time worth telling; it is no part of any result table.
-        seconds = {"wall": time.perf_counter() - wall, "processor": time.process_time() - cpu}
-        write_json_atomic(rounds / "seconds.json", seconds)
-    return records
-
-
-def _limit_threads(n: int = 1) -> None:
-    """One thread a worker process: workers share the cores, and results then do not depend on
-    how many of them there are."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(n)
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(n)
-    try:
-        import torch
-    except ImportError:
-        return
-    torch.set_num_threads(n)
-
-
-class Run:
-    """A folder with config, provenance, units, tables and the ledger of a replay benchmark.
-
-    Layout: ``config.json``, ``provenance.json``, ``units/<unit>/round_NN.json`` (written as each
-    round ends), ``ledger.sqlite`` (with a chat strategy), and after completion ``rounds.parquet``,
-    ``picks.parquet``, ``areas.parquet``, ``differences.csv``, ``labels_needed.csv``,
-    ``overlap.csv``.
+    Beside its tables a unit keeps ``round_NN.json``, written as each round ends: a killed unit goes
+    on in the middle. Chat strategies share one ledger, ``ledger.sqlite`` in the run folder.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], config: AcquisitionConfig) -> None:
-        self.folder, self.config = Path(folder), config
+    name, mark, settings_of = "acquisition", "strategies", AcquisitionConfig
+    scores, summary = "rounds.parquet", "areas.parquet"
+    page_by = "pertwise.report.acquisition_page:write_run"
+    settings: AcquisitionConfig
 
-    @classmethod
-    def create(
-        cls, folder: str | os.PathLike[str], config: AcquisitionConfig, *, resume: bool = False
-    ) -> Run:
-        """Start a run, or go on with one made by the same config and inputs.
+    @cached_property
+    def world(self) -> World:
+        """Reading the knowledge costs more than a unit of work: once a process."""
+        return make_world(self.settings)
 
-        Raises
-        ------
-        pertwise.errors.InputError
-            When the folder holds a run and `resume` is False, or another config or other inputs.
-        """
-        path = Path(folder)
-        stored = path / "config.json"
-        run = cls(path, config)
-        if stored.is_file():
-            if not resume:
-                raise InputError(
-                    f"{path} already holds a run: give --resume to go on with it, or another folder"
-                )
-            before = json.loads(stored.read_text(encoding="utf-8"))
-            now = json.loads(config.model_dump_json())
-            if before != now:
-                changed = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
-                raise InputError(
-                    f"{path} was made with other settings ({', '.join(changed)}): resume with the "
-                    "same config, or start a new folder"
-                )
-            known = json.loads((path / "provenance.json").read_text(encoding="utf-8"))
-            inputs = run.inputs()
-            if known["inputs"] != inputs:
-                raise InputError(
-                    f"the inputs of {path} have changed since it was started "
-                    f"(then {known['inputs']}, now {inputs}): start a new folder"
-                )
-            return run
-        path.mkdir(parents=True, exist_ok=True)
-        write_json_atomic(path / "provenance.json", run.provenance())
-        write_json_atomic(stored, json.loads(config.model_dump_json()))
-        return run
-
-    @classmethod
-    def open(cls, folder: str | os.PathLike[str]) -> Run:
-        """A run made before."""
-        stored = Path(folder) / "config.json"
-        if not stored.is_file():
-            raise InputError(f"{folder} is no run folder: it has no config.json")
-        values = json.loads(stored.read_text(encoding="utf-8"))
-        return cls(folder, AcquisitionConfig.parse(values, where=str(stored)))
-
-    def inputs(self) -> dict[str, Any]:
-        """Names and checksums of everything read."""
-        found: dict[str, Any] = {
-            "screen": {
-                "name": Path(self.config.screen).name,
-                "sha256": sha256_file(self.config.screen),
-            }
-        }
-        if self.config.knowledge is not None:
-            from pertwise.knowledge import Knowledge
-
-            knowledge = Knowledge.open(self.config.knowledge)
-            found["knowledge"] = {"fingerprint": knowledge.fingerprint()}
+    @cached_property
+    def inputs(self) -> Mapping[str, Mapping[str, str]]:
+        """Screen and knowledge."""
+        if not Path(self.settings.screen).is_file():
+            raise InputError(f"no such file: {self.settings.screen}")
+        found = {"screen": input_facts(self.settings.screen)}
+        if self.settings.knowledge is not None:
+            found["knowledge"] = input_facts(Knowledge.open(self.settings.knowledge))
         return found
 
-    def provenance(self) -> dict[str, Any]:
-        """Versions, platform, inputs and the hash of the settings."""
-        packages = {}
-        for name in ("numpy", "scipy", "scikit-learn", "pandas", "torch"):
-            try:
-                packages[name] = version(name)
-            except PackageNotFoundError:
-                continue
-        return {
-            "pertwise": __version__,
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "packages": packages,
-            "settings_sha256": sha256_text(self.config.model_dump_json()),
-            "inputs": self.inputs(),
-        }
-
-    def units(self) -> tuple[Unit, ...]:
-        """All units, in the order they are started."""
-        return units(self.config, target_free(self.config))
-
-    def execute(
-        self,
-        *,
-        executor: Executor = "serial",
-        workers: int = 2,
-        address: str | None = None,
-        replay: bool = False,
-    ) -> None:
-        """Run what is missing, then write the tables.
-
-        The result does not depend on the executor: every unit seeds itself. With dask, workers
-        must see the same paths as this process.
-        """
-        todo = self.units()
-        payloads = [
-            (self.config.model_dump_json(), u.model_dump_json(), str(self.folder.resolve()), replay)
-            for u in todo
+    def units(self) -> list[Unit]:
+        """Curves, seeds outermost."""
+        settings = self.settings
+        for label in settings.strategies:
+            self._strategy(label, settings.protocol.first_seed)
+        shared = [
+            contents(self.inputs),
+            settings.context,
+            settings.embedding,
+            settings.protocol.model_dump(
+                mode="json", exclude={"seeds", "first_seed", "batch", "initial"}
+            ),
         ]
-        log.info("%d units, executor %s", len(todo), executor)
-        if executor == "serial":
-            done: Iterator[Any] = (run_unit(*p) for p in payloads)
-        elif executor == "processes":
-            done = in_processes(run_unit, payloads, workers, _limit_threads)
-        else:
-            done = _on_dask(payloads, address, workers)
-        with only_writer(self.folder):
-            for _ in track(done, "replaying", total=len(todo)):
-                pass
-            self.write_tables()
-
-    def results(self) -> list[tuple[Unit, Records]]:
-        """Every unit with the rounds it has on disk, complete or not."""
         found = []
-        for unit in self.units():
-            folder = self.folder / "units" / unit.key
-            files = sorted(folder.glob("round_*.json")) if folder.is_dir() else []
-            records = [json.loads(f.read_text(encoding="utf-8")) for f in files]
-            found.append((unit, records))
+        for curve in curves(settings, target_free(settings)):
+            labels = curve.model_dump()
+            own = [
+                settings.strategies[curve.strategy],
+                _code("strategy", curve.strategy, settings.strategies[curve.strategy]),
+                settings.predictors[curve.predictor],
+                _code("predictor", curve.predictor, settings.predictors[curve.predictor]),
+                [
+                    t.model_dump(mode="json")
+                    for t in settings.targets
+                    if curve.target in ("*", t.name)
+                ],
+            ]
+            found.append(Unit(identity(labels, own, *shared), labels, curve))
         return found
 
-    def without_answers(self) -> dict[str, list[dict[str, Any]]]:
-        """Chat strategies of which every pick is a fallback's -> kinds of what was wrong."""
-        records: dict[str, Records] = {}
-        for unit, found in self.results():
-            if str(self.config.strategies[unit.strategy].get("use", unit.strategy)) == "llm":
-                records.setdefault(unit.strategy, []).extend(found)
-        found_none = {}
-        for label, rounds in records.items():
-            if rounds and all(e.get("fallback") for r in rounds for e in r["extra"].values()):
-                kinds = [k for r in rounds for k, n in r["repairs"].items() for _ in range(n)]
-                found_none[label] = [{"kind": kind, "action": ""} for kind in kinds]
-        return found_none
+    def _strategy(self, label: str, seed: int) -> Strategy:
+        chosen = self.settings.strategies[label]
+        return open_replay_strategy(
+            label, chosen, self.settings, self.folder, seed=seed, replay=self.replay
+        )
 
-    def write_tables(self) -> None:
-        """Tables from whatever rounds are on disk; readable without pertwise."""
-        results = [(u, r) for u, r in self.results() if r]
-        if not results:
-            raise InputError(f"{self.folder} holds no finished round yet")
-        rounds = round_table(results)
-        picks = pick_table(results)
+    def play(self, unit: Unit, place: Path | None) -> Tables:
+        """Replay one curve."""
+        return self._played(unit.what, self._strategy(unit.what.strategy, unit.what.seed), place)
+
+    def stand_in(self, unit: Unit, error: PertwiseError, place: Path | None) -> Tables:
+        """Random picks in every round that is left, said in a note."""
+        tables = self._played(unit.what, _StandIn(unit.what.strategy), place)
+        note = f"{unit.words}: {error}; random picks stand in"
+        return {**tables, "notes": pd.DataFrame({"note": [*tables["notes"]["note"], note]})}
+
+    def _played(self, curve: Curve, strategy: Strategy, place: Path | None) -> Tables:
+        world = self.world
+        rows = None
+        if world.embedding is not None:
+            rows = dict(zip(world.names, world.embedding, strict=True))
+        chosen = self.settings.predictors[curve.predictor]
+        make = partial(open_loop_model, curve.predictor, chosen, rows, world.embedding_kind)
+        records = Replay(world, curve, self.settings.protocol, strategy, make, place).run()
+        return {
+            "rounds": round_table(curve, records),
+            "picks": pick_table(curve, records),
+            "notes": pd.DataFrame({"note": sorted({r["note"] for r in records} - {""})}),
+        }
+
+    def gather(self, played: Sequence[Played]) -> Tables:
+        """rounds, picks, areas, differences to random, labels needed, overlap, biology."""
+        rounds = sorted_rounds([p.tables["rounds"] for p in played])
+        picks = pd.concat([p.tables["picks"] for p in played], ignore_index=True)
         areas = curve_areas(rounds)
-        self._write(rounds, "rounds.parquet")
-        self._write(picks, "picks.parquet")
-        self._write(areas, "areas.parquet")
+        tables = {"rounds.parquet": rounds, "picks.parquet": picks, "areas.parquet": areas}
         if "random" in set(areas["strategy"]):
-            self._write(paired_differences(areas), "differences.csv")
-            self._write(labels_needed(rounds), "labels_needed.csv")
-        self._write(overlap(picks), "overlap.csv")
-        self._write_biology(picks)
+            tables["differences.csv"] = paired_differences(areas)
+            tables["labels_needed.csv"] = labels_needed(rounds)
+        return {**tables, "overlap.csv": overlap(picks), **self._biology(picks)}
 
-    def _write_biology(self, picks: pd.DataFrame) -> None:
+    def _biology(self, picks: pd.DataFrame) -> Tables:
         """What the picks mean, where there is knowledge to read them by."""
-        world = _world(self.config.model_dump_json())
+        world = self.world
         if world.knowledge is None:
-            return
-        self._write(module_coverage_by_round(picks, world), "coverage.csv")
-        self._write(relation_shares(picks, world), "relations.csv")
-        if "reactome" not in world.knowledge.graph_names():
-            return
-        membership = world.knowledge.features("reactome", world.names)
-        names = world.knowledge.feature_names("reactome")
-        self._write(enriched_sets(picks, world.names, membership, names), "enrichment.csv")
+            return {}
+        found = {
+            "coverage.csv": module_coverage_by_round(picks, world),
+            "relations.csv": relation_shares(picks, world),
+        }
+        if "reactome" in world.knowledge.graph_names():
+            membership = world.knowledge.features("reactome", world.names)
+            names = world.knowledge.feature_names("reactome")
+            found["enrichment.csv"] = enriched_sets(picks, world.names, membership, names)
+        return found
 
-    def _write(self, table: pd.DataFrame, name: str) -> None:
-        if name.endswith(".csv"):
-            write_csv_atomic(self.folder / name, table)
-            return
-        with atomic_path(self.folder / name) as temporary:
-            table.to_parquet(temporary, index=False)
+    def unanswered(self, run: BenchmarkRun[Any]) -> dict[str, list[dict[str, Any]]]:
+        """Chat strategies of which every pick is a fallback's."""
+        found = {}
+        picks = run.read("picks.parquet")
+        for label, settings in self.settings.strategies.items():
+            own = picks[picks["strategy"] == label]
+            part = parts.describe("strategy", str(settings.get("use", label)))
+            if "chat" in part.facts.needs and len(own) and own["pick_fallback"].all():
+                rounds = own.drop_duplicates([*CURVE, "seed", "round"])
+                kinds = [k for text in rounds["repairs"] for k in text.split(", ") if k]
+                found[label] = [{"kind": kind, "action": ""} for kind in kinds]
+        return found
 
-    def table(self, name: str) -> pd.DataFrame:
-        """A table written by `write_tables`."""
-        path = self.folder / name
-        if not path.is_file():
-            raise InputError(f"{path} is missing: the run is not finished; resume it")
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        return csv_cells(pd.read_csv(path), text_of_csv)
-
-    def notes(self) -> list[str]:
-        """What the protocol had to change, e.g. fewer rounds than asked for."""
-        return sorted({r["note"] for _, records in self.results() for r in records if r["note"]})
-
-    def seconds(self) -> pd.DataFrame:
-        """Time of every unbroken unit: predictor, strategy, wall and processor seconds."""
-        rows = []
-        for unit in self.units():
-            file = self.folder / "units" / unit.key / "seconds.json"
-            if file.is_file():
-                spent = json.loads(file.read_text(encoding="utf-8"))
-                rows.append((unit.predictor, unit.strategy, spent["wall"], spent["processor"]))
-        return pd.DataFrame(rows, columns=["predictor", "strategy", "wall", "processor"])
+    def more(self) -> dict[str, Any]:
+        """Whether the screen comes from the simulator."""
+        return {"simulated": self.world.screen.simulated}
 
 
-def _on_dask(payloads: Sequence[Payload], address: str | None, workers: int) -> Iterator[Any]:
-    """Units on a dask cluster: by scheduler address, or a local one of `workers` processes."""
-    distributed = optional_import("distributed", "dask", "running on a dask cluster")
-    cluster = (
-        None
-        if address
-        else distributed.LocalCluster(
-            n_workers=workers, threads_per_worker=1, dashboard_address=None
-        )
-    )
-    with distributed.Client(address or cluster) as client:
-        client.run(_limit_threads)
-        futures = client.map(
-            run_unit, *[list(column) for column in zip(*payloads, strict=True)], pure=False
-        )
-        for _, result in distributed.as_completed(futures, with_results=True):
-            yield result
-    if cluster is not None:
-        cluster.close()
+class _StandIn:
+    """Random picks for a strategy that failed, each selection marked as its fallback."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._inner: Strategy = parts.load("strategy", "random")
+
+    def choose(self, state: AcquisitionState, n: int) -> Selection:
+        """Draw with the state's generator."""
+        return replace(self._inner.choose(state, n), source=self.name, fallback=True)
+
+
+def _code(kind: str, label: str, settings: Mapping[str, Any]) -> str:
+    """Checksum of a user's own file; "" for what is built in."""
+    part = parts.describe(kind, str(settings.get("use", label)))
+    return checksum(part.file) if part.file else ""

@@ -104,7 +104,7 @@ def open_replay_strategy(
     label: str,
     settings: Mapping[str, Any],
     config: AcquisitionConfig,
-    folder: Path,
+    folder: Path | None,
     *,
     seed: int = 0,
     replay: bool = False,
@@ -145,7 +145,7 @@ def open_replay_strategy(
 
 
 def _chat_settings(
-    label: str, values: dict[str, Any], folder: Path, seed: int, replay: bool
+    label: str, values: dict[str, Any], folder: Path | None, seed: int, replay: bool
 ) -> dict[str, Any]:
     from pertwise.llm import open_chat
     from pertwise.select.chat.acquire import Show
@@ -164,5 +164,6 @@ def _chat_settings(
             raise InputError(f"strategy {label!r}, show: {error}") from None
     # One order of candidates a seed; another order_seed shows how stable the answer is.
     out["seed"] = 1000 * seed + int(out.pop("order_seed", 0))
-    out["chat"] = open_chat(str(model), ledger=folder / "ledger.sqlite", replay=replay, **chat)
+    ledger = None if folder is None else folder / "ledger.sqlite"
+    out["chat"] = open_chat(str(model), ledger=ledger, replay=replay, **chat)
     return out

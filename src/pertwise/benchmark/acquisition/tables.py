@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,62 +10,63 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from pertwise.benchmark.acquisition.config import Unit
+from pertwise.benchmark.acquisition.config import Curve
 from pertwise.errors import InputError
 from pertwise.evaluate.metrics import learning_curve_area
 from pertwise.evaluate.statistics import holm, wilcoxon_p
 
 #: What one learning curve is identified by, besides its seed and metric.
 CURVE = ("target", "predictor", "strategy", "initial", "batch")
+#: Columns of the tidy rounds.
+ROUND = [*CURVE, "seed", "round", "n_acquired", "metric", "value"]
 #: Metrics where smaller is better.
 LOWER_IS_BETTER = frozenset({"mse", "mse_mean"})
 
 
-def round_table(results: Iterable[tuple[Unit, Sequence[dict[str, Any]]]]) -> pd.DataFrame:
-    """Tidy rounds: one row per (curve, seed, round, metric) with n_acquired and value."""
-    rows = []
-    for unit, records in results:
-        for record in records:
-            for target, measures in record["measures"].items():
-                for metric, value in measures.items():
-                    rows.append(
-                        (
-                            target,
-                            unit.predictor,
-                            unit.strategy,
-                            unit.initial,
-                            unit.batch,
-                            unit.seed,
-                            record["round"],
-                            record["n_acquired"],
-                            metric,
-                            np.nan if value is None else float(value),
-                        )
-                    )
-    columns = [*CURVE, "seed", "round", "n_acquired", "metric", "value"]
-    return pd.DataFrame(rows, columns=columns).sort_values(columns[:-1], ignore_index=True)
+def round_table(curve: Curve, records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Tidy rounds of one curve: one row per (target, round, metric) with n_acquired and value."""
+    rows = [
+        (
+            target, curve.predictor, curve.strategy, curve.initial, curve.batch, curve.seed,
+            record["round"], record["n_acquired"], metric,
+            np.nan if value is None else float(value),
+        )
+        for record in records
+        for target, measures in record["measures"].items()
+        for metric, value in measures.items()
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=ROUND)
 
 
-def pick_table(results: Iterable[tuple[Unit, Sequence[dict[str, Any]]]]) -> pd.DataFrame:
-    """One row per pick: who, when, why, and the strategy's own fields (module, relation, rank)."""
+def sorted_rounds(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """All rounds in one table, in an order that does not depend on that of the units."""
+    return pd.concat(parts, ignore_index=True).sort_values(ROUND[:-1], ignore_index=True)
+
+
+def pick_table(curve: Curve, records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per pick: who, when, why, and the strategy's own fields (module, relation, rank);
+    `repairs` are the kinds of all repairs of the round."""
     rows = []
-    for unit, records in results:
-        for record in records:
-            for place, item in enumerate(record["picks"], start=1):
-                extra = record["extra"].get(item, {})
-                rows.append(
-                    {
-                        **unit.model_dump(),
-                        "round": record["round"],
-                        "place": place,
-                        "perturbation": item,
-                        "reason": record["reasons"].get(item, ""),
-                        "module": extra.get("module") or "",
-                        "relation": extra.get("relation") or "",
-                        "uncertainty_rank": extra.get("uncertainty_rank"),
-                        "fallback": record["fallback"],
-                    }
-                )
+    for record in records:
+        repairs = ", ".join(k for k, n in record["repairs"].items() for _ in range(n))
+        for place, item in enumerate(record["picks"], start=1):
+            extra = record["extra"].get(item, {})
+            rank = extra.get("uncertainty_rank")
+            rows.append(
+                {
+                    **curve.model_dump(),
+                    "round": record["round"],
+                    "place": place,
+                    "perturbation": item,
+                    "reason": record["reasons"].get(item, ""),
+                    "module": extra.get("module") or "",
+                    "relation": extra.get("relation") or "",
+                    "uncertainty_rank": np.nan if rank is None else float(rank),
+                    "fallback": record["fallback"],
+                    "pick_fallback": bool(extra.get("fallback")),
+                    "repairs": repairs,
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -87,6 +88,13 @@ def curve_areas(rounds: pd.DataFrame) -> pd.DataFrame:
         )
         rows.append((*key, area, float(y[-1]), len(x), int(x[0]), int(x[-1])))
     return pd.DataFrame(rows, columns=[*keys, "area", "last", "n_rounds", "n_first", "n_last"])
+
+
+#: Columns of `paired_differences`, also when nothing was there to compare.
+DIFFERENCES = (
+    "target", "predictor", "initial", "batch", "metric", "strategy", "reference", "n_seeds",
+    "difference", "se", "low", "high", "p_t", "p_wilcoxon", "gain_percent", "p_holm", "verdict",
+)  # fmt: skip
 
 
 def paired_differences(areas: pd.DataFrame, reference: str = "random") -> pd.DataFrame:
@@ -139,7 +147,7 @@ def paired_differences(areas: pd.DataFrame, reference: str = "random") -> pd.Dat
             else:
                 f["verdict"] = "better" if sign * f["difference"] > 0 else "worse"
         rows.extend(found)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(DIFFERENCES))
 
 
 def _paired(d: NDArray[np.float64]) -> dict[str, float]:
@@ -288,18 +296,3 @@ def paper_table(
     table = table.loc[order]
     table.index.name = "strategy"
     return table
-
-
-def markdown(table: pd.DataFrame, *, index: bool = True) -> str:
-    """A GitHub-flavoured markdown table (floats with 4 significant digits)."""
-    frame = table.reset_index() if index else table
-
-    def show(value: Any) -> str:
-        if isinstance(value, float):
-            return "-" if np.isnan(value) else f"{value:.4g}"
-        return str(value).replace("|", "\\|")
-
-    head = [str(c) for c in frame.columns]
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    lines += ["| " + " | ".join(map(show, row)) + " |" for row in frame.itertuples(index=False)]
-    return "\n".join(lines)

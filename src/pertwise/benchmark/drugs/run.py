@@ -1,23 +1,22 @@
-"""`pertwise bench drugs`: regimes x methods on a screen of several contexts, with intervals."""
+"""The task of screens of several contexts: regimes x methods, with intervals over clusters."""
 
 from __future__ import annotations
 
-import json
-import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from pertwise._io import atomic_path, sha256_text, write_csv_atomic, write_json_atomic
-from pertwise._progress import track
+from pertwise._files import reading
 from pertwise.benchmark.drugs.methods import MethodInputs, build_method, method_names, open_lists
-from pertwise.errors import InputError
+from pertwise.benchmark.engine import Played, Tables, Task, Unit
+from pertwise.config import FileName, Settings
+from pertwise.errors import InputError, PertwiseError
 from pertwise.evaluate.given import read_toml_split
 from pertwise.evaluate.plates import centre_within, plate_confounding
 from pertwise.evaluate.row_scores import allowed_metrics, score_rows, top_variable
@@ -25,11 +24,11 @@ from pertwise.evaluate.splits import REGIME_WORDS, Split, check_leaks, split_row
 from pertwise.evaluate.statistics import cluster_interval
 from pertwise.knowledge.drugs.table import DrugTable
 from pertwise.knowledge.store import Knowledge
-from pertwise.llm.address import refuse_secrets
-from pertwise.models.base import Prediction
+from pertwise.models.base import Prediction, Predictor
 from pertwise.models.context_means import ContextMean
-from pertwise.models.dose import RULES, DosePredictor
+from pertwise.models.dose import RULES, DosePredictor, DoseRule
 from pertwise.models.external import ExternalPredictor
+from pertwise.provenance import contents, identity, input_facts
 from pertwise.screen.core import Screen
 from pertwise.screen.effects import read_effect_table
 from pertwise.screen.join import join_screens
@@ -39,79 +38,53 @@ from pertwise.screen.signatures import read_signatures
 VERSION = 1
 
 
-class DataConfig(BaseModel):
+class DataConfig(Settings):
     """Where the screen and the facts are; relative paths are looked up in the data folder."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
     #: A file, or one a context: {K562 = "a.tsv.gz", RPE1 = "b.tsv.gz"}.
-    signatures: str | dict[str, str]
-    obs: str | None = None
+    signatures: FileName | dict[str, FileName]
+    obs: FileName | None = None
     where: dict[str, str] = Field(default_factory=dict)
     drop: str | None = None
     effect: str | None = None
     min_effect: float | None = None
-    dose: float = float("nan")
-    drugs: list[str] = []
-    cells: str | None = None
-    lists: str | None = None
-    knowledge: str | None = None
-    split: str | None = None
-    effects_by_dose: str | None = None
+    dose: float | None = None
+    drugs: tuple[FileName, ...] = ()
+    cells: FileName | None = None
+    lists: FileName | None = None
+    knowledge: FileName | None = None
+    split: FileName | None = None
+    effects_by_dose: FileName | None = None
     plate_column: str | None = None
 
 
-class ExternalConfig(BaseModel):
+class ExternalConfig(Settings):
     """Predictions of another tool (chemCPA, STATE, ...) scored in the same table."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
-    file: str
+    file: FileName
     regime: str
     rank: bool = False
 
 
-class BenchConfig(BaseModel):
+class BenchConfig(Settings):
     """What to run."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     data: DataConfig
-    regimes: list[str] = ["compound", "context", "pair", "scaffold"]
+    regimes: tuple[str, ...] = ("unseen drug", "unseen line", "open world", "scaffold")
     methods: list[str] | None = None
     n_folds: int = Field(default=5, ge=2)
-    seeds: list[int] = [0]
+    seeds: tuple[int, ...] = (0,)
     k: int = Field(default=10, ge=1)
     n_related: int = Field(default=5, ge=1)
     metrics: list[str] | None = None
-    top_n: list[int] = []
+    top_n: tuple[int, ...] = ()
     weight: Literal["effect"] | None = None
     by_compound: bool = True
     drop_duplicates: bool = False
     centre_within_plate: bool = False
-    external: list[ExternalConfig] = []
-
-
-def read_config(path: Path) -> BenchConfig:
-    """Read and check a TOML config.
-
-    Raises
-    ------
-    pertwise.errors.InputError
-        Names the file and the entry at fault.
-    """
-    try:
-        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: not TOML: {error}") from error
-    refuse_secrets(data, str(path))
-    try:
-        return BenchConfig.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path}: {where}: {first['msg']} (got {first['input']!r})") from error
+    external: tuple[ExternalConfig, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -144,7 +117,7 @@ class Bench:
         return tuple(self.config.methods or method_names(self.known))
 
 
-def load_bench(config: BenchConfig, folder: Path) -> Bench:
+def load_bench(config: BenchConfig, folder: Path = Path()) -> Bench:
     """Read the screen and the tables; report filters, duplicates and plate confounding.
 
     Raises
@@ -155,11 +128,12 @@ def load_bench(config: BenchConfig, folder: Path) -> Bench:
     data = config.data
     drugs = [folder / p for p in data.drugs]
     lines = folder / data.cells if data.cells else None
-    genes = folder / os.path.expandvars(data.knowledge) if data.knowledge else None
+    genes = folder / data.knowledge if data.knowledge else None
     known_at_all = genes or drugs or lines
     knowledge = Knowledge.open(genes, drugs=drugs, lines=lines) if known_at_all else Knowledge()
-    table = knowledge.drugs or DrugTable.from_cards(())
     screen = _read_screen(data, folder, filtered=True)
+    knowledge = knowledge.spelt(screen.perturbations)
+    table = knowledge.drugs or DrugTable.from_cards(())
     notes: dict[str, Any] = {"dropped": dict(screen.meta.get("dropped", {}))}
     if data.plate_column:
         everything = _read_screen(data, folder, filtered=False)
@@ -199,7 +173,9 @@ def _read_screen(data: DataConfig, folder: Path, *, filtered: bool) -> Screen:
     if path.suffix == ".h5ad":
         from anndata import read_h5ad
 
-        return Screen.from_anndata(read_h5ad(path)).only_measured()
+        with reading(path, "an h5ad file"):
+            data_read = read_h5ad(path)
+        return Screen.from_anndata(data_read).only_measured()
     return read_signatures(
         path,
         folder / data.obs if data.obs else None,
@@ -207,32 +183,153 @@ def _read_screen(data: DataConfig, folder: Path, *, filtered: bool) -> Screen:
         drop=data.drop,
         effect=data.effect,
         min_effect=data.min_effect if filtered else None,
-        dose=data.dose,
+        dose=float("nan") if data.dose is None else data.dose,
     )
 
 
-def run_bench(bench: Bench, out: Path | None = None) -> pd.DataFrame:
-    """Score every method on every split; finished parts are read back, so a killed run resumes.
+class DrugTask(Task):
+    """Every method on every split of every regime of a drug screen.
 
-    Returns
-    -------
-    One row per (regime, seed, fold, method, drug, context): metrics, n_support, fallback, effect,
-    compound.
+    Scores: one row per (regime, seed, fold, method, drug, context): metrics, n_support, fallback,
+    effect, compound.
+
+    Parameters
+    ----------
+    bench
+        Loaded before.
     """
-    jobs = []
-    for regime in bench.config.regimes:
-        for seed in bench.config.seeds if regime not in ("given", "dose") else [0]:
-            jobs += [(regime, s) for s in bench_splits(bench, regime, seed)]
-    externals = [
-        (e, ExternalPredictor(bench.path(e.file), rank=e.rank, name=e.name))
-        for e in bench.config.external
-    ]
-    tables = []
-    for _, split in track(jobs, "drug bench", total=len(jobs)):
-        tables += _run_split(bench, split, externals, out)
-    if not tables:
-        raise InputError("nothing was run: no regime or no method")
-    return pd.concat(tables, ignore_index=True)
+
+    name, mark, settings_of = "drugs", "data", BenchConfig
+    page_by = "pertwise.report.drug_bench:write_page"
+    settings: BenchConfig
+
+    def __init__(
+        self, settings: BenchConfig, bench: Bench | None = None, *, replay: bool = False
+    ) -> None:
+        super().__init__(settings, replay=replay)
+        self._last: tuple[Split, _Scoring] | None = None
+        if bench is not None:
+            self.given, self.bench = True, bench
+
+    @cached_property
+    def bench(self) -> Bench:
+        """The files of the settings, read."""
+        return load_bench(self.settings)
+
+    @cached_property
+    def inputs(self) -> Mapping[str, Mapping[str, str]]:
+        """Every file of ``[data]``, and predictions of other tools."""
+        data = self.settings.data
+        named = {
+            **_signature_files(data), "obs": data.obs, "cells": data.cells,
+            "lists": data.lists, "split": data.split, "effects_by_dose": data.effects_by_dose,
+            **{f"drugs {i}": p for i, p in enumerate(data.drugs, start=1)},
+            **{f"external {e.name}": e.file for e in self.settings.external},
+        }  # fmt: skip
+        found = {k: input_facts(self.bench.path(p)) for k, p in named.items() if p is not None}
+        if self.settings.data.knowledge is not None:
+            found["knowledge"] = input_facts(self.bench.knowledge)
+        return found
+
+    def units(self) -> list[Unit]:
+        """Regimes x seeds x folds x methods; predictions of other tools in their regime."""
+        config, data = self.settings, contents(self.inputs)
+        settings = config.model_dump(
+            mode="json", exclude={"data", "regimes", "methods", "seeds", "external"}
+        )
+        settings["data"] = config.data.model_dump(
+            mode="json", include={"name", "where", "drop", "effect", "min_effect", "dose",
+                                  "plate_column"}
+        )  # fmt: skip
+        found = []
+        for regime in config.regimes:
+            for seed in config.seeds if regime not in ("given", "dose") else [0]:
+                for split in bench_splits(self.bench, regime, seed):
+                    for name, external in self._methods(split):
+                        labels = {"regime": regime, "seed": split.seed, "fold": split.fold}
+                        own = [name, external.model_dump() if external else None]
+                        rows = [split.train, split.test]
+                        key = identity(VERSION, settings, data, labels, rows, own)
+                        what = (split, name, external)
+                        found.append(Unit(key, {**labels, "method": name}, what))
+        if not found:
+            raise InputError("nothing is to be run: no regime or no method")
+        return found
+
+    def _methods(self, split: Split) -> list[tuple[str, ExternalConfig | None]]:
+        if split.kind == "dose":
+            return [(rule, None) for rule in RULES]
+        own: list[tuple[str, ExternalConfig | None]] = [(n, None) for n in self.bench.methods]
+        return own + [
+            (e.name, e)
+            for e in self.settings.external
+            if REGIME_WORDS.get(e.regime, e.regime) == split.kind
+        ]
+
+    def play(self, unit: Unit, place: Path | None) -> Tables:
+        """Fit on the split, predict line by line, score."""
+        split, name, external = unit.what
+        if split.kind == "dose":
+            return {"scores": _dose_scores(self.bench, split, name)}
+        scoring = self._scoring(split)
+        model: Predictor = (
+            build_method(name, self.bench.known, split.hold_out)
+            if external is None
+            else ExternalPredictor(self.bench.path(external.file), rank=external.rank, name=name)
+        )
+        model.fit(scoring.train, self.bench.knowledge)
+        parts = [(model.predict(d, context=c), c) for c, d in _questions(scoring.test)]
+        return {"scores": _scored(self.bench, split, name, scoring, parts)}
+
+    def stand_in(self, unit: Unit, error: PertwiseError, place: Path | None) -> Tables | None:
+        """The context mean."""
+        split, name, _ = unit.what
+        if split.kind == "dose" or name == "context mean":
+            return None
+        scoring = self._scoring(split)
+        model = ContextMean(n_related=self.settings.n_related)
+        model.fit(scoring.train, self.bench.knowledge)
+        parts = [(model.predict(d, c), c) for c, d in _questions(scoring.test)]
+        table = _scored(self.bench, split, name, scoring, parts)
+        return {"scores": table.assign(fallback="context mean (method failed)")}
+
+    def _scoring(self, split: Split) -> _Scoring:
+        """The last split is kept: every method comes to it in turn."""
+        if self._last is None or self._last[0] != split:
+            train, test = split.of(self.bench.screen)
+            tops = {f"_top{n}": top_variable(train, n) for n in self.settings.top_n}
+            reference = _reference(self.bench, train, test)
+            self._last = (split, _Scoring(train, test, reference, tops))
+        return self._last[1]
+
+    def gather(self, played: Sequence[Played]) -> Tables:
+        """scores and summary (`summarise`)."""
+        table = pd.concat([p.tables["scores"] for p in played], ignore_index=True)
+        return {self.scores: table, self.summary: summarise(table, weight=self.settings.weight)}
+
+    def more(self) -> dict[str, Any]:
+        """What was dropped, duplicated, not known; where the tables come from."""
+        screen = self.bench.screen
+        return {
+            "notes_on_data": self.bench.notes,
+            "simulated": screen.simulated,
+            "screen": repr(screen),
+            "meta": dict(screen.meta),
+            "drug_tables": list(self.bench.table.sources),
+        }
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """What every method is scored with on one split.
+
+    `reference`: (n_test, d) context means of the training rows, what `pearson_reference` subtracts.
+    """
+
+    train: Screen
+    test: Screen
+    reference: np.ndarray[Any, Any]
+    tops: Mapping[str, Any]
 
 
 def bench_splits(bench: Bench, regime: str, seed: int) -> list[Split]:
@@ -259,40 +356,10 @@ def _dose_screen(bench: Bench) -> Screen:
     return read_effect_table(bench.path(file)) if file else bench.screen
 
 
-def _run_split(
-    bench: Bench,
-    split: Split,
-    externals: Sequence[tuple[ExternalConfig, ExternalPredictor]],
-    out: Path | None,
-) -> list[pd.DataFrame]:
-    if split.kind == "dose":
-        return [_run_dose(bench, split)]
-    train, test = split.of(bench.screen)
-    reference = np.zeros((0, 0))
-    tops = {f"_top{n}": top_variable(train, n) for n in bench.config.top_n}
-    tables = []
-    for name in bench.methods:
-        file = out / "parts" / f"{_key(bench, split, name)}.parquet" if out is not None else None
-        if file is not None and file.is_file():
-            tables.append(pd.read_parquet(file))
-            continue
-        if not reference.size:
-            reference = _reference(bench, train, test)
-        model = build_method(name, bench.known, split.hold_out)
-        model.fit(train, bench.knowledge)
-        parts = [(model.predict(d, context=c), c) for c, d in _questions(test)]
-        table = _scored(bench, split, name, test, reference, parts, tops)
-        if file is not None:
-            with atomic_path(file) as temporary:
-                table.to_parquet(temporary, index=False)
-        tables.append(table)
-    for entry, external in externals:
-        if REGIME_WORDS.get(entry.regime, entry.regime) == split.kind:
-            reference = reference if reference.size else _reference(bench, train, test)
-            external.fit(train, bench.knowledge)
-            parts = [(external.predict(d, c), c) for c, d in _questions(test)]
-            tables.append(_scored(bench, split, entry.name, test, reference, parts, tops))
-    return tables
+def _signature_files(data: DataConfig) -> dict[str, str]:
+    if isinstance(data.signatures, str):
+        return {"signatures": data.signatures}
+    return {f"signatures of {context}": path for context, path in data.signatures.items()}
 
 
 def _questions(test: Screen) -> list[tuple[str, list[str]]]:
@@ -306,23 +373,15 @@ def _reference(bench: Bench, train: Screen, test: Screen) -> np.ndarray[Any, Any
     return np.array([means[c] for c in test.obs["context"]])
 
 
-def _key(bench: Bench, split: Split, name: str) -> str:
-    """Everything a part depends on, as a file name."""
-    settings = bench.config.model_dump(mode="json", exclude={"regimes", "methods", "seeds"})
-    identity = [VERSION, settings, split.kind, split.seed, split.fold, split.train, split.test]
-    return sha256_text(json.dumps([*identity, name], default=str))[:24]
-
-
 def _scored(
     bench: Bench,
     split: Split,
     name: str,
-    test: Screen,
-    reference: np.ndarray[Any, Any],
+    scoring: _Scoring,
     parts: Sequence[tuple[Prediction, str]],
-    tops: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """Rows in the order of `test`; nothing held out is left out."""
+    """Rows in the order of the test screen; nothing held out is left out."""
+    test = scoring.test
     found = {
         (drug, context): (p.mean[i], p.support.iloc[i])
         for p, context in parts
@@ -331,7 +390,7 @@ def _scored(
     keys = list(zip(test.obs["perturbation"], test.obs["context"], strict=True))
     means = np.array([found[k][0] for k in keys])
     names = allowed_metrics(bench.screen, bench.config.metrics)
-    table = score_rows(test.responses, means, reference, names, tops)
+    table = score_rows(test.responses, means, scoring.reference, names, scoring.tops)
     compounds = bench.knowledge.identity(sorted({d for d, _ in keys}))
     described = pd.DataFrame(
         {
@@ -351,37 +410,28 @@ def _scored(
     return pd.concat([described, table], axis=1)
 
 
-def _run_dose(bench: Bench, split: Split) -> pd.DataFrame:
-    """Dose rules on a screen with doses; metrics of magnitude where it has magnitudes."""
+def _dose_scores(bench: Bench, split: Split, rule: DoseRule) -> pd.DataFrame:
+    """One dose rule on a screen with doses; metrics of magnitude where it has magnitudes."""
     screen = _dose_screen(bench)
     train, test = split.of(screen)
-    names = allowed_metrics(screen, None)
-    tables = []
-    for rule in RULES:
-        model = DosePredictor(rule).fit(train)
-        base = DosePredictor("dose mean").fit(train)
-        rows, references, support, fallback = [], [], [], []
-        for drug, context, dose in test.obs[["perturbation", "context", "dose"]].itertuples(
-            index=False, name=None
-        ):
-            p = model.predict([drug], context, float(dose))
-            rows.append(p.mean[0])
-            references.append(base.predict([drug], context, float(dose)).mean[0])
-            support.append(int(p.support["n_support"].iloc[0]))
-            fallback.append(str(p.support["fallback"].iloc[0]))
-        table = score_rows(test.responses, np.array(rows), np.array(references), names)
-        drugs = list(test.obs["perturbation"])
-        compounds = bench.knowledge.identity(sorted(set(drugs)))
-        head = pd.DataFrame(
-            {
-                "data": bench.config.data.name, "regime": "dose", "seed": 0, "fold": 0,
-                "method": rule, "drug": drugs, "context": list(test.obs["context"]),
-                "compound": [compounds[d] for d in drugs], "effect": 1.0,
-                "n_support": support, "fallback": fallback,
-            }
-        )  # fmt: skip
-        tables.append(pd.concat([head, table], axis=1))
-    return pd.concat(tables, ignore_index=True)
+    model, base = DosePredictor(rule).fit(train), DosePredictor("dose mean").fit(train)
+    asked = list(test.obs[["perturbation", "context", "dose"]].itertuples(index=False, name=None))
+    told = [model.predict([drug], context, float(dose)) for drug, context, dose in asked]
+    means = [base.predict([d], c, float(dose)).mean[0] for d, c, dose in asked]
+    rows = np.array([p.mean[0] for p in told])
+    table = score_rows(test.responses, rows, np.array(means), allowed_metrics(screen, None))
+    drugs = [drug for drug, _, _ in asked]
+    compounds = bench.knowledge.identity(sorted(set(drugs)))
+    head = pd.DataFrame(
+        {
+            "data": bench.config.data.name, "regime": "dose", "seed": 0, "fold": 0,
+            "method": rule, "drug": drugs, "context": [context for _, context, _ in asked],
+            "compound": [compounds[d] for d in drugs], "effect": 1.0,
+            "n_support": [int(p.support["n_support"].iloc[0]) for p in told],
+            "fallback": [str(p.support["fallback"].iloc[0]) for p in told],
+        }
+    )  # fmt: skip
+    return pd.concat([head, table], axis=1)
 
 
 _DESCRIPTION = (
@@ -452,54 +502,3 @@ def summarise(
                     }
                 )  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def markdown_table(summary: pd.DataFrame, metrics: Sequence[str]) -> str:
-    """Regime tables in Markdown: mean [95 % interval] per metric, coverage, k used."""
-    lines = []
-    for (data, regime), block in summary.groupby(["data", "regime"], sort=False):
-        first = block.iloc[0]
-        shown = [x for x in metrics if x in set(block["metric"])]
-        kind = "lines" if regime in ("context", "given") else "compounds"
-        lines += [
-            f"**{data}, {regime}** ({int(first['n_signatures'])} signatures, "
-            f"{int(block['n_clusters'].max())} {kind})",
-            "",
-            "| method | " + " | ".join(shown) + " | answered | k used |",
-            "| --- |" + " --- |" * (len(shown) + 2),
-        ]
-        for method, own in block.groupby("method", sort=False):
-            by = own.set_index("metric")
-            cells = [
-                f"{by.loc[x, 'mean']:.3f} [{by.loc[x, 'low']:.3f}, {by.loc[x, 'high']:.3f}]"
-                for x in shown
-            ]
-            lines.append(
-                f"| {method} | " + " | ".join(cells) + f" | {by['coverage'].iloc[0]:.0%} | "
-                f"{by['k_used'].iloc[0]:.1f} |"
-            )
-        lines.append("")
-    return "\n".join(lines)
-
-
-def write_results(bench: Bench, table: pd.DataFrame, summary: pd.DataFrame, out: Path) -> None:
-    """scores.parquet, summary.csv, report.md and run.json (inputs, settings, notes), atomically."""
-    from pertwise import __version__
-
-    with atomic_path(out / "scores.parquet") as temporary:
-        table.to_parquet(temporary, index=False)
-    write_csv_atomic(out / "summary.csv", summary)
-    wanted = [*metric_columns(table)]
-    with atomic_path(out / "report.md") as temporary:
-        temporary.write_text(markdown_table(summary, wanted), encoding="utf-8")
-    write_json_atomic(
-        out / "run.json",
-        {
-            "pertwise": __version__,
-            "config": json.loads(bench.config.model_dump_json()),
-            "screen": repr(bench.screen),
-            "meta": json.loads(json.dumps(dict(bench.screen.meta), default=str)),
-            "notes": json.loads(json.dumps(bench.notes, default=str)),
-            "drug_tables": list(bench.table.sources),
-        },
-    )

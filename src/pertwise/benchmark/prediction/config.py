@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import tomllib
-from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from pertwise import parts
-from pertwise._io import config_path
-from pertwise.errors import InputError
+from pertwise.config import FileName, PartName, Settings, placing
 from pertwise.evaluate.specs import CellsSpec, MetricSpec
-from pertwise.llm.address import refuse_secrets
+from pertwise.evaluate.splits import REGIME_WORDS, REGIMES
 from pertwise.models.methods import placed_settings
 
-_STRICT = ConfigDict(extra="forbid", frozen=True)
 
-
-class SplitSpec(BaseModel):
+class SplitSpec(Settings):
     """Who is held out.
 
     kind: ``folds`` (k-fold, repeated), ``growing`` (nested training sets), ``doubles`` (seen and
     unseen parts), ``transfer`` (train in another screen or context), ``given`` (folds of a file
     of recorded answers, `folds_from`), or a split of one's own (``path/to/file.py:Class``).
+    On a screen of several contexts also a regime of rows (`pertwise.evaluate.splits.REGIMES`):
+    ``compound``, ``scaffold``, ``context``, ``pair``, ``both``, ``perturbation``.
     """
 
-    model_config = _STRICT
-    kind: str = "folds"
+    kind: PartName = "folds"
     #: Of a split of one's own.
     settings: dict[str, Any] = Field(default_factory=dict)
     folds: int = Field(default=5, ge=2)
@@ -36,15 +31,17 @@ class SplitSpec(BaseModel):
     train_sizes: tuple[int, ...] = (50, 100, 200, 400)
     test_share: float = Field(default=0.2, gt=0.0, lt=1.0)
     unseen_share: float = Field(default=0.25, gt=0.0, lt=1.0)
-    folds_from: str | None = None
+    folds_from: FileName | None = None
     #: transfer: file (and context) of the screen that is trained on.
-    source: str | None = None
+    source: FileName | None = None
     source_context: str | None = None
     #: transfer: responses are in components; say true only if both files share the same basis.
     same_components: bool = False
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        if self.by_rows:
+            return self
         part = parts.describe("split", self.kind)
         if part.facts.reads and not self.folds_from:
             raise ValueError(f'kind = "{self.kind}" needs folds_from = "FILE"')
@@ -55,20 +52,38 @@ class SplitSpec(BaseModel):
         return self
 
     @property
+    def by_rows(self) -> bool:
+        """Whether rows of several contexts are held out by what they are."""
+        return REGIME_WORDS.get(self.kind, self.kind) in REGIMES.keys() - {"given", "dose"}
+
+    @property
     def trains_elsewhere(self) -> bool:
         """Whether the training rows come from another screen or context."""
-        return "source" in parts.describe("split", self.kind).facts.needs
+        return not self.by_rows and "source" in parts.describe("split", self.kind).facts.needs
 
 
-class MethodSpec(BaseModel):
+class MethodSpec(Settings):
     """One method: `use` is a name or ``path/to/file.py:Class``; `settings` its arguments."""
 
-    model_config = _STRICT
     use: str
     label: str = ""
     settings: dict[str, Any] = Field(default_factory=dict)
     #: The knowledge folder is handed to the method (default) or kept from it.
     knowledge: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any, info: ValidationInfo) -> Any:
+        """A plain name is a method without settings; files are relative to the file of settings."""
+        data = {"use": data} if isinstance(data, str) else data
+        use = data.get("use") if isinstance(data, dict) else None
+        if not isinstance(use, str):
+            return data
+        use = placing(info)(use) if parts.is_file(use) else use
+        data = {**data, "use": use}
+        if isinstance(data.get("settings"), dict):
+            data["settings"] = placed_settings(use, data["settings"], placing(info))
+        return data
 
     @property
     def name(self) -> str:
@@ -76,15 +91,17 @@ class MethodSpec(BaseModel):
         return self.label or parts.label("predictor", self.use)
 
 
-class PredictionConfig(BaseModel):
+class PredictionConfig(Settings):
     """A whole benchmark. Paths in a file are relative to that file, also those in the settings of
     the built-in methods (answers, other, ledger, recorded:FILE); the settings of a class of
     one's own reach it as they are."""
 
-    model_config = _STRICT
-    screen: str
+    screen: FileName
     context: str | None = None
-    knowledge: str | None = None
+    knowledge: FileName | None = None
+    #: Tables of facts about compounds, and about cell lines.
+    drugs: tuple[FileName, ...] = ()
+    lines: FileName | None = None
     seed: int = 0
     split: SplitSpec = Field(default_factory=SplitSpec)
     metrics: MetricSpec = Field(default_factory=MetricSpec)
@@ -110,60 +127,3 @@ class PredictionConfig(BaseModel):
         if self.reference is not None and self.reference not in labels:
             raise ValueError(f"reference {self.reference!r} is not among the methods {labels}")
         return self
-
-
-def load_config(path: str | os.PathLike[str]) -> PredictionConfig:
-    """Read a TOML file; methods may be written as plain names.
-
-    Raises
-    ------
-    pertwise.errors.InputError
-        Names the file and every field at fault.
-    """
-    file = Path(path)
-    try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"no such file: {file}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not valid TOML: {error}") from error
-    refuse_secrets(data, str(file))
-    for key in ("screen", "knowledge"):
-        if isinstance(data.get(key), str):
-            data[key] = config_path(file, data[key])
-    for table, keys in (("split", ("folds_from", "source")), ("cells", ("file",))):
-        for key in keys:
-            if isinstance(data.get(table), dict) and isinstance(data[table].get(key), str):
-                data[table][key] = config_path(file, data[table][key])
-    split = data.get("split")
-    if isinstance(split, dict) and parts.is_file(str(split.get("kind", ""))):
-        split["kind"] = config_path(file, split["kind"])
-    metrics = data.get("metrics")
-    if isinstance(metrics, dict) and isinstance(metrics.get("more"), list):
-        metrics["more"] = [
-            config_path(file, m) if isinstance(m, str) and parts.is_file(m) else m
-            for m in metrics["more"]
-        ]
-    methods = data.get("methods")
-    if isinstance(methods, list):
-        data["methods"] = [{"use": m} if isinstance(m, str) else m for m in methods]
-        for method in data["methods"]:
-            use = method.get("use") if isinstance(method, dict) else None
-            if isinstance(use, str) and parts.is_file(use):
-                use = method["use"] = config_path(file, use)
-            if isinstance(use, str) and isinstance(method.get("settings"), dict):
-                method["settings"] = placed_settings(
-                    use, method["settings"], lambda value: config_path(file, value)
-                )
-    return check_config(data, str(file))
-
-
-def check_config(data: dict[str, Any], where: str = "settings") -> PredictionConfig:
-    """Validate settings given as a dictionary; errors name `where` and the fields."""
-    try:
-        return PredictionConfig.model_validate(data)
-    except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()
-        ]
-        raise InputError(f"{where}: " + "; ".join(lines)) from None

@@ -1,29 +1,29 @@
-"""Run every (method, split) once, keep each result in its own file, resume where it stopped."""
+"""The prediction task: methods x splits of one screen."""
 
 from __future__ import annotations
 
-import os
-import platform
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
-from pertwise import __version__, parts
-from pertwise._io import atomic_path, sha256_file, write_json_atomic
-from pertwise._process import in_processes, only_writer
-from pertwise._progress import track
+from pertwise import parts
+from pertwise.benchmark.engine import BenchmarkRun, Failed, Played, Tables, Task, Unit
 from pertwise.benchmark.prediction.config import MethodSpec, PredictionConfig, SplitSpec
+from pertwise.benchmark.prediction.tables import comparisons, summary
 from pertwise.errors import InputError
+from pertwise.evaluate.ceiling import ceiling_from_variance
 from pertwise.evaluate.cells import CellBank, open_cell_bank, split_half_table
 from pertwise.evaluate.specs import ORACLE
-from pertwise.evaluate.splits import Split
-from pertwise.evaluate.units import UnitResult, run_unit, unit_key
-from pertwise.models.methods import Method, asks_chat, make_method
+from pertwise.evaluate.splits import REGIME_WORDS, Split, split_rows
+from pertwise.evaluate.units import run_unit
+from pertwise.models.methods import LEDGER, Method, asks_chat, make_method
+from pertwise.provenance import checksum, contents, identity, input_facts
 from pertwise.screen.training import one_context
 
 if TYPE_CHECKING:
@@ -45,21 +45,16 @@ class Inputs:
         What is trained on; `screen` itself except in transfer.
     knowledge
         Folder opened, or None.
-    checksums
-        file -> sha256 (the knowledge folder by its fingerprint).
+    facts
+        Role -> path and checksum (`pertwise.provenance.input_facts`).
     """
 
     screen: Screen
     source: Screen
     knowledge: Knowledge | None
-    checksums: dict[str, str]
+    facts: Mapping[str, Mapping[str, str]]
     #: Single cells of the screen, where given.
     cells: CellBank | None = None
-
-    @property
-    def fingerprint(self) -> str:
-        """All checksums in one text, for the keys of units."""
-        return "|".join(f"{k}={v}" for k, v in sorted(self.checksums.items()))
 
 
 def open_inputs(config: PredictionConfig) -> Inputs:
@@ -73,37 +68,38 @@ def open_inputs(config: PredictionConfig) -> Inputs:
     """
     from pertwise.screen import read_screen
 
-    checksums = {config.screen: _checksum(config.screen)}
+    spec = config.split
+    named = {
+        "screen": config.screen,
+        "source": spec.source if spec.trains_elsewhere else None,
+        "folds": spec.folds_from,
+        "cells": None if config.cells is None else config.cells.file,
+        "lines": config.lines,
+        **{f"drugs {i}": path for i, path in enumerate(config.drugs, start=1)},
+    }
+    for path in named.values():
+        if path is not None and not Path(path).is_file():
+            raise InputError(f"no such file: {path}")
+    facts = {role: input_facts(path) for role, path in named.items() if path is not None}
     whole = read_screen(config.screen)
-    screen = one_context(whole, config.context, config.screen)
-    source = screen
-    if config.split.trains_elsewhere:
-        spec = config.split
-        origin = spec.source or config.screen
-        if spec.source:
-            checksums[spec.source] = _checksum(spec.source)
+    if spec.by_rows:
+        chosen = whole if config.context is None else whole.in_context(config.context)
+        source = screen = chosen.only_measured()
+    else:
+        source = screen = one_context(whole, config.context, config.screen)
+    if spec.trains_elsewhere:
         other = read_screen(spec.source) if spec.source else whole
-        source = one_context(other, spec.source_context, origin)
+        source = one_context(other, spec.source_context, spec.source or config.screen)
         screen, source = _shared_features(screen, source, spec)
     knowledge = None
-    if config.knowledge is not None:
+    if config.knowledge or config.drugs or config.lines:
         from pertwise.knowledge import Knowledge
 
-        knowledge = Knowledge.open(config.knowledge)
-        checksums[config.knowledge] = knowledge.fingerprint()
-    if config.split.folds_from:
-        checksums[config.split.folds_from] = _checksum(config.split.folds_from)
-    cells = None
-    if config.cells is not None:
-        checksums[config.cells.file] = _checksum(config.cells.file)
-        cells = open_cell_bank(config.cells, screen, config.seed)
-    return Inputs(screen, source, knowledge, checksums, cells)
-
-
-def _checksum(path: str) -> str:
-    if not Path(path).is_file():
-        raise InputError(f"no such file: {path}")
-    return sha256_file(path)
+        knowledge = Knowledge.open(config.knowledge, drugs=config.drugs, lines=config.lines)
+    if knowledge is not None and config.knowledge:
+        facts["knowledge"] = input_facts(knowledge)
+    cells = None if config.cells is None else open_cell_bank(config.cells, screen, config.seed)
+    return Inputs(screen, source, knowledge, facts, cells)
 
 
 def _shared_features(screen: Screen, source: Screen, spec: SplitSpec) -> tuple[Screen, Screen]:
@@ -125,6 +121,19 @@ def _shared_features(screen: Screen, source: Screen, spec: SplitSpec) -> tuple[S
 def make_splits(config: PredictionConfig, inputs: Inputs) -> list[Split]:
     """The splits of a benchmark, the same for every method."""
     spec, names = config.split, list(inputs.screen.obs["perturbation"])
+    if spec.by_rows:
+        regime = REGIME_WORDS.get(spec.kind, spec.kind)
+        return [
+            split
+            for shuffle in range(spec.shuffles)
+            for split in split_rows(
+                inputs.screen,
+                regime,
+                inputs.knowledge,
+                n_folds=spec.folds,
+                seed=config.seed + shuffle,
+            )
+        ]
     splitter = parts.describe("split", spec.kind).serve(
         n_folds=spec.folds,
         n_shuffles=spec.shuffles,
@@ -151,183 +160,187 @@ def make_methods(specs: Sequence[MethodSpec]) -> list[Method]:
     return out
 
 
-@dataclass(frozen=True)
-class _Job:
-    method: Method
-    split: Split
-    use_knowledge: bool
-    target: Path
-
-
-class _Worker:
-    """Runs jobs in a child process that opened the inputs once."""
-
-    inputs: Inputs
-    config: PredictionConfig
-
-
-def _start_worker(config: PredictionConfig) -> None:
-    _Worker.config = config
-    _Worker.inputs = open_inputs(config)
-
-
-def _do_in_worker(job: _Job) -> None:
-    _do(job, _Worker.config, _Worker.inputs)
-
-
-def _do(job: _Job, config: PredictionConfig, inputs: Inputs) -> None:
-    result = run_unit(
-        job.method,
-        job.split,
-        inputs.screen,
-        inputs.source,
-        inputs.knowledge if job.use_knowledge else None,
-        config.metrics,
-        keep_means=config.keep_predictions,
-        cells=inputs.cells,
-    )
-    _store(result, job.target)
-
-
-def _store(result: UnitResult, target: Path) -> None:
-    """Scores last: their file is the sign that the whole unit is there."""
-    tables = {"neighbours": result.neighbours, "answers": result.answers, "means": result.means}
-    for name, table in tables.items():
-        if table is not None:
-            with atomic_path(target.with_suffix(f".{name}.parquet")) as temporary:
-                table.to_parquet(temporary, index=False)
-    scores = result.scores.assign(seconds=result.facts["seconds"], error=result.facts["error"])
-    with atomic_path(target) as temporary:
-        scores.to_parquet(temporary, index=False)
-
-
-def run_prediction(
-    config: PredictionConfig,
-    out: str | os.PathLike[str],
-    *,
-    jobs: int = 1,
-    inputs: Inputs | None = None,
-) -> Path:
-    """Run what is missing of a benchmark and write its tables.
-
-    Every (method, split) is one file in ``OUT/units``, named by a hash over all that decides it
-    (inputs, method, settings, code of a user's file, split, metric settings): an interrupted run
-    goes on where it stopped, and a changed setting never reuses an old result.
+class PredictionTask(Task):
+    """Every method on every split of one screen.
 
     Parameters
     ----------
-    jobs
-        Processes; 1 runs in this one.
     inputs
-        Already opened inputs (then `jobs` must be 1).
-
-    Returns
-    -------
-    The folder, holding results.parquet, neighbours.parquet and answers.parquet (if any),
-    items.parquet and provenance.json.
+        Opened before (files are then not read).
     """
-    folder = Path(out)
-    opened = open_inputs(config) if inputs is None else inputs
-    splits = make_splits(config, opened)
-    methods = make_methods(config.methods)
-    units = folder / "units"
-    units.mkdir(parents=True, exist_ok=True)
-    wanted: list[_Job] = []
-    for spec, method in zip(config.methods, methods, strict=True):
-        for split in splits:
-            key = unit_key(method, split, f"{opened.fingerprint}|{spec.knowledge}", config.metrics)
-            asking = _with_account(method, folder)
-            wanted.append(_Job(asking, split, spec.knowledge, units / f"{key}.parquet"))
-    missing = [job for job in wanted if not _complete(job, config)]
-    if inputs is not None and jobs > 1:
-        raise InputError("inputs that are already open run in one process; leave jobs at 1")
-    with only_writer(folder):
-        for _ in track(_execute(missing, config, opened, jobs), "Predicting", total=len(missing)):
-            pass
-        _collect(folder, [job.target for job in wanted])
-        items = _items(folder, config, opened)
-        with atomic_path(folder / "items.parquet") as temporary:
-            items.to_parquet(temporary)
-        write_json_atomic(folder / "provenance.json", _provenance(config, opened, splits, methods))
-    return folder
+
+    name, mark, settings_of = "prediction", "methods", PredictionConfig
+    scores = "results.parquet"
+    page_by = "pertwise.report.prediction_bench:write_page"
+    settings: PredictionConfig
+
+    def __init__(
+        self, settings: PredictionConfig, opened: Inputs | None = None, *, replay: bool = False
+    ) -> None:
+        super().__init__(settings, replay=replay)
+        if opened is not None:
+            self.given, self.opened = True, opened
+
+    @cached_property
+    def opened(self) -> Inputs:
+        """The files of the settings, read."""
+        return open_inputs(self.settings)
+
+    @property
+    def inputs(self) -> Mapping[str, Mapping[str, str]]:
+        """Screen, source, knowledge, folds, cells."""
+        return self.opened.facts
+
+    @cached_property
+    def splits(self) -> list[Split]:
+        """The same for every method."""
+        return make_splits(self.settings, self.opened)
+
+    @cached_property
+    def methods(self) -> list[Method]:
+        """Each checked to exist and to take its settings."""
+        return make_methods(self.settings.methods)
+
+    def units(self) -> list[Unit]:
+        """Methods x splits."""
+        data = contents(self.inputs)
+        more: dict[str, Any] = {"means": True} if self.settings.keep_predictions else {}
+        own = [parts.describe("metric", name).file for name in self.settings.metrics.more]
+        more["code of metrics"] = [checksum(file) for file in own if file]
+        metrics = self.settings.metrics.model_dump(mode="json", exclude={"main"})
+        found = []
+        for spec, method in zip(self.settings.methods, self.methods, strict=True):
+            for split in self.splits:
+                labels = {"method": method.label, "split": split.kind, "seed": split.seed}
+                key = identity(method.facts(), split.key(), data, spec.knowledge, metrics, more)
+                what = (self._with_account(method), split, spec.knowledge)
+                found.append(Unit(key, {**labels, "fold": split.fold}, what))
+        return found
+
+    def _with_account(self, method: Method) -> Method:
+        """A method that asks a chat model, with one ledger and one account for all its units."""
+        if (
+            self.folder is None
+            or method.use == ORACLE
+            or not asks_chat(method.use, method.settings)
+        ):
+            return method
+        settings = {LEDGER: str(self.folder / "ledger.sqlite"), **method.settings}
+        chat = {"run": method.label, **({"replay": True} if self.replay else {})}
+        settings["chat_settings"] = {**chat, **settings.get("chat_settings", {})}
+        return replace(method, settings=settings)
+
+    def unanswered(self, run: BenchmarkRun[Any]) -> dict[str, list[dict[str, Any]]]:
+        """Methods whose every prediction is a fallback because no answer could be used."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        answers = run.read("answers.parquet") if run.has("answers.parquet") else pd.DataFrame()
+        for spec in self.settings.methods:
+            if not _asks(spec.use, spec.settings):
+                continue
+            said = answers[answers["method"].astype(str) == spec.name] if len(answers) else answers
+            results = run.table[run.table["method"].astype(str) == spec.name]
+            errors = results["error"].astype(str)
+            if len(said) and bool(said["fallback"].all()):
+                found[spec.name] = said[["kind", "action"]].astype(str).to_dict("records")
+            elif not len(said) and bool((errors != "").all()):
+                found[spec.name] = [{"kind": "failed", "action": e} for e in errors.unique()]
+        return found
+
+    def play(self, unit: Unit, place: Path | None) -> Tables:
+        """Fit, predict, score (`run_unit`); a failed method is answered with the training mean."""
+        method, split, use_knowledge = unit.what
+        result = run_unit(
+            method,
+            split,
+            self.opened.screen,
+            self.opened.source,
+            self.opened.knowledge if use_knowledge else None,
+            self.settings.metrics,
+            keep_means=self.settings.keep_predictions,
+            cells=self.opened.cells,
+        )
+        scores = result.scores.assign(seconds=result.facts["seconds"], error=result.facts["error"])
+        more = {"neighbours": result.neighbours, "answers": result.answers, "means": result.means}
+        tables = {k: v for k, v in more.items() if v is not None} | {"results": scores}
+        if result.facts["error"]:
+            raise Failed(result.facts["error"], tables)
+        return tables
+
+    def gather(self, played: Sequence[Played]) -> Tables:
+        """results, neighbours, answers, means (those there are), items, summary, comparisons."""
+        tables: Tables = {}
+        for name in ("results", "neighbours", "answers", "means"):
+            found = [p.tables[name] for p in played if name in p.tables]
+            if found:
+                tables[f"{name}.parquet"] = _categories(pd.concat(found, ignore_index=True))
+        results = tables["results.parquet"]
+        items = _items(self.settings, self.opened)
+        if not items.index.is_unique:
+            # Rows of several contexts: a perturbation is described by the mean of its rows.
+            items = (
+                items.groupby(level=0)
+                .mean(numeric_only=True)
+                .assign(ceiling_from=items["ceiling_from"].iloc[0])
+            )
+        tables["items.parquet"] = items
+        rng = np.random.default_rng(self.settings.seed)
+        tables["summary.csv"] = summary(results, rng)
+        # The largest training set of growing ones, else everything.
+        tables["comparisons.csv"] = comparisons(
+            at_full_size(results),
+            main_metrics(self.settings, results),
+            rng,
+            reference=self.settings.reference,
+        )
+        return tables
+
+    def more(self) -> dict[str, Any]:
+        """Methods with the checksums of their files, splits, what the screen is."""
+        screen = self.opened.screen
+        return {
+            "methods": [m.facts() for m in self.methods],
+            "splits": [s.key() | {"strata": dict(s.strata)} for s in self.splits],
+            "simulated": screen.simulated,
+            "screen": {
+                "perturbations": len(screen),
+                "features": screen.n_features,
+                "contexts": list(screen.contexts),
+                "meta": {k: v for k, v in screen.meta.items() if isinstance(v, str | bool | int)},
+            },
+        }
 
 
-def _with_account(method: Method, folder: Path) -> Method:
-    """A method that asks a chat model, with one ledger and one account for all of its units."""
-    if method.use == ORACLE or not asks_chat(method.use, method.settings):
-        return method
-    settings = {"ledger": str(folder / "ledger.sqlite"), **method.settings}
-    settings["chat_settings"] = {"run": method.label, **settings.get("chat_settings", {})}
-    return replace(method, settings=settings)
+def _asks(use: str, settings: Mapping[str, Any]) -> bool:
+    return use != ORACLE and asks_chat(use, settings)
 
 
-def _complete(job: _Job, config: PredictionConfig) -> bool:
-    if config.keep_predictions and not job.target.with_suffix(".means.parquet").exists():
-        return False
-    return job.target.exists()
+def main_metrics(settings: PredictionConfig, results: pd.DataFrame) -> list[str]:
+    """Those of the main metrics that were scored."""
+    known = set(results["metric"].unique())
+    return [m for m in settings.metrics.shown if m in known]
 
 
-def _execute(
-    missing: Sequence[_Job], config: PredictionConfig, inputs: Inputs, jobs: int
-) -> Iterator[None]:
-    if jobs <= 1 or len(missing) <= 1:
-        for job in missing:
-            _do(job, config, inputs)
-            yield
-        return
-    todo = [(job,) for job in missing]
-    yield from in_processes(_do_in_worker, todo, min(jobs, len(todo)), _start_worker, (config,))
+def at_full_size(results: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the largest training sets of growing ones; of other splits all rows."""
+    if results["split"].iloc[0] != "growing":
+        return results
+    return results[results["n_train"] == results["n_train"].max()]
 
 
-def without_answers(folder: Path, config: PredictionConfig) -> dict[str, list[dict[str, Any]]]:
-    """Methods of which no answer of a chat model could be used -> what was wrong."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    path = folder / "answers.parquet"
-    answers = pd.read_parquet(path).astype({"method": str}) if path.exists() else pd.DataFrame()
-    results = pd.read_parquet(folder / "results.parquet", columns=["method", "error"]).astype(str)
-    for spec in config.methods:
-        if spec.use == ORACLE or not asks_chat(spec.use, spec.settings):
-            continue
-        said = answers[answers["method"] == spec.name] if len(answers) else answers
-        errors = results.loc[results["method"] == spec.name, "error"]
-        if len(said) and bool(said["fallback"].all()):
-            found[spec.name] = said[["kind", "action"]].to_dict("records")
-        elif not len(said) and bool((errors != "").all()):
-            found[spec.name] = [{"kind": "failed", "action": e} for e in errors.unique()]
-    return found
+def _categories(table: pd.DataFrame) -> pd.DataFrame:
+    for column in ("method", "split", "perturbation", "stratum", "metric", "error"):
+        if column in table:
+            table[column] = table[column].astype("category")
+    return table
 
 
-def _collect(folder: Path, targets: Sequence[Path]) -> None:
-    tables = {
-        "results": [pd.read_parquet(t) for t in targets],
-        "neighbours": _optional(targets, "neighbours"),
-        "answers": _optional(targets, "answers"),
-        "means": _optional(targets, "means"),
-    }
-    for name, pieces in tables.items():
-        path = folder / f"{name}.parquet"
-        if not pieces:
-            path.unlink(missing_ok=True)
-            continue
-        table = pd.concat(pieces, ignore_index=True)
-        for column in ("method", "split", "perturbation", "stratum", "metric", "error"):
-            if column in table:
-                table[column] = table[column].astype("category")
-        with atomic_path(path) as temporary:
-            table.to_parquet(temporary, index=False)
-
-
-def _optional(targets: Sequence[Path], name: str) -> list[pd.DataFrame]:
-    files = [t.with_suffix(f".{name}.parquet") for t in targets]
-    return [pd.read_parquet(f) for f in files if f.exists()]
-
-
-def _items(folder: Path, config: PredictionConfig, inputs: Inputs) -> pd.DataFrame:
+def _items(settings: PredictionConfig, inputs: Inputs) -> pd.DataFrame:
     """`item_table`; with cells the ceilings come from split halves instead of variances."""
     items = item_table(inputs.screen).assign(ceiling_from="sampling variance")
-    if inputs.cells is None or config.cells is None:
+    if inputs.cells is None or settings.cells is None:
         return items
-    halves = split_half_table(inputs.cells, list(items.index), config.cells.n_splits, config.seed)
+    n_splits, names = settings.cells.n_splits, list(items.index)
+    halves = split_half_table(inputs.cells, names, n_splits, settings.seed)
     for kind in ("pearson", "cosine"):
         value = halves[f"replicate_{kind}"].reindex(items.index).clip(0.0, 1.0)
         items[f"replicate_{kind}"], items[f"perfect_{kind}"] = value, value**0.5
@@ -342,10 +355,6 @@ def item_table(screen: Screen) -> pd.DataFrame:
     variance, effect then being the plain length of the response); control_likeness = noise /
     (squared length of the response), cut to [0, 1]: 1 = not distinguishable from control.
     """
-    import numpy as np
-
-    from pertwise.evaluate.ceiling import ceiling_from_variance
-
     variance: Any = screen.sampling_variance
     if variance is None:
         variance = screen.obs["sampling_variance"].to_numpy(dtype=float)
@@ -368,41 +377,3 @@ def item_table(screen: Screen) -> pd.DataFrame:
         },
         index=pd.Index(screen.obs["perturbation"], name="perturbation"),
     )
-
-
-def _provenance(
-    config: PredictionConfig, inputs: Inputs, splits: Sequence[Split], methods: Sequence[Method]
-) -> dict[str, Any]:
-    versions = {}
-    for package in ("numpy", "scipy", "pandas", "scikit-learn", "torch", "anndata"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {
-        "pertwise": __version__,
-        "python": platform.python_version(),
-        "versions": versions,
-        "config": config.model_dump(mode="json"),
-        "inputs_sha256": inputs.checksums,
-        "methods": [
-            {
-                "label": m.label,
-                "use": m.use,
-                "settings": dict(m.settings),
-                "code_sha256": m.sha256 or None,
-                "files_sha256": dict(m.files),
-            }
-            for m in methods
-        ],
-        "splits": [s.key() | {"strata": dict(s.strata)} for s in splits],
-        "simulated": inputs.screen.simulated,
-        "screen": {
-            "perturbations": len(inputs.screen),
-            "features": inputs.screen.n_features,
-            "contexts": list(inputs.screen.contexts),
-            "meta": {
-                k: v for k, v in inputs.screen.meta.items() if isinstance(v, (str, bool, int))
-            },
-        },
-    }

@@ -11,6 +11,8 @@ from typing import Any
 
 import pandas as pd
 
+from pertwise._names import canonical_perturbation
+from pertwise._tables import read_frame
 from pertwise.errors import InputError, UnknownNameError, unknown_name
 from pertwise.knowledge.drugs.chemistry import Structure, structure
 from pertwise.knowledge.types import Resolution
@@ -39,6 +41,9 @@ _SALTS = """acetate adipate besylate benzoate bitartrate bromide calcium carbona
     tromethamine zinc"""
 #: Words that name a salt, a solvate or a preparation, not another compound.
 SALT_WORDS = frozenset(_SALTS.split())
+#: A rotation sign, "(+)" or "(-)", wherever it stands; spelt out in names of some tables.
+_ROTATION = re.compile(r"\((\+|-|−|–|±|\+/-|\+/−|\+\|-|plus|minus)\)", re.IGNORECASE)
+_ROTATIONS = {"+": "plus", "plus": "plus", "-": "minus", "−": "minus", "–": "minus"}
 _PARENTHESES = re.compile(r"\s*\(((?:[^()]|\([^()]*\))*)\)\s*$")
 _GREEK = str.maketrans({"α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ω": "omega"})
 
@@ -82,8 +87,15 @@ class DrugCard:
 
 
 def fold_name(name: str) -> str:
-    """Case, Greek letters, blanks and punctuation folded away: "BX 912" and "bx-912" agree."""
-    return re.sub(r"[^a-z0-9]+", "", str(name).casefold().translate(_GREEK))
+    """Case, Greek letters, blanks and punctuation folded away: "BX 912" and "bx-912" agree.
+
+    The sign of an enantiomer is kept, wherever it stands: "(+)-JQ1" and "JQ1 (+)" agree, "(-)-JQ1"
+    is another.
+    """
+    text = str(name).casefold()
+    signs = [_ROTATIONS.get(s.casefold(), "rac") for s in _ROTATION.findall(text)]
+    plain = re.sub(r"[^a-z0-9]+", "", _ROTATION.sub(" ", text).translate(_GREEK))
+    return plain + "".join(signs)
 
 
 def _is_salt(text: str) -> bool:
@@ -98,6 +110,8 @@ def split_name(name: str) -> tuple[str, tuple[str, ...]]:
     "Riluzole hydrochloride" -> ("Riluzole", ()).
     """
     base, others = name.strip(), []
+    if _ROTATION.search(base):
+        base = " ".join(w for part in _ROTATION.sub(" ", base).split() if (w := part.strip("-")))
     while match := _PARENTHESES.search(base):
         inner = match.group(1).strip()
         if match.start() == 0:
@@ -192,13 +206,7 @@ class DrugTable:
         tables = []
         for path in paths:
             file = Path(path)
-            if not file.is_file():
-                raise InputError(f"{file}: no such file")
-            if file.suffix == ".parquet":
-                frame = pd.read_parquet(file)
-            else:
-                frame = pd.read_csv(file, sep="\t" if ".tsv" in file.suffixes else ",")
-            tables.append(cls.from_frame(frame, file.name))
+            tables.append(cls.from_frame(read_frame(file), file.name))
         return cls.merged(*tables)
 
     @classmethod
@@ -304,9 +312,18 @@ class DrugTable:
         """A table that also holds this card."""
         return DrugTable.from_cards([*self.cards.values(), card], self.sources)
 
+    def find(self, name: str) -> DrugCard | None:
+        """The card of a drug by any spelling; None when it is unknown or ambiguous."""
+        return self.cards.get(self.resolve([name]).approved.get(name, name))
+
+    def spelt(self, names: Sequence[str]) -> DrugTable:
+        """A table that also holds its cards under these spellings, as a screen has them."""
+        found = [replace(c, name=n) for n in names if n not in self.cards and (c := self.find(n))]
+        return DrugTable.from_cards([*self.cards.values(), *found], self.sources) if found else self
+
     def compounds(self, names: Sequence[str]) -> dict[str, str]:
-        """name -> parent compound; a drug in no table is its own compound by name."""
-        return {n: (self.cards.get(n) or DrugCard(n)).compound for n in names}
+        """name -> parent compound, by any spelling; a drug in no table is one of its own."""
+        return {n: (self.find(n) or DrugCard(n)).compound for n in names}
 
     def duplicates(self, names: Sequence[str]) -> list[tuple[str, ...]]:
         """Groups of names that are one compound (salts, hydrates, stereoisomers)."""
@@ -376,7 +393,7 @@ def _card(row: Mapping[str, Any]) -> DrugCard:
     else:
         problem = "no SMILES in the table"
     return DrugCard(
-        name=_text(row["name"]),
+        name=canonical_perturbation(_text(row["name"])),
         smiles=smiles,
         structure=found,
         targets=_listed(row.get("targets")),

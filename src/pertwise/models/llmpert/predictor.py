@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pertwise._names import canonical_perturbation, split_combination
 from pertwise.errors import InputError, unknown_name
 from pertwise.models.base import Prediction, only_context
 from pertwise.models.llmpert.ensemble import FittedEnsemble, fit_ensemble, mean_variance
 from pertwise.models.llmpert.train import EnsembleSettings
 from pertwise.parts import part
-from pertwise.screen.core import COMBINATION, canonical_perturbation
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
@@ -232,7 +232,7 @@ class LLMPertEnsemble:
 
     def _inputs(self, names: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Input rows (n, d) and whether every part of the perturbation has features."""
-        parts = [n.split(COMBINATION) for n in names]
+        parts = [split_combination(n) for n in names]
         genes = sorted({g for p in parts for g in p})
         if self._given is not None:
             vectors = self._given

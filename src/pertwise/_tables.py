@@ -1,0 +1,151 @@
+"""Tables as people have them: csv, tsv and parquet of any separator, with one clear error."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pertwise._files import looks_like, reading
+from pertwise._io import csv_cells, text_of_csv
+from pertwise.errors import InputError
+
+_BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_SEPARATORS = (",", "\t", ";", "|")
+_PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+
+
+def read_frame(path: str | os.PathLike[str], **options: Any) -> pd.DataFrame:
+    """A csv, tsv, txt (plain or compressed) or parquet table; options go to `pandas.read_csv`.
+
+    Text may be UTF-8 or UTF-16, separated by comma, tab, semicolon or bar, with a decimal comma
+    where the separator is none. An unnamed column of row numbers, as ``to_csv`` writes it, and
+    unnamed empty columns are dropped; ``frame.attrs["notes"]`` says what was done.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        If there is no such file, it is something else, a column occurs twice, or it is damaged.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"{file}: no such file")
+    if file.name.lower().endswith((".parquet", ".pq")):
+        with reading(file, "a parquet table"):
+            frame = pd.read_parquet(file)
+        frame.attrs = {}
+        twice = frame.columns[frame.columns.duplicated()]
+        if len(twice):
+            raise InputError(f"{file}: column {twice[0]!r} occurs twice")
+        return _without_index(_named_index(frame), ())
+    with reading(file, "a table"):
+        encoding, separator = _dialect(file)
+        given = {"sep": separator, "encoding": encoding, "low_memory": False, **options}
+        header = pd.read_csv(file, **given | {"header": None, "nrows": 1, "dtype": str}).iloc[0]
+        twice = header[header.duplicated() & header.notna()]
+        if len(twice):
+            raise InputError(f"{file}: column {twice.iloc[0]!r} occurs twice in the header")
+        _check_end(file, encoding, separator, len(header))
+        frame = csv_cells(pd.read_csv(file, **given), text_of_csv)
+        frame.attrs = {}
+        if separator != ",":
+            frame = _decimal_comma(file, frame, given)
+    if not isinstance(frame.index, pd.RangeIndex):
+        # R's write.table: one field more in the rows than in the header.
+        notes = frame.attrs
+        frame = _named_index(frame)
+        frame.attrs = notes
+    return _without_index(frame, () if separator in (",", "\t") else (separator,))
+
+
+def _check_end(file: Path, encoding: str, separator: str, n_fields: int) -> None:
+    """A copy that broke off ends within a row; pandas would fill that row up with NaN."""
+    if file.suffix.lower() in _PACKED or encoding == "utf-16":
+        return
+    with open(file, "rb") as raw:
+        raw.seek(max(0, file.stat().st_size - (1 << 20)))
+        tail = raw.read()
+    lines = tail.rstrip().splitlines()
+    last = lines[-1].decode(encoding, "replace") if len(lines) > 1 else ""
+    fields = last.count(separator) + 1
+    if last and '"' not in last and not tail.endswith((b"\n", b"\r")) and fields < n_fields:
+        raise InputError(
+            f"{file} ends in the middle of a row ({fields} of {n_fields} fields): copy it again"
+        )
+
+
+def _dialect(file: Path) -> tuple[str, str]:
+    """Encoding and separator, from the first bytes and the first line that is not empty."""
+    from pandas.io.common import get_handle
+
+    with get_handle(file, "rb", compression="infer", is_text=False) as opened:
+        first = bytes(opened.handle.read(512)).lstrip()
+    if not first:
+        raise InputError(f"{file} is empty: it cannot be read as a table")
+    encoding = next((name for bom, name in _BOMS if first.startswith(bom)), "utf-8")
+    if encoding != "utf-16" and (looks := looks_like(first)):
+        raise InputError(f"{file} cannot be read as a table: it is {looks}")
+    if encoding != "utf-16" and b"\0" in first:
+        raise InputError(f"{file} cannot be read as a table: it holds binary data, not text")
+    with get_handle(file, "r", encoding=encoding, compression="infer") as opened:
+        line = ""
+        while not line.strip():
+            line = str(opened.handle.readline(1 << 20))
+            if not line:
+                raise InputError(f"{file} is empty: it cannot be read as a table")
+    usual = "," if ".csv" in file.name.lower() else "\t"
+    counts = {s: line.count(s) for s in _SEPARATORS}
+    if counts[usual]:
+        # A semicolon table may hold commas in its names.
+        other = max((";", "\t", ",", "|"), key=lambda s: counts[s])
+        return encoding, other if counts[other] > 2 * counts[usual] and usual == "," else usual
+    return encoding, max(_SEPARATORS, key=lambda s: (counts[s], s == usual))
+
+
+def _decimal_comma(file: Path, frame: pd.DataFrame, options: dict[str, Any]) -> pd.DataFrame:
+    """Read again with a decimal comma where that turns columns of text into numbers."""
+    texts = [c for c in frame if not pd.api.types.is_numeric_dtype(frame[c])]
+    looks = [
+        c
+        for c in texts
+        if len(v := frame[c].dropna().astype(str))
+        and v.str.fullmatch(r"[+-]?\d+(?:,\d+)?(?:[eE][+-]?\d+)?").all()
+    ]
+    if not looks:
+        return frame
+    again = csv_cells(pd.read_csv(file, **options, decimal=","), text_of_csv)
+    again.attrs["notes"] = ["decimal comma"]
+    return again
+
+
+def _named_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """Names kept as the index of a parquet table become a column; numbers are no names."""
+    if isinstance(frame.index, pd.MultiIndex):
+        return frame.reset_index()
+    if pd.api.types.is_numeric_dtype(frame.index):
+        return frame.reset_index(drop=True)
+    name = frame.index.name or ("row" if "perturbation" in frame.columns else "perturbation")
+    return frame.reset_index(drop=name in frame.columns, names=name)
+
+
+def _without_index(frame: pd.DataFrame, separators: tuple[str, ...]) -> pd.DataFrame:
+    notes = [f"columns separated by {s!r}" for s in separators]
+    notes += frame.attrs.get("notes", [])
+    gone = []
+    for place, column in enumerate(frame.columns):
+        values, name = frame.iloc[:, place], str(column)
+        unnamed = name.startswith("Unnamed:") or not name.strip()
+        if unnamed and values.isna().all():
+            gone.append(column)
+        elif unnamed or (place == 0 and name in ("index", "level_0", "__index_level_0__")):
+            whole = pd.api.types.is_integer_dtype(values) and values.is_unique
+            counted = whole and bool((values.diff().dropna() > 0).all())
+            if whole and (unnamed or counted):
+                gone.append(column)
+    if gone and len(gone) < len(frame.columns):
+        notes.append(f"columns without a name left out (row numbers): {', '.join(map(str, gone))}")
+        frame = frame.drop(columns=gone)
+    frame.attrs["notes"] = notes
+    return frame

@@ -1,0 +1,299 @@
+"""What single labels mean: controls, cells without a call, guides of a gene.
+
+Only the text is looked at. What is recognised here is said in `Layout.notes`, and ``labels =
+"as-is"`` takes every label as it stands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pertwise._names import canonical_perturbation, split_combination
+
+#: Longer labels are neither controls nor non-calls; bounds the work on hostile input.
+_LONGEST = 60
+_FOLD = re.compile(r"[\s_\-.:#]+")
+# A tag of the guide, replicate or pool before the number.
+_TAIL = re.compile(r"(?:sg(?:rna)?|g(?:rna)?|guide|rep|pool|oligo)\Z")
+_HEAD = re.compile(r"(?:sg(?:rna)?|grna|guide)(?=.)")
+_CONTROL_WORD = re.compile(
+    "nontarget(?:t?ing|ed)?|notarget(?:ing)?|untarget(?:ing|ed)|safeharbou?r|safe|targeting"
+    "|negative|neg|controls?|ctrls?|ctls?|ntc|nt|scrambled?|intergenic|unperturbed|untreated"
+    "|untransduced|nontransduced|mock|vehicle|dmso(?:tf)?|guides?|cells?|empty|vector"
+)
+_FILLING = {"targeting", "guide", "guides", "cell", "cells", "empty", "negative"}
+_NO_CALL = """unassigned notassigned noassignment multiplet multiplets doublet doublets triplet
+    multi multiple multipleguides multiguide multiguides none nan na n/a null nil ambiguous unknown
+    negative nocall uncalled unclassified noguide noguides nosgrna nogrna undetermined undefined
+    uncertain unmapped unlabeled unlabelled blank empty mixed mixture lowquality lowumi notdetected
+    undetected missing filtered"""
+_UNCALLED = frozenset(("", "*", "?", *_NO_CALL.split()))
+_LONG_UNCALLED = frozenset(w for w in _UNCALLED if len(w) > 4)
+# Families of genes whose symbols end in a hyphen or point and a number.
+_SYMBOL = re.compile(
+    r"(?:NKX\d|KRTAP\d*|HLA|MT|H[1-4]|H?ERV\w*|IG[HKL][VDJ]\d*|TR[ABDG][VDJ]\d*|TR\w-\w+|MIR\w*"
+    r"|LET|SNOR[AD]\d*|RNU\d\w*|RNA\d\w*|LINC\d+|BCL|CD|IL|IFN|TGF|A[CDFJLP]\d+|A[CLP]|RP\d*"
+    r"|CT[ABCD]|XX\w*|CR\d+|FP\d+|[BLUZ]\d+)\Z",
+    re.IGNORECASE,
+)
+#: Stems that number perturbations instead of naming a gene.
+_STEMS = """gene pert perturbation drug compound cpd cmpd guide sgrna grna target sample cell well p
+    g sim tf barcode cluster cond condition treatment group id row plate batch chembl brd"""
+_GENERIC = frozenset(_STEMS.split())
+_GENE = r"(?P<gene>[A-Za-z][A-Za-z0-9.\-]*?)"
+_STRONG = tuple(
+    re.compile(pattern)
+    for pattern in (
+        # GATA1_sg1, GATA1-sgRNA-2, GATA1_g1, GATA1 guide 3
+        _GENE + r"(?:[ _\-.:|](?i:sgRNA|gRNA|crRNA|shRNA|siRNA|guide|sg|sh|cr|ko)|[ _.:|](?i:g))"
+        r"[ _\-.:]?\d+\Z",
+        # STAT1g2
+        r"(?P<gene>[A-Z][A-Z0-9\-]+)g\d+\Z",
+        # sgGATA1_2, sg-GATA1
+        r"(?:sg|sh)(?:RNA)?[_\-]?(?P<gene>[A-Z][A-Za-z0-9\-]*?)(?P<tail>[_\-.]\d{1,2})?\Z",
+        # GATA1_P1P2|ENSG00000102145, GATA1_P1, GATA1|ENSG00000102145.13
+        _GENE + r"(?:_P\d(?:P\d)?(?:[|_]ENS[A-Z]*\d+(?:\.\d+)?)?|[|_]ENS[A-Z]*G\d+(?:\.\d+)?)\Z",
+        # 3375_GATA1_P1P2_ENSG00000102145
+        r"\d+_" + _GENE + r"_P\d(?:P\d)?_ENS[A-Z]*\d+(?:\.\d+)?\Z",
+        # GATA1_+_48649545.23-P1P2
+        _GENE + r"_[+\-]_\d+(?:\.\d+)?(?:-P\d(?:P\d)?|-all|-ENST\d+)?(?:_\d\d)?\Z",
+        # GATA1_ACGTACGTACGTACGTACGT
+        _GENE + r"[_\-][ACGT]{17,23}\Z",
+    )
+)
+_WEAK = re.compile(_GENE + r"(?P<mark>[_\-.:#])(?P<number>\d{1,2})\Z")
+_PARTS = re.compile(r"[|;,]")
+
+
+def fold_label(label: str) -> str:
+    """Letter case, blanks and marks folded away: "Non-Targeting 2" -> "nontargeting2"."""
+    return _FOLD.sub("", label.casefold())
+
+
+def control_kind(label: str) -> str:
+    """What kind of control a label looks like ("nontargeting" for "non-targeting_00023"), or ""."""
+    text = str(label).strip()
+    if not text or len(text) > _LONGEST:
+        return ""
+    # "non-targeting-A"
+    key = fold_label(re.sub(r"[\s_\-.][A-Za-z]\Z", "", text))
+    if key in ("wt", "wildtype"):
+        return "wt"
+    plain = _HEAD.sub("", key.rstrip("0123456789"), count=1)
+    for core in (plain, _TAIL.sub("", plain, count=1)):
+        words = _CONTROL_WORD.findall(core)
+        # NT3 and NT4 are also names of neurotrophins.
+        if core == "nt" and re.fullmatch(r"(?i)nt\d", text):
+            continue
+        if "".join(words) == core and set(words) - _FILLING:
+            return core
+    return ""
+
+
+def is_uncalled(label: str) -> bool:
+    """Whether a label says that a cell has no call, or more than one ("unassigned", "doublet")."""
+    text = str(label).strip()
+    return len(text) <= _LONGEST and (
+        fold_label(text) in _UNCALLED or fold_label(text).rstrip("0123456789") in _LONG_UNCALLED
+    )
+
+
+def without_controls(label: str, control: Iterable[str]) -> list[str]:
+    """Parts of a combination that are no control; a single label is left alone."""
+    parts = split_combination(label)
+    if len(parts) == 1:
+        return parts
+    return [p for p in parts if p not in control and not control_kind(p)]
+
+
+def guide_gene(label: str) -> str:
+    """The gene a label names a guide of, where its form leaves no doubt; else ""."""
+    text = str(label).strip()
+    if len(text) > 200:
+        return ""
+    for pattern in _STRONG:
+        found = pattern.match(text)
+        if found and not control_kind(found["gene"]):
+            gene, tail = found["gene"], found.groupdict().get("tail")
+            return gene + tail if tail and _SYMBOL.match(gene) else gene
+    return ""
+
+
+def numbered_gene(label: str) -> str:
+    """The gene in "GATA1_1", "GATA1-1" or "GATA1.1" if that is no symbol itself; else ""."""
+    found = _WEAK.match(str(label).strip()) if len(str(label)) <= 200 else None
+    if not found or found["gene"].casefold() in _GENERIC or control_kind(found["gene"]):
+        return ""
+    if found["mark"] in "-." and _SYMBOL.match(found["gene"]):
+        return ""
+    return found["gene"] if len(found["gene"]) > 1 and not _ensembl(label) else ""
+
+
+def _ensembl(label: str) -> bool:
+    return str(label).upper().startswith("ENS")
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the labels of a file mean together.
+
+    Attributes
+    ----------
+    rename
+        Label -> name, where it is not the label itself.
+    left_out
+        Labels that are no perturbation.
+    notes
+        What was decided, for people.
+    """
+
+    rename: dict[str, str]
+    left_out: frozenset[str]
+    notes: tuple[str, ...]
+
+
+def read_labels(
+    labels: Sequence[str],
+    control: Sequence[str],
+    mode: str = "auto",
+    features: Iterable[str] = (),
+    drugs: bool = False,
+) -> Meaning:
+    """Tell controls that are not used, cells without a call and guides of genes from names.
+
+    Parameters
+    ----------
+    labels
+        Distinct labels.
+    control
+        Those used as controls.
+    mode
+        "auto": guides are folded to their genes when most labels are guides; "genes": whenever a
+        label is one; "as-is": every label is a perturbation.
+    features
+        Names that are measured: a label that is one is a gene and no guide.
+    drugs
+        Labels are names of drugs, which have no guides.
+    """
+    if mode == "as-is":
+        return Meaning({}, frozenset(), ())
+    used = set(control)
+    rest = [label for label in labels if label not in used]
+    left: dict[str, list[str]] = {"also look like controls": [], "cells without a call": []}
+    mixes: list[str] = []
+    rename: dict[str, str] = {}
+    names: list[str] = []
+    for label in rest:
+        parts = split_combination(label)
+        if all(p in used or control_kind(p) for p in parts):
+            # "ctrl+ctrl" is the control itself where "ctrl" is.
+            if len(parts) == 1 or not used & set(parts):
+                left["also look like controls"].append(label)
+        elif any(is_uncalled(p) for p in parts):
+            left["cells without a call"].append(label)
+        elif gene := _beside_control(label):
+            rename[label] = gene
+        elif _is_mix(label):
+            mixes.append(label)
+        else:
+            names.append(label)
+    notes = [f"{_some(found)}: {what}, left out" for what, found in left.items() if found]
+    if mixes:
+        notes.append(f"{_some(mixes)}: a mix with a control guide or of several guides, left out")
+    if notes:
+        notes[-1] += " (--control LABEL uses a label as control, --labels as-is keeps all)"
+    beside = [n for n in names if len(without_controls(n, used)) < len(split_combination(n))]
+    beside = [n for n in [*beside, *rename] if "ctrl" not in n.split("+")]
+    if beside:
+        notes.append(f"{_some(beside)}: a gene beside a control, read as the gene")
+    if not drugs:
+        folded, said = _fold_guides(names, used, mode, frozenset(features))
+        rename |= folded
+        notes += said
+    gone = frozenset([*mixes, *(x for found in left.values() for x in found)])
+    return Meaning(rename, gone, tuple(notes))
+
+
+def _some(labels: Sequence[str], n: int = 5) -> str:
+    more = f" and {len(labels) - n} more" if len(labels) > n else ""
+    return ", ".join(map(repr, labels[:n])) + more
+
+
+def _beside_control(label: str) -> str:
+    """The gene of "KLF1_NegCtrl0" or "KLF1_NegCtrl0__KLF1_NegCtrl0" (a vector of two guides)."""
+    first, _, second = label.partition("__")
+    if second and second != first:
+        return ""
+    parts = first.split("_")
+    genes = [p for p in parts if not control_kind(p)]
+    if len(parts) != 2 or len(genes) != 1 or is_uncalled(genes[0]):
+        return ""
+    well = re.fullmatch(r"[A-P]\d{1,2}", genes[0])
+    return genes[0] if re.fullmatch(r"[A-Z][A-Za-z0-9\-]+", genes[0]) and not well else ""
+
+
+def _is_mix(label: str) -> bool:
+    """Several guides called in one cell, of a control or of different genes."""
+    parts = [p.strip() for p in _PARTS.split(label)]
+    if len(parts) < 2 or len(label) > 1000:
+        return False
+    if any(control_kind(p) for p in parts):
+        return True
+    genes = [guide_gene(p) or numbered_gene(p) for p in parts]
+    return all(genes) and len(set(genes)) > 1
+
+
+def _fold_guides(
+    names: Sequence[str], used: set[str], mode: str, features: frozenset[str]
+) -> tuple[dict[str, str], list[str]]:
+    parts = {n: without_controls(n, used) for n in names}
+    singles = list(dict.fromkeys(p for found in parts.values() for p in found))
+    gene_of = {p: g for p in singles if p not in features and (g := _guide(p))}
+    gene_of |= _numbered([p for p in singles if p not in gene_of], features)
+    folded = {
+        n: canonical_perturbation("+".join(dict.fromkeys(gene_of.get(p, p) for p in found)))
+        for n, found in parts.items()
+        if found and any(p in gene_of for p in found)
+    }
+    if not folded:
+        return {}, []
+    genes = len(set(folded.values()))
+    what = f"{len(folded)} of {len(names)} labels name guides ({_some(list(folded), 3)})"
+    if mode == "genes" or 2 * len(folded) > len(names):
+        return folded, [
+            f"{what}, folded to {genes} genes; --labels as-is keeps one perturbation a guide"
+        ]
+    return {}, [f"{what}, but most do not: taken as they stand; --labels genes folds them to genes"]
+
+
+def _guide(label: str) -> str:
+    pieces = [p.strip() for p in _PARTS.split(label)]
+    if len(pieces) > 1 and not guide_gene(label):
+        genes = {guide_gene(p) or numbered_gene(p) for p in pieces}
+        return genes.pop() if len(genes) == 1 else ""
+    return guide_gene(label)
+
+
+def _numbered(labels: Sequence[str], features: frozenset[str]) -> dict[str, str]:
+    """Numbered labels that are guides: their stems are genes that recur with 1, 2, 3."""
+    stems: dict[tuple[str, str], set[int]] = defaultdict(set)
+    found = {}
+    for label in labels:
+        gene = "" if label in features else numbered_gene(label)
+        if gene:
+            mark, number = label.strip()[len(gene)], int(label.strip()[len(gene) + 1 :])
+            stems[gene, mark].add(number)
+            found[label] = (gene, mark)
+    guides = {}
+    marks = Counter(mark for _, mark in stems)
+    for label, (gene, mark) in found.items():
+        own = [numbers for (_, m), numbers in stems.items() if m == mark]
+        runs = sum(len(n) > 1 and max(n) - min(n) < len(n) + 2 and min(n) < 3 for n in own)
+        several = marks[mark] > 1 and max(map(len, own)) <= 12
+        # No symbol holds an underscore; a hyphen needs to be seen counting.
+        if gene in features or (several and (mark in "_:#" or 2 * runs >= len(own))):
+            guides[label] = gene
+    return guides

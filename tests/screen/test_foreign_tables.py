@@ -1,0 +1,136 @@
+"""Tables as spreadsheets, pandas, R and tools of differential expression write them."""
+
+import gzip
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pertwise.errors import InputError
+from pertwise.screen import read_screen
+from pertwise.screen.cells import open_cells
+from pertwise.screen.info import describe_screen
+
+FRAME = pd.DataFrame(
+    {"perturbation": ["ctrl", "KLF1", "MYB"], "F1": [0.0, 0.5, -1.5], "F2": [0.0, 2.25, 3.0]}
+)
+DELTAS = np.array([[0.5, 2.25], [-1.5, 3.0]], dtype=np.float32)
+
+
+def check(path):
+    screen = read_screen(path)
+    assert screen.features == ("F1", "F2")
+    assert screen.perturbations == ("KLF1", "MYB")
+    np.testing.assert_array_equal(screen.responses, DELTAS)
+    return " ".join(screen.meta["notes"])
+
+
+@pytest.mark.parametrize("separator", [",", ";", "|", "\t"])
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.txt", "t.csv.gz"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_separators_and_encodings(tmp_path, separator, name, encoding):
+    text = FRAME.to_csv(index=False, sep=separator).encode(encoding)
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    check(tmp_path / name)
+
+
+def test_decimal_comma(tmp_path):
+    FRAME.to_csv(tmp_path / "t.csv", index=False, sep=";", decimal=",")
+    assert "decimal comma" in check(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2], [4, 7, 9]])
+def test_row_numbers_of_to_csv(tmp_path, rows):
+    FRAME.set_axis(rows).to_csv(tmp_path / "t.csv")
+    assert "row numbers" in check(tmp_path / "t.csv")
+    pd.read_csv(tmp_path / "t.csv").to_csv(tmp_path / "twice.csv")
+    check(tmp_path / "twice.csv")
+    FRAME.set_axis(rows).to_parquet(tmp_path / "t.parquet")
+    check(tmp_path / "t.parquet")
+
+
+def test_names_as_row_names_of_r(tmp_path):
+    lines = FRAME.to_csv(index=False, sep="\t").splitlines()
+    text = "\n".join([lines[0].removeprefix("perturbation\t"), *lines[1:]])
+    (tmp_path / "t.tsv").write_text(text)
+    check(tmp_path / "t.tsv")
+
+
+ABOUT = """n_counts nCount_RNA nFeature_RNA total_counts n_genes n_genes_by_counts pct_counts_mt
+    percent.mt percent_mito log1p_total_counts doublet_score S_score leiden size_factor n_cells"""
+
+
+def test_columns_that_describe_the_row(tmp_path):
+    wide = FRAME.assign(**{name: [10, 20, 30] for name in ABOUT.split()})
+    wide.to_csv(tmp_path / "t.csv", index=False)
+    assert "pct_counts_mt" in check(tmp_path / "t.csv")
+    assert describe_screen(tmp_path / "t.csv").first_features == ("F1", "F2")
+    wide.to_parquet(tmp_path / "cells.parquet")
+    with open_cells(tmp_path / "cells.parquet") as file:
+        assert file.features == ("F1", "F2")
+
+
+def test_a_copy_that_broke_off(tmp_path):
+    whole = FRAME.to_csv(index=False)
+    (tmp_path / "t.csv").write_text(whole[:-7])
+    with pytest.raises(InputError, match="ends in the middle of a row"):
+        read_screen(tmp_path / "t.csv")
+
+
+def long(**names):
+    table = pd.DataFrame(
+        {
+            "who": ["KLF1", "KLF1", "MYB", "MYB"],
+            "gene": ["F1", "F2", "F1", "F2"],
+            "effect": [0.5, 2.25, -1.5, 3.0],
+            "p": [0.1, 0.2, 0.3, 0.4],
+        }
+    )
+    return table.rename(columns=names)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"who": "contrast", "effect": "log2FoldChange", "p": "padj"},
+        {"who": "group", "gene": "names", "effect": "logfoldchanges", "p": "pvals_adj"},
+        {"who": "perturbation", "effect": "logFC", "p": "FDR"},
+        {"who": "cluster", "effect": "avg_log2FC", "p": "p_val_adj"},
+        {"who": "comparison", "effect": "logFC", "p": "adj.P.Val"},
+    ],
+)
+def test_tables_of_de_tools_are_pivoted(tmp_path, names):
+    table = long(**names).assign(baseMean=7.0, stat=1.0)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    assert "differential" in check(tmp_path / "t.csv") or names
+
+
+def test_de_tables_that_lack_something(tmp_path):
+    path = tmp_path / "t.csv"
+    one = long(effect="log2FoldChange", p="padj").drop(columns="who").iloc[:2]
+    one.to_csv(path, index=False)
+    with pytest.raises(InputError, match="of one comparison"):
+        read_screen(path)
+    one.set_index("gene").to_csv(path, index_label=False)
+    with pytest.raises(InputError, match="of one comparison"):
+        read_screen(path)
+    long(who="group", effect="mean", p="pvalue").to_csv(path, index=False)
+    with pytest.raises(InputError, match="no column of log fold changes"):
+        read_screen(path)
+    pd.DataFrame({"id": ["A"], "num": [4], "neg|score": [0.1], "neg|lfc": [-1.0]}).to_csv(
+        path, index=False
+    )
+    with pytest.raises(InputError, match="MAGeCK"):
+        read_screen(path)
+    long(who="pert").assign(score=1.0, z=2.0).drop(columns="p").to_csv(path, index=False)
+    with pytest.raises(InputError, match="columns of values"):
+        read_screen(path)
+
+
+def test_guides_in_a_table_are_averaged_to_genes(tmp_path):
+    table = pd.DataFrame({"perturbation": ["ctrl", "KLF1_sg1", "KLF1_sg2"], "F": [0.0, 1, 3]})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    screen = read_screen(tmp_path / "t.csv", values="deltas")
+    assert screen.perturbations == ("KLF1",)
+    np.testing.assert_allclose(screen.responses, [[2.0]])
+    assert len(read_screen(tmp_path / "t.csv", values="deltas", labels="as-is")) == 2

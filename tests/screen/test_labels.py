@@ -1,0 +1,155 @@
+"""Controls, non-calls and guides among the labels of a file."""
+
+import pandas as pd
+import pytest
+
+from pertwise.errors import InputError
+from pertwise.screen.labels import control_kind, guide_gene, is_uncalled, numbered_gene
+from pertwise.screen.layouts import Keys, group_rows, recognise
+
+_CONTROLS = """ctrl control CTRL negCtrl NegCtrl12 NT NT_1 NT-23 NTC NTC_4 non-targeting
+    non_targeting_0001 nontargeting safe-targeting safe_targeting_3 scramble scrambled_2 NTg4
+    sgNT_1 neg_control_9 unperturbed DMSO DMSO_TF vehicle intergenic_7 mock"""
+CONTROLS = _CONTROLS.split()
+_GENES = """GATA1 NT5E NTS NTSR1 CTRB1 CTRC WT1 SAFB HLA-A NKX2-1 MT-ND1 KRTAP4-8 H2BC12 H1-4 SGK1
+    SH2B1 SCRIB MOCS1 NTN1 RNF4 ERVK3-1 AC012345.1 ENSG00000102145.13 KO1 NT3"""
+GENES = _GENES.split()
+GUIDES = {
+    "TAL1_sg2": "TAL1",
+    "TAL1-sgRNA-1": "TAL1",
+    "TAL1_g3": "TAL1",
+    "TAL1g1": "TAL1",
+    "sgTAL1_2": "TAL1",
+    "sgNKX2-1": "NKX2-1",
+    "HLA-A_P1P2|ENSG00000206503": "HLA-A",
+    "TAL1_P2": "TAL1",
+    "77_TAL1_P1P2_ENSG00000162367": "TAL1",
+    "TAL1_+_47232220.23-P1P2": "TAL1",
+    "TAL1_ACGTACGTACGTACGTACGT": "TAL1",
+}
+
+
+def meaning(found, features=(), **keys):
+    obs = pd.DataFrame({"perturbation": found})
+    layout = recognise(obs, Keys(**keys), features=features)
+    groups = group_rows(obs, layout).groups
+    return set(groups.loc[~groups["is_control"], "perturbation"]), layout
+
+
+@pytest.mark.parametrize("label", CONTROLS)
+def test_every_form_of_control(label):
+    assert control_kind(label)
+    assert meaning(["GATA1", f"GATA1+{label}", f"{label}+MYC", label])[0] == {"GATA1", "MYC"}
+
+
+@pytest.mark.parametrize("label", GENES)
+def test_genes_stay_what_they_are(label):
+    assert not control_kind(label)
+    assert not is_uncalled(label)
+    assert not guide_gene(label)
+    assert label in meaning(["NT", "TAL1", "LMO2", label])[0]
+
+
+@pytest.mark.parametrize(
+    "label", ["unassigned", "Multiplet", "doublet", "None", "NaN ", "ambiguous"]
+)
+def test_a_cell_without_a_call_is_told_and_no_perturbation(label):
+    got, layout = meaning(["NT", "GATA1", label])
+    assert got == {"GATA1"}
+    assert any(repr(label) in note for note in layout.notes)
+    assert label.strip() in meaning(["NT", "GATA1", label], labels="as-is")[0]
+
+
+def test_controls_that_are_not_used_are_left_out_and_told():
+    got, layout = meaning(["NT", "NT_1", "safe-targeting", "GATA1"])
+    assert got == {"GATA1"}
+    assert layout.control == ("NT",)
+    assert "'NT_1', 'safe-targeting'" in " ".join(layout.notes)
+    assert meaning(["NT", "NT_1", "MYC"], control=("NT", "NT_1"))[1].control == ("NT", "NT_1")
+
+
+def test_numbered_controls_alone_are_the_control():
+    got, layout = meaning(["NT_1", "NT_2", "NT_2", "safe_1", "GATA1"])
+    assert (got, set(layout.control)) == ({"GATA1"}, {"NT_1", "NT_2"})
+
+
+@pytest.mark.parametrize(("label", "gene"), GUIDES.items())
+def test_guides_are_folded_said_and_kept_on_demand(label, gene):
+    assert guide_gene(label) == gene
+    got, layout = meaning(["ctrl", label])
+    assert got == {gene}
+    assert "--labels as-is" in " ".join(layout.notes)
+    assert meaning(["ctrl", label], labels="as-is")[0] == {label}
+
+
+@pytest.mark.parametrize("mark", ["_", "-", "."])
+def test_numbered_guides_are_folded_when_they_count(mark):
+    labels = [f"{gene}{mark}{i}" for gene in ("GATA1", "MYC", "NKX2-1") for i in (1, 2, 3)]
+    assert meaning(["ctrl", *labels])[0] >= {"GATA1", "MYC"}
+
+
+def test_symbols_that_end_in_a_number_are_no_guides():
+    genes = [
+        "NKX2-1",
+        "NKX2-5",
+        "NKX6-1",
+        "KRTAP4-8",
+        "KRTAP4-9",
+        "H1-4",
+        "H1-5",
+        "HLA-A",
+        "MT-ND1",
+    ]
+    assert meaning(["ctrl", *genes])[0] == set(genes)
+    assert meaning(["ctrl", "ABC-1", "ABC-2"], features=["ABC-1", "ABC-2"])[0] == {"ABC-1", "ABC-2"}
+    assert meaning(["ctrl", *[f"gene_{i}" for i in range(30)]])[0] == {
+        f"gene_{i}" for i in range(30)
+    }
+    assert numbered_gene("MYC-1") == "MYC"
+
+
+def test_few_guides_among_genes_are_told_only():
+    labels = ["ctrl", "GATA1", "MYC", "TAL1_sg1"]
+    got, layout = meaning(labels)
+    assert got == {"GATA1", "MYC", "TAL1_sg1"}
+    assert "TAL1_sg1" in " ".join(layout.notes)
+    assert meaning(labels, labels="genes")[0] == {
+        "GATA1",
+        "MYC",
+        "TAL1",
+    }
+    with pytest.raises(InputError, match="auto, genes, as-is"):
+        meaning(["ctrl", "A"], labels="yes")
+
+
+def test_guide_mixes_are_left_out():
+    got, layout = meaning(["NT", "GATA1", "GATA1_1|NT_2", "GATA1_sg1;MYC_sg2", "KLF1_NegCtrl0"])
+    assert got == {"GATA1", "KLF1"}
+    assert "mix" in " ".join(layout.notes)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["TRUE", "False", "no"],
+        [1, 0, 0],
+        [1.0, 0.0, float("nan")],
+        ["Yes", "n", None],
+        pd.array([True, False, None], dtype="boolean"),
+        pd.Categorical(["True", "False", "False"]),
+        ["1", "0", ""],
+    ],
+)
+def test_is_control_in_every_way_people_write_it(flags):
+    obs = pd.DataFrame({"perturbation": ["base", "GATA1", "MYC"], "is_control": flags})
+    assert recognise(obs).control == ("base",)
+
+
+def test_is_control_that_contradicts_itself():
+    obs = pd.DataFrame({"perturbation": ["a", "a", "b"], "is_control": ["yes", "no", "no"]})
+    with pytest.raises(InputError, match="some rows of 'a'"):
+        recognise(obs)
+    with pytest.raises(InputError, match="'perhaps', which is neither yes nor no"):
+        recognise(obs.assign(is_control="perhaps"))
+    with pytest.raises(InputError, match="every row"):
+        recognise(obs.assign(is_control="T"))
