@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import pandas as pd
 
+from pertwise._files import PART, reading
 from pertwise._io import (
     atomic_path,
     csv_cells,
@@ -289,12 +290,13 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 def read_table(path: Path) -> pd.DataFrame:
     """A table that `write_table` wrote."""
-    if path.suffix == ".parquet":
-        return pd.read_parquet(path)
-    try:
-        return csv_cells(pd.read_csv(path, float_precision="round_trip"), text_of_csv)
-    except pd.errors.EmptyDataError:
-        return pd.DataFrame()
+    with reading(path, "a table of this run", "give the same command again"):
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        try:
+            return csv_cells(pd.read_csv(path, float_precision="round_trip"), text_of_csv)
+        except pd.errors.EmptyDataError:
+            return pd.DataFrame()
 
 
 def run_task(
@@ -362,7 +364,7 @@ def stored_record(folder: Path) -> dict[str, Any] | None:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         found["task"], found["settings"], found["inputs"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError, OSError):
         raise InputError(f"{path} was not written by pertwise; name another folder") from None
     return found
 
@@ -499,14 +501,12 @@ def _store(played: Played, place: Path) -> None:
 
 def _stored(unit: Unit, place: Path) -> Played:
     path = place / f"{unit.key}.json"
-    try:
+    with reading(path, "a finished part of this run", PART):
         facts = json.loads(path.read_text(encoding="utf-8"))
         files = {n: place / f"{unit.key}.{n}.parquet" for n in map(str, facts["tables"])}
         tables = {n: pd.read_parquet(f) for n, f in files.items()}
         times = [float("nan") if facts[k] is None else facts[k] for k in ("seconds", "processor")]
         return Played(unit, tables, facts["error"], *times)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error}); delete it to play it again") from error
 
 
 def limit_threads(n: int = 1) -> None:
