@@ -58,9 +58,9 @@ def test_a_gene_alike_to_nothing_measured_gets_the_declared_mean(simulated):
     screen, knowledge = simulated
     names = list(screen.perturbations[:6])
     train = make_screen(np.eye(6), names, [f"f{i}" for i in range(6)], meta={"simulated": True})
-    kernels = np.zeros((2, 3, 4))
-    kernels[0, 0, 3], kernels[1, 2, 1] = 0.5, -0.1
-    assert linked(kernels).tolist() == [True, False, True]
+    alike = np.zeros((2, 3, 4))
+    alike[0, 0, 3], alike[1, 2, 1] = 0.5, -0.1
+    assert linked(alike).tolist() == [True, False, True]
     # One kernel that knows the asked gene, but links it to nobody measured.
     far = next(
         g
