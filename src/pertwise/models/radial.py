@@ -134,8 +134,8 @@ class RadialPredictor(KernelModel):
         alike = np.empty((len(names), len(data.names)))
         for rows, cross in self._radial(x):
             alike[rows] = cross[_ALIKE]
-            for out, (weights, alpha) in zip(found, self._fits, strict=True):
-                out[rows] = combine(cross, weights) @ alpha
+            for out, (own, alpha) in zip(found, self._fits, strict=True):
+                out[rows] = combine(cross, own) @ alpha
         mean = found[0]
         if len(found) > 1:
             mean = with_direction(mean, found[1], self.direction)

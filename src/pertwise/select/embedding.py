@@ -49,7 +49,7 @@ class EmbeddingSelector(SimilaritySelector):
         norm = np.linalg.norm(matrix, axis=1, keepdims=True)
         unit = np.divide(matrix, norm, out=np.zeros_like(matrix), where=norm > 0)
         # One question and many at once multiply in another order: ties must stay ties.
-        return np.round(unit[: len(subjects)] @ unit[len(subjects) :].T, 12)
+        return np.asarray(np.round(unit[: len(subjects)] @ unit[len(subjects) :].T, 12))
 
     def settings(self) -> Mapping[str, Any]:
         """Kind and width of the embedding."""
