@@ -107,13 +107,16 @@ shuffles = 2
     assert sorted(set(curves["n_train"])) == [4, 8, 16]
 
 
-def test_prediction_needs_a_screen_and_methods(screen):
+def test_prediction_needs_a_screen_and_methods(screen, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
     result = runner.invoke(app, ["bench", "prediction"])
     assert isinstance(result.exception, InputError)
     assert "at least one --method" in str(result.exception)
     unknown = ["bench", "prediction", "--screen", str(screen), "--method", "trainingmean"]
     result = runner.invoke(app, unknown)
     assert "did you mean 'training-mean'" in str(result.exception)
+    assert set(tmp_path.iterdir()) == before, "a refused benchmark leaves no folder"
 
 
 def test_a_method_that_cannot_work_is_told_on_the_terminal(screen, tmp_path):

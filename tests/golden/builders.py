@@ -32,7 +32,6 @@ from pertwise.benchmark.acquisition import config as acquisition_config
 from pertwise.benchmark.acquisition.judged import JudgeConfig, JudgeTask
 from pertwise.benchmark.acquisition.replay import make_split
 from pertwise.benchmark.acquisition.run import AcquisitionTask
-from pertwise.benchmark.drugs.ask import bench_selector, lgr_questions
 from pertwise.benchmark.drugs.methods import build_method, method_names, open_lists
 from pertwise.benchmark.drugs.run import (
     BenchConfig,
@@ -75,6 +74,7 @@ from pertwise.kernels.known import drug_kernels, kernel, list_kernels
 from pertwise.knowledge import Knowledge, build_knowledge
 from pertwise.llm import open_chat
 from pertwise.models.dose import RULES, DosePredictor
+from pertwise.prediction.asking import compound_questions
 from pertwise.prediction.predicting import predict
 from pertwise.report.acquisition_page import write_markdown
 from pertwise.report.acquisition_page import write_page as write_acquisition_page
@@ -88,6 +88,7 @@ from pertwise.screen.core import make_obs
 from pertwise.screen.signatures import RANKED_UNIT, normal_scores
 from pertwise.select.base import Query, Selection
 from pertwise.select.chat.selector import RandomSelector
+from pertwise.select.chat.similar import lgr_selector
 from pertwise.select.embedding import EmbeddingSelector
 from pertwise.select.graph import GraphSelector
 from pertwise.select.kernel import HybridSelector, KernelSelector
@@ -625,8 +626,11 @@ def _classes(w: World) -> Value:
 @case("selector/drugs")
 def _drug_selectors(w: World) -> Value:
     known, lists = w.drugs.knowledge, open_lists(w.drugs.known)
-    chat = bench_selector(w.drugs, w.chat(), k=3, fallback=True)
     chemistry = KernelSelector(kernel(known, "chemistry"))
+    chat = lgr_selector(
+        w.chat(), k=3, facts=known.facts, resolve=known.canonical,
+        fallback=KernelSelector(kernel(known, "chemistry")),
+    )  # fmt: skip
     made = {
         "chemistry": chemistry,
         "mechanism": KernelSelector(kernel(known, "mechanism"), above=0.3),
@@ -634,7 +638,8 @@ def _drug_selectors(w: World) -> Value:
         "hybrid": HybridSelector(lists, chemistry, min_coverage=1.0),
         "lgr": chat,
     }
-    questions = lgr_questions(w.drugs)[:: len(DRUGS)]
+    asked = compound_questions(w.drugs.screen, knowledge=known)
+    questions = asked.questions[:: len(DRUGS)]
     return {
         name: {str(i): chosen(s.select(q, pool, 4)) for i, (q, pool) in enumerate(questions)}
         for name, s in made.items()

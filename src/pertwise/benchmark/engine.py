@@ -335,12 +335,13 @@ def run_task(
     if task.given and executor != "serial":
         raise InputError("inputs that are already open run in one process; use files, or serial")
     folder = task.folder = None if out is None else Path(out).resolve()
+    # Before anything is written: a wrong method or file must not leave a folder behind.
+    units = task.units()
     with only_writer(folder) if folder is not None else contextlib.nullcontext():
         settings = task.settings.model_dump(mode="json")
         made = record(settings, task.inputs, task=task.name)
         if folder is not None:
             _claim(folder, made, resume)
-        units = task.units()
         played = _play_all(task, units, folder, executor, min(workers, len(units)), address)
         tables = {**task.gather(played), LIST: _unit_list(played)}
         told = {**_outcome(played), "tables": list(tables)}

@@ -48,8 +48,7 @@ class EmbeddingSelector(SimilaritySelector):
         matrix = self._knowledge.embedding(names, self.kind, self.dim).matrix.astype(np.float64)
         norm = np.linalg.norm(matrix, axis=1, keepdims=True)
         unit = np.divide(matrix, norm, out=np.zeros_like(matrix), where=norm > 0)
-        # One question and many at once multiply in another order: ties must stay ties.
-        return np.asarray(np.round(unit[: len(subjects)] @ unit[len(subjects) :].T, 12))
+        return np.asarray(unit[: len(subjects)] @ unit[len(subjects) :].T)
 
     def settings(self) -> Mapping[str, Any]:
         """Kind and width of the embedding."""

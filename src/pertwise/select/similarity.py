@@ -22,6 +22,10 @@ T = TypeVar("T")
 Evidences = Callable[[Sequence[str]], list[tuple[str, ...]]]
 
 
+#: Digits, relative to the largest score, beyond which scores are equal.
+TIE_DIGITS = 12
+
+
 def strongest(scores: Floats, n: int, order: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
     """Positions of the at most `n` largest positive scores, best first.
 
@@ -34,6 +38,10 @@ def strongest(scores: Floats, n: int, order: NDArray[np.intp] | None = None) -> 
         answer does not depend on the order of the items; position by default.
     """
     usable = np.flatnonzero(scores > 0)
+    if len(usable):
+        # One question and many at once are multiplied in another order, which moves the last bits:
+        # scores that differ by no more are equal, and the tie rule decides.
+        scores = np.round(scores / scores[usable].max(), TIE_DIGITS)
     if n < len(usable):
         # argpartition may cut through equal scores, so everything at the border is kept until the
         # tie rule has decided.
