@@ -10,7 +10,7 @@ from pertwise.errors import ChatError
 from pertwise.llm.account import Amount
 from pertwise.llm.address import Address, key_variables
 from pertwise.llm.base import ChatReply, ChatRequest, FatalChatError
-from pertwise.llm.budget import Budget, Price, credible
+from pertwise.llm.budget import Budget, Price, credible, prompt_tokens_at_most
 from pertwise.llm.failures import FATAL, RETRYABLE, CallFailure
 from pertwise.llm.ledger import Failure, Ledger
 from pertwise.llm.pace import Pace
