@@ -30,7 +30,7 @@ from pertwise.llm.loop import run_sync
 from pertwise.llm.pace import MOST, MOST_HERE, Pace
 from pertwise.llm.paying import Payer
 from pertwise.llm.settings import ChatSettings
-from pertwise.llm.wire import Backend, open_backend
+from pertwise.llm.wire import Backend, first_dialect, open_backend
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,8 @@ class EndpointChat:
         if ledger is not None:
             account = LedgerAccount(ledger, settings.run, settings.call_s)
         self.budget = Budget(settings.budget_tokens, settings.budget_usd, account)
-        self._payer = Payer(address, settings, ledger, self.budget, self._price)
+        dialect = first_dialect(address, settings)
+        self._payer = Payer(address, settings, ledger, self.budget, self._price, dialect)
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _PerLoop] = (
             weakref.WeakKeyDictionary()
         )

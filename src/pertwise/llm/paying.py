@@ -16,7 +16,7 @@ from pertwise.llm.ledger import Failure, Ledger
 from pertwise.llm.pace import Pace
 from pertwise.llm.reasoning import visible_text
 from pertwise.llm.settings import ChatSettings
-from pertwise.llm.wire import Backend, first_dialect
+from pertwise.llm.wire import Backend, Dialect
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +36,10 @@ class Payer:
         ledger: Ledger | None,
         budget: Budget,
         price: Price | None,
+        dialect: Dialect,
     ) -> None:
         self._address, self._settings, self._ledger = address, settings, ledger
-        self._budget, self._price = budget, price
-        self._dialect = first_dialect(address, settings)
+        self._budget, self._price, self._dialect = budget, price, dialect
         self._thinks = False
         self._excess = 1.0
         self._failed_in_a_row = 0
