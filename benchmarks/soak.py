@@ -268,9 +268,8 @@ def kill_once(job: Job, command: list[str], log: Path, served: Served, rng: rand
     number = signal.SIGTERM if job.kills % 3 == 2 else signal.SIGKILL
     process.send_signal(number)
     job.kills += 1
-    process.wait(ORPHANS_AFTER_S)
     deadline = time.monotonic() + ORPHANS_AFTER_S
-    while of_session(process.pid) and time.monotonic() < deadline:
+    while (process.poll() is None or of_session(process.pid)) and time.monotonic() < deadline:
         time.sleep(0.1)
     left = of_session(process.pid)
     if left:
@@ -279,6 +278,7 @@ def kill_once(job: Job, command: list[str], log: Path, served: Served, rng: rand
         )
         for pid in left:
             os.kill(pid, signal.SIGKILL)
+        process.wait()
     # What was under way at the kill is answered by now; nobody asks any more.
     time.sleep(0.3)
     before = served.server.count

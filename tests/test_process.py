@@ -11,13 +11,15 @@ import time
 import pytest
 
 from pertwise._process import in_processes, only_writer
-from pertwise.errors import InputError
+from pertwise.errors import InputError, PertwiseError
 
 
 def test_in_processes_gives_all_results_and_the_first_error():
     assert sorted(in_processes(math.sqrt, [(i * i,) for i in range(5)], 2)) == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match=r"math domain|nonnegative"):
         list(in_processes(math.sqrt, [(1,), (-1,)], 1))
+    with pytest.raises(PertwiseError, match="ended from outside"):
+        list(in_processes(os.abort, [()], 1))
     assert not multiprocessing.active_children()
 
 

@@ -11,12 +11,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
 from pertwise._progress import is_quiet, set_quiet
-from pertwise.errors import InputError
+from pertwise.errors import InputError, PertwiseError
 
 T = TypeVar("T")
 
@@ -75,6 +76,11 @@ def in_processes(
     ----------
     start, arguments
         Called in each worker before its first payload.
+
+    Raises
+    ------
+    pertwise.errors.PertwiseError
+        When a worker was ended from outside; whatever `work` raises.
     """
     # spawn: a forked child of a process that has used BLAS or torch threads can hang.
     context = multiprocessing.get_context("spawn")
@@ -87,6 +93,12 @@ def in_processes(
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
                 yield future.result()
+    except BrokenProcessPool:
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise PertwiseError(
+            "a worker process was ended from outside, most often because memory ran out: use fewer "
+            "workers; what is finished is kept, the same command goes on from there"
+        ) from None
     except Exception:
         pool.shutdown(wait=True, cancel_futures=True)
         raise

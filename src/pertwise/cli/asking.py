@@ -22,11 +22,14 @@ BudgetTokens = Annotated[
 ]
 BudgetUsd = Annotated[
     float | None,
-    typer.Option(help="Most US dollars to spend, earlier calls included.", rich_help_panel=_PANEL),
+    typer.Option(
+        min=0.0, help="Most US dollars to spend, earlier calls included.", rich_help_panel=_PANEL
+    ),
 ]
 Timeout = Annotated[
     float | None,
     typer.Option(
+        min=0.1,
         help="Seconds of silence after which a call is given up (default 300).",
         rich_help_panel=_PANEL,
     ),

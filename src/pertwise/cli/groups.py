@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from pertwise.cli.asking import BudgetTokens, BudgetUsd, Concurrency, Timeout, limits
 from pertwise.cli.options import OptionGroup
 from pertwise.errors import InputError
 
@@ -159,43 +160,14 @@ class Llm(OptionGroup):
             "--replay", help="Answer from the ledger only, never call out.", rich_help_panel=_LLM
         ),
     ] = False
-    budget_tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Most tokens to use, earlier calls included.", rich_help_panel=_LLM
-        ),
-    ] = None
-    budget_usd: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0, help="Most US dollars to spend, earlier calls included.", rich_help_panel=_LLM
-        ),
-    ] = None
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            help="Seconds of silence after which a call is given up (default 300).",
-            rich_help_panel=_LLM,
-        ),
-    ] = None
-    concurrency: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Most calls at once (default 8; 2 where the model runs on this machine).",
-            rich_help_panel=_LLM,
-        ),
-    ] = None
+    budget_tokens: BudgetTokens = None
+    budget_usd: BudgetUsd = None
+    timeout: Timeout = None
+    concurrency: Concurrency = None
 
     def limits(self) -> dict[str, Any]:
         """The limits that were given, as settings of `pertwise.llm.open_chat`."""
-        given = {
-            "budget_tokens": self.budget_tokens,
-            "budget_usd": self.budget_usd,
-            "timeout_s": self.timeout,
-            "concurrency": self.concurrency,
-        }
-        return {name: value for name, value in given.items() if value is not None}
+        return limits(self.budget_tokens, self.budget_usd, self.timeout, self.concurrency)
 
     @contextmanager
     def opened(self, run: str, ledger: Path | None) -> Iterator[Chat | None]:
