@@ -14,7 +14,8 @@ import pytest
 
 from pertwise import parts
 from pertwise.benchmark import bench
-from pertwise.benchmark.engine import BenchmarkRun, Task, Unit, run_task
+from pertwise.benchmark.engine import BenchmarkRun, run_task
+from pertwise.benchmark.task import Task, Unit
 from pertwise.config import Settings, check_settings
 from pertwise.errors import BudgetError, InputError
 from pertwise.provenance import identity

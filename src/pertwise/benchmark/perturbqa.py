@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from pertwise.benchmark.engine import Played, Tables, Task, Unit
+from pertwise.benchmark.task import Played, Tables, Task, Unit
 from pertwise.config import FileName, Settings
 from pertwise.errors import InputError, PertwiseError
 from pertwise.evaluate.auroc import auroc, grouped_auroc

@@ -193,9 +193,12 @@ def judge(
     from pertwise.benchmark.acquisition.judged import JudgeConfig, JudgeTask
     from pertwise.benchmark.engine import run_task
     from pertwise.config import check_settings
+    from pertwise.llm import parse_address
 
+    # Stored and shown without the query of an address, which may hold a key.
+    named = [str(parse_address(j)) for j in llm]
     given = {
-        "run": str(run), "judges": llm, "reference": reference, "rounds": rounds,
+        "run": str(run), "judges": named, "reference": reference, "rounds": rounds,
         "max_pairs": max_pairs, "seed": seed, "context_text": context_text,
     }  # fmt: skip
     task = JudgeTask(
