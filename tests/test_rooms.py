@@ -16,6 +16,8 @@ ROOMS = (
     "_text",
     "_external",
     "_io",
+    "_files",
+    "_together",
     "_names",
     "_tables",
     "_progress",

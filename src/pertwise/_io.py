@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import importlib
 import json
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pertwise.errors import MissingDependencyError
+from pertwise.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,22 +29,70 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     keeps the suffix of `path`, because writers such as pandas choose a format by it.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    suffix = "".join(target.suffixes[-2:])
-    fd, name = tempfile.mkstemp(
-        prefix=f".{target.name}.", suffix=".tmp" + suffix, dir=target.parent
-    )
-    os.close(fd)
-    temporary = Path(name)
+    temporary: Path | None = None
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        suffix = "".join(target.suffixes[-2:])
+        fd, name = tempfile.mkstemp(
+            prefix=f".{target.name[:80]}.", suffix=".tmp" + suffix, dir=target.parent
+        )
+        os.close(fd)
+        temporary = Path(name)
         yield temporary
         # mkstemp makes private files; results are meant to be shared like any other output.
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
+        flush_to_disk(temporary)
         os.replace(temporary, target)
+        flush_to_disk(target.parent)
+    except OSError as error:
+        # What failed in the block on another file is told with that file's name.
+        if error.filename not in (None, *map(str, (temporary, target, *target.parents))):
+            raise
+        raise InputError(f"{target} cannot be written: {why_not(error)}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def flush_to_disk(path: str | os.PathLike[str]) -> None:
+    """Have the system write a file (or the names in a folder) to the disk now.
+
+    A rename may reach the disk before the content of the file: after a power cut the new name would
+    then stand for an empty file.
+    """
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        # Some file systems do not flush folders, or at all; a full disk must be told.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES):
+            raise
+    finally:
+        os.close(fd)
+
+
+_ERRNO = re.compile(r"(?i)errno\s*=?\s*(\d+)")
+_REMEDY = {
+    errno.ENOSPC: "make room there or choose another place",
+    errno.EDQUOT: "make room there or choose another place",
+    errno.EFBIG: "make room there or choose another place",
+    errno.EROFS: "choose a place that can be written to",
+    errno.EACCES: "change the permissions or choose another place",
+    errno.EPERM: "change the permissions or choose another place",
+}
+
+
+def why_not(error: OSError) -> str:
+    """The reason of an operating-system error in plain words, and what to do, on one line.
+
+    HDF5 and Arrow put the error number into the text only.
+    """
+    stated = _ERRNO.search(str(error))
+    number = error.errno or (int(stated[1]) if stated else 0)
+    words = os.strerror(number) if number else " ".join(str(error).split())[:200]
+    return f"{words}; {_REMEDY.get(number, 'check the path, or choose another place')}"
 
 
 def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:

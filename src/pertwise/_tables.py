@@ -2,50 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from pertwise._files import looks_like, reading
 from pertwise._io import csv_cells, text_of_csv
-from pertwise.errors import InputError, PertwiseError
+from pertwise.errors import InputError
 
-_MAGIC = (
-    (b"\x89HDF\r\n", "an HDF5 file; name it .h5ad if it is AnnData"),
-    (b"PK\x03\x04", "a zip archive or an Excel workbook; unpack it, or save the sheet as csv"),
-    (b"\xd0\xcf\x11\xe0", "an old or encrypted Office file; save the sheet as csv"),
-    (b"PAR1", "a parquet file; name it .parquet"),
-    (b"<!DOCTYPE", "a web page, not the file behind it; download it again"),
-    (b"<html", "a web page, not the file behind it; download it again"),
-    (b"version https://git-lfs", "a Git LFS pointer; fetch the file itself with git lfs pull"),
-    (b"%PDF", "a PDF; save the table as csv"),
-)
 _BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _SEPARATORS = (",", "\t", ";", "|")
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
-
-
-@contextlib.contextmanager
-def reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
-    """Turn whatever a file format's library raises over a damaged file into one line.
-
-    Raises
-    ------
-    pertwise.errors.InputError
-        Names the file, what it was to be, and the library's reason.
-    """
-    try:
-        yield
-    except (PertwiseError, FileNotFoundError):
-        raise
-    except MemoryError as error:
-        raise InputError(f"{path} needs more memory than there is to be read as {what}") from error
-    except Exception as error:
-        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        raise InputError(f"{path} cannot be read as {what}: {reason[:300]}") from error
 
 
 def read_frame(path: str | os.PathLike[str], **options: Any) -> pd.DataFrame:
@@ -115,10 +84,9 @@ def _dialect(file: Path) -> tuple[str, str]:
         first = bytes(opened.handle.read(512)).lstrip()
     if not first:
         raise InputError(f"{file} is empty: it cannot be read as a table")
-    for magic, meaning in _MAGIC:
-        if first[: len(magic)].lower() == magic.lower():
-            raise InputError(f"{file} cannot be read as a table: it is {meaning}")
     encoding = next((name for bom, name in _BOMS if first.startswith(bom)), "utf-8")
+    if encoding != "utf-16" and (looks := looks_like(first)):
+        raise InputError(f"{file} cannot be read as a table: it is {looks}")
     if encoding != "utf-16" and b"\0" in first:
         raise InputError(f"{file} cannot be read as a table: it holds binary data, not text")
     with get_handle(file, "r", encoding=encoding, compression="infer") as opened:

@@ -11,6 +11,7 @@ from pertwise._names import COMBINATION, canonical_perturbation, split_combinati
 from pertwise.acquire.panel import LeftOut, RepairNote
 from pertwise.errors import InputError, suggest
 from pertwise.knowledge import Knowledge, read_gene_list
+from pertwise.knowledge.genes.species import species_note, species_notes
 from pertwise.screen import Screen
 from pertwise.screen.labels import guide_gene, numbered_gene
 
@@ -222,7 +223,7 @@ def make_pool(
         origin=origin,
         left_out=tuple(_unique(left_out)),
         repairs=tuple(repairs),
-        notes=notes,
+        notes=(*notes, *species_notes({"measured": measured, "candidates": names}, knowledge)),
     )
 
 
@@ -296,7 +297,8 @@ def _nobody_left(names: Sequence[str], left_out: Sequence[LeftOut], known: set[s
     if kinds == {"unknown"}:
         raise InputError(
             f"none of the {len(set(names))} candidates (e.g. {names[0]!r}) is known to the "
-            "knowledge folder; are they human gene symbols? Keep them anyway with --keep-unknown"
+            f"knowledge folder; {species_note(names) or 'are they human gene symbols?'} Keep them "
+            "anyway with --keep-unknown"
         )
     counts = {k: sum(r.kind == k for r in left_out) for k in sorted(kinds)}
     text = ", ".join(f"{n} {k}" for k, n in counts.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,9 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pertwise._files import read_json_object
 from pertwise._io import write_csv_atomic, write_json_atomic
+from pertwise._together import finish
 from pertwise.errors import InputError
 
 #: Version of plan.json; a newer file is refused with a clear message.
@@ -233,15 +236,15 @@ class Plan(BaseModel):
         file = Path(path)
         if file.is_dir():
             file = file / "plan.json"
-        try:
-            value = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"no such plan file: {file}") from None
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise InputError(f"{file} is not JSON: {error}") from None
-        if not isinstance(value, dict) or value.get("kind") != "pertwise plan":
+        with contextlib.suppress(OSError):
+            finish(file.parent, file.stem)
+        if not file.exists():
+            raise InputError(f"no such plan file: {file}")
+        value = read_json_object(file, "a plan")
+        if value.get("kind") != "pertwise plan":
             raise InputError(f"{file} is not a plan made by `pertwise plan`")
-        if int(value.get("format", 0)) > FORMAT:
+        known = value.get("format")
+        if isinstance(known, int) and known > FORMAT:
             raise InputError(
                 f"{file} has plan format {value['format']}, newer than this pertwise reads "
                 f"({FORMAT}); upgrade pertwise"

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pertwise._files import PART, read_parquet
 from pertwise._io import atomic_path
 from pertwise.acquire.base import Target
 from pertwise.provenance import identity
@@ -52,8 +53,10 @@ class StoredUncertainty:
         """The stored values in candidate order, or None."""
         if self._path is None or not self._path.is_file():
             return None
-        table = pd.read_parquet(self._path).set_index("gene")
-        values = table["uncertainty"].reindex(self._candidates)
+        table = read_parquet(self._path, "stored uncertainties", PART)
+        if not {"gene", "uncertainty"} <= set(table):
+            return None
+        values = table.set_index("gene")["uncertainty"].reindex(self._candidates)
         if not np.isfinite(values.to_numpy(dtype=float)).all():
             return None
         return pd.Series(values.to_numpy(dtype=float), index=self._candidates, name="uncertainty")

@@ -190,7 +190,7 @@ def stored_record(folder: Path) -> dict[str, Any] | None:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         found["task"], found["settings"], found["inputs"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError, OSError):
         raise InputError(f"{path} was not written by pertwise; name another folder") from None
     return found
 

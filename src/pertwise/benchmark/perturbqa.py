@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from pertwise._files import open_text
 from pertwise.benchmark.task import Played, Tables, Task, Unit
 from pertwise.config import FileName, Settings
 from pertwise.errors import InputError, PertwiseError
@@ -62,7 +63,8 @@ def read_labels(path: str | os.PathLike[str]) -> pd.DataFrame:
     if not file.is_file():
         raise InputError(f"no such file: {file}")
     # Gene symbols such as NA or NAN must stay text.
-    table = pd.read_csv(file, dtype={"pert": str, "gene": str}, keep_default_na=False)
+    with open_text(file, "a table of pairs") as text:
+        table = pd.read_csv(text, dtype={"pert": str, "gene": str}, keep_default_na=False)
     missing = [c for c in COLUMNS if c not in table.columns]
     if missing:
         raise InputError(f"{file} lacks the columns {missing}; it has {list(table.columns)}")

@@ -13,6 +13,7 @@ from typing import Literal
 
 import pandas as pd
 
+from pertwise._files import PART, reading
 from pertwise._io import (
     atomic_path,
     csv_cells,
@@ -24,7 +25,7 @@ from pertwise._io import (
 from pertwise._process import in_processes
 from pertwise._progress import track
 from pertwise.benchmark.task import Failed, Played, Task, Unit
-from pertwise.errors import InputError, PertwiseError
+from pertwise.errors import PertwiseError
 from pertwise.evaluate.units import STOPS
 from pertwise.provenance import jsonable
 
@@ -117,14 +118,12 @@ def _store(played: Played, place: Path) -> None:
 
 def _stored(unit: Unit, place: Path) -> Played:
     path = place / f"{unit.key}.json"
-    try:
+    with reading(path, "a finished part of this run", PART):
         facts = json.loads(path.read_text(encoding="utf-8"))
         files = {n: place / f"{unit.key}.{n}.parquet" for n in map(str, facts["tables"])}
         tables = {n: pd.read_parquet(f) for n, f in files.items()}
         times = [float("nan") if facts[k] is None else facts[k] for k in ("seconds", "processor")]
         return Played(unit, tables, facts["error"], *times)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error}); delete it to play it again") from error
 
 
 def limit_threads(n: int = 1) -> None:
@@ -175,9 +174,10 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 def read_table(path: Path) -> pd.DataFrame:
     """A table that `write_table` wrote."""
-    if path.suffix == ".parquet":
-        return pd.read_parquet(path)
-    try:
-        return csv_cells(pd.read_csv(path, float_precision="round_trip"), text_of_csv)
-    except pd.errors.EmptyDataError:
-        return pd.DataFrame()
+    with reading(path, "a table of this run", "give the same command again"):
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        try:
+            return csv_cells(pd.read_csv(path, float_precision="round_trip"), text_of_csv)
+        except pd.errors.EmptyDataError:
+            return pd.DataFrame()

@@ -116,6 +116,7 @@ def gene(
     """Show the card of a gene: names, one-sentence summary, GO terms (most specific first)."""
     from pertwise.errors import UnknownNameError, suggest
     from pertwise.knowledge import Knowledge
+    from pertwise.knowledge.genes.species import species_note
 
     opened = Knowledge.open(knowledge)
     resolution = opened.resolve(symbols)
@@ -137,6 +138,8 @@ def gene(
     if resolution.unknown:
         near = suggest(resolution.unknown[0], opened.genes())
         hint = f"; did you mean {', '.join(near)}?" if near else ""
+        foreign = species_note(resolution.unknown)
+        hint += f"; {foreign}" if foreign else ""
         raise UnknownNameError(f"unknown gene {', '.join(resolution.unknown)}{hint}", near)
 
 

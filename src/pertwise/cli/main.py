@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from typing import Annotated
 
 import typer
 
 from pertwise import __version__
+from pertwise._io import why_not
 from pertwise._process import Interrupted, ends_on_signals
 from pertwise._progress import set_quiet
 from pertwise.cli import (
@@ -89,9 +89,7 @@ def main() -> None:
             if isinstance(error, BrokenPipeError):
                 raise SystemExit(1) from None
             name = f"{error.filename}: " if error.filename else ""
-            reason = (error.strerror or str(error)).strip().splitlines()[0]
-            advice = "; free space or name another folder" if error.errno == errno.ENOSPC else ""
-            typer.echo(f"error: {name}{reason}{advice}", err=True)
+            typer.echo(f"error: {name}{why_not(error)}", err=True)
             raise SystemExit(2) from None
         except Interrupted as stop:
             notes = getattr(stop, "__notes__", [])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pertwise._files import read_text
 from pertwise._process import only_writer
 from pertwise.cli.asking import nothing_usable
 from pertwise.cli.groups import Cells, Facts, Llm, Reading
@@ -157,7 +158,7 @@ def read_names(given: list[str]) -> list[str]:
             file = Path(text[1:])
             if not file.is_file():
                 raise InputError(f"no such file: {file}")
-            text = ",".join(file.read_text(encoding="utf-8").splitlines())
+            text = ",".join(read_text(file, "a list of names").splitlines())
         names += [n.strip() for n in text.split(",") if n.strip()]
     return names
 

@@ -283,11 +283,10 @@ def pseudobulk(
 def _names(text: Text) -> tuple[str, ...]:
     if not text:
         return ()
-    from pertwise._tables import reading
+    from pertwise._files import read_text
 
     path = Path(text)
-    with reading(path, "a list of names"):
-        listed = path.read_text("utf-8-sig").split("\n") if path.is_file() else text.split(",")
+    listed = read_text(path, "a list of names").split("\n") if path.is_file() else text.split(",")
     return tuple(name.strip() for name in listed if name.strip())
 
 

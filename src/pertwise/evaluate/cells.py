@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pertwise._files import reading
 from pertwise._names import COMBINATION, canonical_perturbation
 from pertwise._progress import track
 from pertwise.errors import InputError, unknown_name
@@ -107,10 +108,8 @@ def open_cell_bank(spec: CellsSpec, screen: Screen, seed: int) -> CellBank:
 
     from pertwise.screen.scale import judge_values
 
-    try:
+    with reading(spec.file, "h5ad"):
         data = anndata.read_h5ad(spec.file, backed="r")
-    except (OSError, KeyError) as error:
-        raise InputError(f"{spec.file} cannot be read as h5ad: {error}") from error
     if spec.perturbation_column not in data.obs:
         raise unknown_name("column of obs", spec.perturbation_column, data.obs.columns)
     columns = data.var_names.get_indexer(list(screen.features))

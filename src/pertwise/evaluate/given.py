@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pertwise._files import read_json
 from pertwise._names import canonical_perturbation
 from pertwise.config import read_toml
 from pertwise.errors import InputError
@@ -54,9 +53,8 @@ def read_recorded_folds(path: str | os.PathLike[str]) -> list[RecordedFold]:
     file = Path(path)
     if not file.is_file():
         raise InputError(f"no such file: {file}")
-    raw = file.read_bytes()
+    data = read_json(file, "a file of recorded answers")
     try:
-        data = json.loads(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
         return [
             RecordedFold(
                 available=tuple(map(str, fold["available_genes"])),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import json
+import io
 import os
 import re
 import shutil
@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pertwise._files import read_json_object, read_parquet, reading
 from pertwise._io import atomic_path, sha256_file, write_json_atomic
 from pertwise.errors import InputError
 from pertwise.knowledge.build.readers.networks import read_graph
-from pertwise.knowledge.genes.symbols import SymbolIndex
 from pertwise.knowledge.layout import EDGE_COLUMNS, MANIFEST, TABLES
+from pertwise.knowledge.tables import Tables
 
 _NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_.-]*$")
 _GENE_KEYS = ("genes", "gene", "symbols", "symbol", "gene_names", "gene_symbol", "names", "index")
@@ -29,8 +30,7 @@ _BUILT_IN = frozenset({"text", "go", "reactome", "graph", "string"})
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a folder as a plain dict."""
-    content: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
-    return content
+    return dict(Tables.open(folder).manifest)
 
 
 def _check_name(name: str) -> None:
@@ -75,18 +75,16 @@ def read_gene_matrix(path: str | os.PathLike[str]) -> tuple[list[str], NDArray[n
 
 
 def _from_npz(path: Path) -> tuple[list[str], NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            keys = list(archive.files)
-            gene_key = next((k for k in _GENE_KEYS if k in keys), None)
-            matrix_key = next((k for k in _MATRIX_KEYS if k in keys), None)
-            if gene_key and matrix_key:
-                return [str(g) for g in archive[gene_key]], archive[matrix_key]
-            rows = [archive[k].squeeze() for k in keys]
-    except (ValueError, OSError) as error:
-        raise InputError(
-            f"{path}: not a plain npz ({error}); names must be stored as text"
-        ) from error
+    with (
+        reading(path, "a plain npz", "names must be stored as text"),
+        np.load(path, allow_pickle=False) as archive,
+    ):
+        keys = list(archive.files)
+        gene_key = next((k for k in _GENE_KEYS if k in keys), None)
+        matrix_key = next((k for k in _MATRIX_KEYS if k in keys), None)
+        if gene_key and matrix_key:
+            return [str(g) for g in archive[gene_key]], archive[matrix_key].astype(np.float32)
+        rows = [archive[k].squeeze().astype(np.float32) for k in keys]
     if not rows or any(r.ndim != 1 or r.shape != rows[0].shape for r in rows):
         raise InputError(
             f"{path}: arrays {', '.join(keys[:6])}: expected names ({_GENE_KEYS[0]}) and a matrix "
@@ -96,10 +94,12 @@ def _from_npz(path: Path) -> tuple[list[str], NDArray[Any]]:
 
 
 def _from_table(path: Path) -> tuple[list[str], NDArray[Any]]:
+    options: dict[str, Any] = {"sep": None, "engine": "python", "keep_default_na": False}
     if path.suffix == ".parquet":
-        table = pd.read_parquet(path)
+        table = read_parquet(path, "a gene matrix")
     else:
-        table = pd.read_csv(path, sep=None, engine="python", keep_default_na=False)
+        with reading(path, "a gene matrix"):
+            table = pd.read_csv(path, **options)
     text = [c for c in table.columns if not pd.api.types.is_numeric_dtype(table[c])]
     if len(text) > 1:
         raise InputError(
@@ -142,7 +142,7 @@ def add_embedding(
     _check_name(name)
     manifest = read_manifest(folder)
     genes, matrix = read_gene_matrix(path)
-    index = SymbolIndex.from_table(pd.read_parquet(folder / "symbols.parquet"))
+    index = Tables.open(folder).symbols()
     resolution = index.resolve(genes)
     keep: dict[str, int] = {}
     repeated = 0
@@ -159,13 +159,14 @@ def add_embedding(
     if not keep:
         raise InputError(f"{path}: none of its {len(genes)} names is a gene of {folder}")
     symbols = sorted(keep)
-    target = folder / "embeddings" / f"{name}.npz"
+    place = _unused(manifest["embeddings"].get(name), f"embeddings/{name}", ".npz")
+    target = folder / place
     with atomic_path(target) as temporary:
         np.savez_compressed(
             temporary, genes=np.array(symbols), matrix=matrix[[keep[s] for s in symbols]]
         )
     entry = {
-        "file": f"embeddings/{name}.npz",
+        "file": place,
         "title": title or Path(path).name,
         "n_genes": len(symbols),
         "dim": int(matrix.shape[1]),
@@ -180,14 +181,16 @@ def add_embedding(
             "repeated": repeated,
         },
     }
-    manifest["embeddings"][name] = entry
-    write_json_atomic(folder / MANIFEST, manifest)
+    _enter(folder, manifest, "embeddings", name, entry)
     return entry
 
 
-def read_embedding(folder: Path, entry: Mapping[str, Any]) -> tuple[list[str], NDArray[np.float32]]:
+def read_embedding(
+    tables: Tables, entry: Mapping[str, Any]
+) -> tuple[list[str], NDArray[np.float32]]:
     """A registered matrix: approved symbols and (n_genes, k) float32."""
-    with np.load(folder / str(entry["file"]), allow_pickle=False) as archive:
+    content = io.BytesIO(tables.checked(entry))
+    with np.load(content, allow_pickle=False) as archive:
         return archive["genes"].tolist(), archive["matrix"].astype(np.float32, copy=False)
 
 
@@ -221,7 +224,7 @@ def add_graph(
         )
     else:
         table, origin = read_graph(Path(edges), name).tables[f"edges_{name}"], Path(edges).name
-    index = SymbolIndex.from_table(pd.read_parquet(folder / "symbols.parquet"))
+    index = Tables.open(folder).symbols()
     table = table.assign(a=index.map_column(table["a"]), b=index.map_column(table["b"]))
     keep = (table["a"] != "") & (table["b"] != "") & (table["a"] != table["b"])
     if not keep.any():
@@ -242,10 +245,11 @@ def add_graph(
     }
     kept = table[keep].assign(source=name)[list(EDGE_COLUMNS)].sort_values(["a", "b"])
     kept = kept.drop_duplicates(["a", "b"]).astype({"weight": "float32", "sign": "int8"})
-    entry = write_table(kept.reset_index(drop=True), f"edges_{name}", folder, manifest["sources"])
+    title = f"edges_{name}"
+    place = _unused(manifest["tables"].get(title), title, ".parquet")
+    entry = write_table(kept.reset_index(drop=True), title, folder, manifest["sources"], place)
     entry["directed"] = directed
-    manifest["tables"][f"edges_{name}"] = entry
-    write_json_atomic(folder / MANIFEST, manifest)
+    _enter(folder, manifest, "tables", title, entry)
     return entry
 
 
@@ -261,13 +265,14 @@ def store_summaries(
     from pertwise.knowledge.genes.text import MAX_WORDS
 
     folder = Path(folder)
-    manifest = read_manifest(folder)
+    opened = Tables.open(folder)
+    manifest = dict(opened.manifest)
     for gene, text in summaries.items():
         if len(text.split()) > MAX_WORDS or not text.strip():
             raise InputError(
                 f"summary of {gene!r} has {len(text.split())} words, expected 1 to {MAX_WORDS}"
             )
-    index = SymbolIndex.from_table(pd.read_parquet(folder / "symbols.parquet"))
+    index = opened.symbols()
     resolution = index.resolve(list(summaries))
     if resolution.unknown or resolution.ambiguous:
         first = (*resolution.unknown, *resolution.ambiguous)[0]
@@ -277,9 +282,8 @@ def store_summaries(
         [(resolution.approved[g], t.strip(), model, today, "llm") for g, t in summaries.items()],
         columns=list(TABLES["summaries_llm"]),
     )
-    path = folder / "summaries_llm.parquet"
-    if path.is_file():
-        old = pd.read_parquet(path).astype({"source": str})
+    if opened.has("summaries_llm"):
+        old = opened.table("summaries_llm")
         new = pd.concat([old[~old["symbol"].isin(new["symbol"])], new])
     manifest["sources"]["llm"] = {
         "kind": "llm",
@@ -300,25 +304,49 @@ def store_summaries(
         "summaries_llm",
         folder,
         manifest["sources"],
+        _unused(manifest["tables"].get("summaries_llm"), "summaries_llm", ".parquet"),
     )
-    manifest["tables"]["summaries_llm"] = entry
-    write_json_atomic(folder / MANIFEST, manifest)
+    _enter(folder, manifest, "tables", "summaries_llm", entry)
     return len(new)
 
 
+def _unused(before: Mapping[str, Any] | None, stem: str, suffix: str) -> str:
+    """A file name other than that of the entry to be replaced, which stays until the manifest is
+    written: whenever this is killed, manifest and files belong together."""
+    plain = f"{stem}{suffix}"
+    return f"{stem}.2{suffix}" if before is not None and before["file"] == plain else plain
+
+
+def _enter(
+    folder: Path, manifest: dict[str, Any], part: str, name: str, entry: Mapping[str, Any]
+) -> None:
+    before = manifest[part].get(name)
+    manifest[part][name] = entry
+    write_json_atomic(folder / MANIFEST, manifest)
+    if before is not None and before["file"] != entry["file"]:
+        (folder / str(before["file"])).unlink(missing_ok=True)
+
+
 def carry_over(old: Path, new: Path, manifest: dict[str, Any]) -> None:
-    """Take registered matrices and LLM sentences of a folder into the one that replaces it."""
-    try:
-        before = read_manifest(old)
-    except (OSError, json.JSONDecodeError):
-        return
-    for name, entry in before.get("embeddings", {}).items():
+    """Take what was added to a folder into the one that replaces it: matrices, graphs, sentences.
+
+    Raises
+    ------
+    InputError
+        When the manifest is damaged, so that nobody knows what was added.
+    """
+    file = old / MANIFEST
+    away = "what was added to the folder would be lost; move it away, then build again"
+    before = read_json_object(file, "the manifest of a knowledge folder", away)
+    with reading(file, "the manifest of a knowledge folder", away):
+        added = [("embeddings", n, e) for n, e in before.get("embeddings", {}).items()]
+        for name, entry in before["tables"].items():
+            kinds = {i: before["sources"].get(i, {}).get("kind") for i in entry["sources"]}
+            if name not in manifest["tables"] and set(kinds.values()) <= {"llm", "graph"}:
+                added.append(("tables", name, entry))
+                manifest["sources"].update({i: before["sources"][i] for i in kinds})
+    for part, name, entry in added:
         if (old / entry["file"]).is_file():
-            (new / "embeddings").mkdir(exist_ok=True)
+            (new / entry["file"]).parent.mkdir(exist_ok=True)
             shutil.copy2(old / entry["file"], new / entry["file"])
-            manifest["embeddings"][name] = entry
-    entry = before.get("tables", {}).get("summaries_llm")
-    if entry and (old / entry["file"]).is_file():
-        shutil.copy2(old / entry["file"], new / entry["file"])
-        manifest["tables"]["summaries_llm"] = entry
-        manifest["sources"]["llm"] = before["sources"]["llm"]
+            manifest[part][name] = entry

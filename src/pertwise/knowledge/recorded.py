@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 from collections.abc import Mapping
@@ -13,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pertwise._files import one_line, read_text, reading
 from pertwise._names import canonical_perturbation
-from pertwise._tables import reading
 from pertwise.errors import InputError
 
 #: Names, best first, and one text on why.
@@ -72,9 +71,7 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
     file = Path(path)
     if not file.is_file():
         raise InputError(f"no such file: {file}")
-    with reading(file, "recorded answers"):
-        raw = file.read_bytes()
-        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
+    text = read_text(file, "recorded answers")
     found = Recording()
     try:
         whole = json.loads(text)
@@ -94,7 +91,10 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{file} line {number} is not JSON: {error}") from error
+            raise InputError(
+                f"{file} line {number} is not JSON: {one_line(error)}; if the file was cut, get it "
+                "again or take the line out"
+            ) from error
         if not isinstance(row, dict):
             raise InputError(f"{file} line {number} is no JSON object")
         subject = next((row[k] for k in ("subject", "gene", "drug") if k in row), None)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
+import io
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,12 +12,92 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import pandas as pd
+from pydantic import BaseModel
 
+from pertwise._files import read_json_object, reading
 from pertwise.errors import InputError, unknown_name
 from pertwise.knowledge.genes.symbols import SymbolIndex
 from pertwise.knowledge.layout import FORMAT, FORMAT_VERSION, HOW, MANIFEST, TABLES
 
 T = TypeVar("T")
+
+_ANEW = "it is damaged: build it anew: pertwise knowledge build SOURCES --out DIR --overwrite"
+
+
+class _Entry(BaseModel):
+    file: str
+    sha256: str
+    from_screen: bool
+
+
+class _Table(_Entry):
+    rows: int
+    licence: str
+    sources: list[str]
+
+
+class _Matrix(_Entry):
+    n_genes: int
+    dim: int
+
+
+class _Source(BaseModel):
+    kind: str
+    title: str
+    file: str
+    version: str
+    date: str
+    file_date: str
+    licence: str
+    sha256: str
+    from_screen: bool
+
+
+class _LeftOut(BaseModel):
+    names: int
+    rows: int
+    examples: list[str]
+
+
+class _Manifest(BaseModel):
+    built: str
+    tables: dict[str, _Table]
+    embeddings: dict[str, _Matrix]
+    sources: dict[str, _Source]
+    unavailable: dict[str, str]
+    unresolved_names: dict[str, _LeftOut]
+    ignored_files: list[str]
+
+
+def put_back(folder: Path) -> None:
+    """Undo a replacement of `folder` that was killed between its two renames; see `build`."""
+    if folder.exists():
+        return
+    for left, owner in leftovers(folder, "old"):
+        if owner and (left / "was" / MANIFEST).is_file():
+            with contextlib.suppress(OSError):
+                os.replace(left / "was", folder)
+                left.rmdir()
+            return
+
+
+def leftovers(folder: Path, what: str) -> list[tuple[Path, bool]]:
+    """Folders beside `folder` that a build made ("building", "old"), and whether it is dead."""
+    start = f".{folder.name}.{what}-"
+    if not folder.parent.is_dir():
+        return []
+    found = sorted(p for p in folder.parent.iterdir() if p.name.startswith(start))
+    return [(p, _is_dead(p.name.removeprefix(start).partition("-")[0])) for p in found]
+
+
+def _is_dead(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (ValueError, OverflowError, PermissionError):
+        return False
+    return int(pid) == os.getpid()
 
 
 class Tables:
@@ -32,18 +113,14 @@ class Tables:
         """Open a folder (reads its manifest); see `Knowledge.open` for the errors."""
         folder = Path(path)
         how = "build one with: pertwise knowledge build SOURCES --out DIR"
+        put_back(folder)
         if not folder.exists():
             raise InputError(f"{folder}: no such knowledge folder; {how}")
         file = folder / MANIFEST
-        try:
-            manifest = json.loads(file.read_text("utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            raise InputError(
-                f"{folder} is not a knowledge folder (no {MANIFEST} in it); {how}"
-            ) from None
-        except json.JSONDecodeError as error:
-            raise InputError(f"{file} is damaged ({error}); build it anew") from error
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        if not file.is_file():
+            raise InputError(f"{folder} is not a knowledge folder (no {MANIFEST} in it); {how}")
+        manifest = read_json_object(file, "the manifest of a knowledge folder", _ANEW)
+        if manifest.get("format") != FORMAT:
             raise InputError(f"{file} is not the manifest of a knowledge folder; {how}")
         found = manifest.get("format_version")
         if found != FORMAT_VERSION:
@@ -52,6 +129,8 @@ class Tables:
                 f"{FORMAT_VERSION}; build it anew: pertwise knowledge build SOURCES --out {folder} "
                 "--overwrite"
             )
+        with reading(file, "the manifest of a knowledge folder", _ANEW):
+            _Manifest.model_validate(manifest, strict=True)
         for name, entry in manifest["tables"].items():
             if not (folder / entry["file"]).is_file():
                 raise InputError(f"{folder}: the file {entry['file']} of table {name!r} is missing")
@@ -103,10 +182,27 @@ class Tables:
             raise InputError(self.lack(f"table {name!r}", name))
 
         def read() -> pd.DataFrame:
-            frame = pd.read_parquet(Path(self.path) / entry["file"])
+            frame = pd.read_parquet(io.BytesIO(self.checked(entry)))
             return frame.astype({"source": str})
 
         return self.keep(("table", name), read)
+
+    def checked(self, entry: Mapping[str, Any]) -> bytes:
+        """Bytes of a file of the folder, compared with the checksum it was written with.
+
+        Raises
+        ------
+        InputError
+            When the file cannot be read or has changed since.
+        """
+        path = Path(self.path) / str(entry["file"])
+        with reading(path, "a part of the knowledge folder", _ANEW):
+            content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+            raise InputError(
+                f"{path} has changed since it was written (its checksum differs); {_ANEW}"
+            )
+        return content
 
     def lack(self, what: str, table: str) -> str:
         """The sentence that says what is not there and which file would bring it."""

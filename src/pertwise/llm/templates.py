@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from pertwise._files import read_text
 from pertwise._io import sha256_text
 from pertwise._text import in_prompt
 from pertwise.errors import InputError, unknown_name
@@ -66,7 +67,10 @@ class PromptTemplate:
                 block = template.blocks.get(part)
                 context = template.new_context(_one_lined(values))
                 parts[part] = "".join(block(context)).strip() if block else ""
-        except jinja2.TemplateError as error:
+        # An expression in a template can fail in any way, as can the template of another person.
+        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+            if isinstance(error, InputError):
+                raise
             line = getattr(error, "lineno", None)
             where = f", line {line}" if line else ""
             raise InputError(
@@ -96,8 +100,10 @@ def _one_lined(value: Any) -> Any:
 @functools.lru_cache(maxsize=64)
 def _compiled(text: str) -> Any:
     import jinja2
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = jinja2.Environment(
+    # A prompt may come from another person: it fills in words and reaches nothing else.
+    environment = ImmutableSandboxedEnvironment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
     return environment.from_string(text)
@@ -120,5 +126,5 @@ def load_prompt(name_or_path: str | os.PathLike[str]) -> PromptTemplate:
     if path.suffix or len(path.parts) > 1:
         if not path.is_file():
             raise InputError(f"prompt file {path} does not exist")
-        return PromptTemplate(path.name, path.read_text(encoding="utf-8"))
+        return PromptTemplate(path.name, read_text(path, "a prompt"))
     raise unknown_name("prompt", text, BUILT_IN, "(or give the path of a template file)")

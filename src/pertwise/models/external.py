@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pertwise._files import reading
 from pertwise._names import canonical_perturbation
+from pertwise._tables import read_frame
 from pertwise.errors import InputError
 from pertwise.models.base import Prediction
 from pertwise.models.context_means import ContextMean
@@ -114,16 +116,14 @@ def read_external(path: Path, screen: Screen, *, rank: bool = False) -> External
     if path.suffix == ".h5ad":
         from anndata import read_h5ad
 
-        data = read_h5ad(path)
-        described = data.obs.reset_index(drop=True)
-        matrix = data.X.toarray() if hasattr(data.X, "toarray") else np.asarray(data.X)
+        with reading(path, "a file of predictions (h5ad)"):
+            data = read_h5ad(path)
+            described = data.obs.reset_index(drop=True)
+            matrix = data.X.toarray() if hasattr(data.X, "toarray") else np.asarray(data.X)
+            matrix = matrix.astype(np.float64)
         features = [str(f) for f in data.var_names]
     elif path.suffix in (".parquet", ".csv", ".tsv"):
-        frame = (
-            pd.read_parquet(path)
-            if path.suffix == ".parquet"
-            else pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
-        )
+        frame = read_frame(path)
         names = {*_NAME, *_CONTEXT}
         columns = [c for c in frame if c not in names and pd.api.types.is_numeric_dtype(frame[c])]
         described, matrix = frame.drop(columns=columns), frame[columns].to_numpy()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pertwise._names import canonical_perturbation, split_combination
 from pertwise.errors import InputError, suggest, unknown_name
 from pertwise.evaluate.splits import things
+from pertwise.knowledge.genes.species import species_notes
 from pertwise.screen.core import Screen
 
 if TYPE_CHECKING:
@@ -161,4 +162,4 @@ def unknown_genes(asked: Sequence[str], knowledge: Knowledge | None) -> list[str
             near = suggest(gene, known)
             words = f"; did you mean {', '.join(near)}?" if near else ""
             notes.append(f"{gene} is not a gene of the knowledge folder{words}")
-    return notes
+    return notes + species_notes({"genes asked for": genes}, knowledge)

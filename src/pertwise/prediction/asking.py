@@ -11,6 +11,7 @@ import pandas as pd
 
 from pertwise._names import canonical_perturbation, genes_of, is_combination
 from pertwise.errors import InputError, unknown_name
+from pertwise.knowledge.genes.species import species_notes
 from pertwise.prediction.asked import unknown_genes
 from pertwise.prediction.predicting import one_context_of, screen_of
 from pertwise.select.base import Query, Selection
@@ -221,6 +222,8 @@ def langpert_questions(
     ]
     notes += [f"{g} is measured: it is asked as if it were not" for g in named if g in set(rows)]
     notes += unknown_genes(named, knowledge)
+    if knowledge is not None:
+        notes += species_notes({"measured": rows}, knowledge)
     subjects = list(dict.fromkeys([*named, *(genes_of(rows) if measured else ())]))
     if not subjects:
         raise InputError("no gene to ask about: give --genes MYC,SMG5, or leave out --no-measured")

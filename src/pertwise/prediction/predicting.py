@@ -13,6 +13,7 @@ from pertwise.errors import InputError, unknown_name
 from pertwise.evaluate.prefilter import N_NEAREST, check_prefilter
 from pertwise.evaluate.specs import ORACLE
 from pertwise.evaluate.splits import INNER
+from pertwise.knowledge.genes.species import species_notes
 from pertwise.models.base import MEAN_FALLBACK, predict_in
 from pertwise.models.methods import Method, asks_chat, file_checksums, make_method
 from pertwise.models.neighbours import list_cuts
@@ -261,6 +262,8 @@ def predict(
         )
     regime = _regime(asked.names, train, here) if several else ""
     notes += unknown_genes(asked.names, known) + mixed_note(whole, known)
+    if known is not None:
+        notes += species_notes({"measured": whole.perturbations}, known)
     notes += recorded_notes(method, settings or {}, asked.names, train)
     n_folds = folds if folds is not None else (0 if chat is not None else 5)
     model = made.build(INNER.get(regime, "perturbation") if regime else "").fit(train, known)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from pertwise._io import write_text_atomic
 from pertwise.benchmark.acquisition.run import AcquisitionTask
-from pertwise.benchmark.acquisition.tables import paper_table
+from pertwise.benchmark.acquisition.tables import DIFFERENCES, paper_table
 from pertwise.benchmark.engine import BenchmarkRun
 from pertwise.report.page import Page, record_facts, significant
 from pertwise.report.style import COLOURS
@@ -88,10 +88,20 @@ def write_markdown(runs: Sequence[Run], path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
+ALONE = "Nothing to compare: that takes the strategy random and at least one other."
+
+
+def _to_random(run: Run) -> pd.DataFrame:
+    """Paired differences to random; no rows where there was nothing to compare."""
+    if not run.has("differences.csv"):
+        return pd.DataFrame(columns=list(DIFFERENCES))
+    return run.read("differences.csv")
+
+
 def _markdown(page: Page, run: Run) -> None:
     settings = run.task.settings
     protocol, areas = settings.protocol, run.read("areas.parquet")
-    differences, needed = run.read("differences.csv"), run.read("labels_needed.csv")
+    differences = _to_random(run)
     screen = Path(run.record["inputs"]["screen"]["path"]).name
     page.head(settings.name)
     page.say(
@@ -105,9 +115,12 @@ def _markdown(page: Page, run: Run) -> None:
     for predictor in settings.predictors:
         mine = differences[differences["predictor"] == predictor]
         page.head(f"{settings.name}, predictor: {predictor}", 3)
-        page.say(verdict_text(mine))
+        page.say(verdict_text(mine) if len(mine) else ALONE)
         shown = paper_table(areas, differences, "mse", predictor).reset_index()
         page.table(shown, show=significant)
+        if mine.empty:
+            continue
+        needed = run.read("labels_needed.csv")
         page.say("Differences to random (area; negative = lower error), 95 % interval:")
         page.table(_differences(mine, needed, predictor), show=significant)
 
@@ -130,12 +143,11 @@ def _differences(mine: pd.DataFrame, needed: pd.DataFrame, predictor: str) -> pd
 def _section(page: Page, run: Run, predictor: str, prefix: str) -> None:
     """Table, curves and differences to random of one predictor."""
     areas, rounds = run.read("areas.parquet"), run.read("rounds.parquet")
-    differences = run.read("differences.csv") if run.has("differences.csv") else None
+    differences = _to_random(run)
     page.head(f"{prefix}Predictor: {predictor}")
-    none = pd.DataFrame()
-    mine = none if differences is None else differences[differences["predictor"] == predictor]
-    page.say("Random was not run." if differences is None else verdict_text(mine))
-    table = paper_table(areas, none if differences is None else differences, "mse", predictor)
+    mine = differences[differences["predictor"] == predictor]
+    page.say(verdict_text(mine) if len(mine) else ALONE)
+    table = paper_table(areas, differences, "mse", predictor)
     page.table(table.reset_index(), show=significant)
     page.say(
         f"{_AREA}: the mean error over the campaign, {_MARKS}; unmarked = no difference shown.",
@@ -146,7 +158,7 @@ def _section(page: Page, run: Run, predictor: str, prefix: str) -> None:
         words="Held-out error by number of acquired perturbations: mean over seeds, band = SE. "
         "Dashed: the mean of the acquired responses under random acquisition (no model).",
     )
-    if differences is None:
+    if mine.empty:
         return
     page.head("Difference to random, with 95 % interval", 3)
     page.figure(

@@ -10,6 +10,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from pertwise._io import write_text_atomic
+from pertwise._together import together
 from pertwise.acquire.panel import LeftOut, NearMiss, Plan
 from pertwise.report.page import input_facts, render_page, version_facts
 from pertwise.report.style import COLOURS, RELATIONS
@@ -38,16 +39,14 @@ _LEFT_OUT = {
 
 
 def write_plan(plan: Plan, out: str | os.PathLike[str], name: str = "plan") -> dict[str, Path]:
-    """Write plan.csv, plan.html and, last, plan.json into the folder `out`, each atomically.
-
-    plan.json comes last because it is the one the others can be made from again.
-    """
+    """Write plan.csv, plan.html and plan.json into the folder `out`: all of them or none."""
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
     paths = {kind: folder / f"{name}.{kind}" for kind in ("csv", "html", "json")}
-    plan.save_csv(paths["csv"])
-    write_text_atomic(paths["html"], render_plan(plan, str(paths["json"])))
-    plan.save_json(paths["json"])
+    with together(folder, name) as stage:
+        plan.save_csv(stage / paths["csv"].name)
+        page = render_plan(plan, str(paths["json"]))
+        write_text_atomic(stage / paths["html"].name, page)
+        plan.save_json(stage / paths["json"].name)
     return paths
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from pertwise._files import reading
 from pertwise._io import optional_import
-from pertwise._tables import reading
 from pertwise.errors import InputError, suggest
 from pertwise.screen.anndata_file import (
     RAW,

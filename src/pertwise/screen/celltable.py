@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pertwise._tables import reading
+from pertwise._files import reading
 from pertwise.errors import InputError
 from pertwise.screen.flags import texts
 

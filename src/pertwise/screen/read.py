@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pertwise._tables import reading
+from pertwise._files import reading
 from pertwise.errors import InputError
 from pertwise.screen.anndata_file import open_hdf5
 from pertwise.screen.cells import check_exists, open_cells

@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from pertwise._files import reading
 from pertwise._names import canonical_perturbation
-from pertwise._tables import read_frame, reading
+from pertwise._tables import read_frame
 from pertwise.errors import InputError
 from pertwise.screen.core import Screen
 from pertwise.screen.flags import read_flags, texts

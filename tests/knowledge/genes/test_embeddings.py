@@ -147,7 +147,7 @@ def test_wrong_matrices(writable, tmp_path):
     with pytest.raises(InputError, match="none of its 1 names"):
         add_embedding(writable, "a", tmp_path / "no.npz")
     np.savez(tmp_path / "obj.npz", genes=np.array(["G1", 2], dtype=object), matrix=np.ones((2, 1)))
-    with pytest.raises(InputError, match="not a plain npz"):
+    with pytest.raises(InputError, match="cannot be read as a plain npz"):
         add_embedding(writable, "a", tmp_path / "obj.npz")
     (tmp_path / "x.pickle").write_bytes(b"x")
     with pytest.raises(InputError, match="pickles are not opened"):

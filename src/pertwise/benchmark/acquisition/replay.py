@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
+from pertwise._files import PART, read_json_object, reading
 from pertwise._io import write_json_atomic
 from pertwise.acquire.base import AcquisitionState, Strategy, Target
 from pertwise.acquire.state import noise_variance
@@ -34,6 +36,31 @@ class Split:
 
     heldout: tuple[str, ...]
     pool: tuple[str, ...]
+
+
+class _Round(BaseModel):
+    round: int
+    n_acquired: int
+    picks: list[str]
+    reasons: dict[str, str]
+    extra: dict[str, dict[str, Any]]
+    repairs: dict[str, int]
+    measures: dict[str, dict[str, float | None]]
+    note: str
+
+
+def read_round(file: Path) -> dict[str, Any]:
+    """One round that a replay stored.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        When the file is damaged; says that deleting it lets the run compute it again.
+    """
+    found = read_json_object(file, "a round of a run", PART)
+    with reading(file, "a round of a run", PART):
+        _Round.model_validate(found)
+    return found
 
 
 def make_split(names: tuple[str, ...], heldout: float, seed: int) -> Split:
@@ -237,8 +264,7 @@ class Replay:
     def _stored(self, number: int) -> dict[str, Any] | None:
         if self.folder is None or not self._path(number).is_file():
             return None
-        record: dict[str, Any] = json.loads(self._path(number).read_text(encoding="utf-8"))
-        return record
+        return read_round(self._path(number))
 
     def _predict(self, acquired: tuple[str, ...], number: int) -> Prediction:
         """Fit on the acquired, predict what is left of the pool, then the held-out."""

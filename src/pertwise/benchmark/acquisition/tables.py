@@ -90,6 +90,13 @@ def curve_areas(rounds: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*keys, "area", "last", "n_rounds", "n_first", "n_last"])
 
 
+#: Columns of `paired_differences`, also when nothing was there to compare.
+DIFFERENCES = (
+    "target", "predictor", "initial", "batch", "metric", "strategy", "reference", "n_seeds",
+    "difference", "se", "low", "high", "p_t", "p_wilcoxon", "gain_percent", "p_holm", "verdict",
+)  # fmt: skip
+
+
 def paired_differences(areas: pd.DataFrame, reference: str = "random") -> pd.DataFrame:
     """Each strategy minus `reference` over the same seeds.
 
@@ -140,7 +147,7 @@ def paired_differences(areas: pd.DataFrame, reference: str = "random") -> pd.Dat
             else:
                 f["verdict"] = "better" if sign * f["difference"] > 0 else "worse"
         rows.extend(found)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(DIFFERENCES))
 
 
 def _paired(d: NDArray[np.float64]) -> dict[str, float]:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from pertwise._files import reading
 from pertwise.benchmark.drugs.methods import MethodInputs, build_method, method_names, open_lists
 from pertwise.benchmark.task import Played, Tables, Task, Unit
 from pertwise.config import FileName, Settings
@@ -172,7 +173,9 @@ def _read_screen(data: DataConfig, folder: Path, *, filtered: bool) -> Screen:
     if path.suffix == ".h5ad":
         from anndata import read_h5ad
 
-        return Screen.from_anndata(read_h5ad(path)).only_measured()
+        with reading(path, "an h5ad file"):
+            data_read = read_h5ad(path)
+        return Screen.from_anndata(data_read).only_measured()
     return read_signatures(
         path,
         folder / data.obs if data.obs else None,

@@ -13,7 +13,7 @@ from pertwise.knowledge.genes import ontology
 from pertwise.knowledge.genes.curated import ribosome_members
 from pertwise.knowledge.layout import EDGE_COLUMNS, STRING_CHANNELS, TABLES, UNDIRECTED
 from pertwise.knowledge.build.sources import Source
-from pertwise.knowledge.genes.symbols import SymbolIndex
+from pertwise.knowledge.genes.symbols import SymbolIndex, plain_id
 
 _GENE_TEXT = (
     "full_name", "entrez", "ensembl", "string_id", "string_annotation", "refseq_summary",
@@ -31,6 +31,7 @@ def assemble(found: list[Source]) -> tuple[dict[str, pd.DataFrame], dict[str, An
     """All tables with the columns of `layout`, and which names were left out of each."""
     dropped: dict[str, Any] = {}
     symbols = _symbols(found)
+    symbols = _with_ids(found, symbols, SymbolIndex.from_table(symbols))
     index = SymbolIndex.from_table(symbols)
     tables: dict[str, pd.DataFrame] = {"symbols": symbols}
     genes = _genes(found, index, dropped)
@@ -81,7 +82,11 @@ def _symbols(found: list[Source]) -> pd.DataFrame:
             for name in table[column].unique()
         }
         aliases = {n for s in named for n in s.parsed.tables["symbols"]["name"]}
-        listed = {g: i for g, i in genes.items() if g not in aliases}
+        ids = [s.parsed.tables["ids"]["name"] for s in found if "ids" in s.parsed.tables]
+        aliases |= {plain_id(n)[0] for names in ids for n in names} - {""}
+        listed = {
+            g: i for g, i in genes.items() if g not in aliases and plain_id(g)[0] not in aliases
+        }
         for source in named:
             for name in source.parsed.tables["symbols"]["approved"]:
                 listed.setdefault(str(name), source.id)
@@ -103,6 +108,37 @@ def _symbols(found: list[Source]) -> pd.DataFrame:
     table = pd.concat(parts, ignore_index=True)[list(TABLES["symbols"])]
     table = table[table["name"] != ""].drop_duplicates(["name", "approved"])
     return table.sort_values(["name", "approved"], kind="stable")
+
+
+#: Whose ids win where several files name the same one.
+_ID_PRIORITY = (
+    "hgnc", "alias", "gene_info", "gene_text", "gtf", "positions", "string_info", "string_aliases",
+)  # fmt: skip
+
+
+def _with_ids(found: list[Source], symbols: pd.DataFrame, index: SymbolIndex) -> pd.DataFrame:
+    """The table of names with the Ensembl ids and UniProt accessions that any file brings."""
+    order = {k: i for i, k in enumerate(_ID_PRIORITY)}
+    parts = [symbols]
+    known: set[str] = set(symbols["name"])
+    for source in sorted(found, key=lambda s: order.get(s.kind, 99)):
+        table = source.parsed.tables.get("ids")
+        if table is None or table.empty:
+            continue
+        plain = [plain_id(n) for n in table["name"]]
+        table = pd.DataFrame(
+            {
+                "name": [n for n, _ in plain],
+                "approved": index.map_column(table["symbol"]),
+                "kind": [k for _, k in plain],
+                "source": source.id,
+            }
+        )
+        table = table[(table["approved"] != "") & ~table["name"].isin(known | {""})]
+        known.update(table["name"])
+        parts.append(table)
+    whole = pd.concat(parts, ignore_index=True).drop_duplicates(["name", "approved"])
+    return whole.sort_values(["name", "approved"], kind="stable")
 
 
 def _approved(

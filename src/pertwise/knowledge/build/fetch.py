@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
-import json
+import hashlib
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from pertwise._io import sha256_file, write_json_atomic
+from pertwise._files import looks_like, open_text
+from pertwise._io import atomic_path, sha256_file, write_json_atomic
 from pertwise._progress import track
 from pertwise._text import shown_url
 from pertwise.errors import InputError, unknown_name
 from pertwise.knowledge.layout import SIDECAR
+from pertwise.knowledge.build.readers import recognise
+from pertwise.knowledge.build.readers._text import head
+from pertwise.knowledge.build.sources import read_sidecar
 
 
 @dataclass(frozen=True)
 class Remote:
-    """One public file: short name, file name here, address, title, licence."""
+    """One public file: short name, file name here, address, title, licence.
+
+    `kind` is what `readers.recognise` must say of it; `sums` the name of the list of checksums
+    that stands beside it ("" = none is published).
+    """
 
     name: str
     file: str
     url: str
     title: str
     licence: str
+    kind: str = ""
+    sums: str = ""
 
 
 _STRING = "https://stringdb-downloads.org/download"
@@ -41,6 +52,7 @@ REMOTES = (
         "https://storage.googleapis.com/public-download-files/hgnc/tsv/tsv/hgnc_complete_set.txt",
         "HGNC complete set",
         "CC0 1.0",
+        "hgnc",
     ),
     Remote(
         "gene_info",
@@ -48,6 +60,7 @@ REMOTES = (
         f"{_NCBI}/GENE_INFO/Mammalia/Homo_sapiens.gene_info.gz",
         "NCBI gene_info",
         "public domain",
+        "gene_info",
     ),
     Remote(
         "gene_summary",
@@ -55,6 +68,7 @@ REMOTES = (
         f"{_NCBI}/gene_summary.gz",
         "NCBI gene_summary (RefSeq)",
         "public domain",
+        "gene_summary",
     ),
     Remote(
         "gaf",
@@ -62,6 +76,7 @@ REMOTES = (
         "https://current.geneontology.org/annotations/goa_human.gaf.gz",
         "GO annotations (goa_human)",
         "CC BY 4.0",
+        "gaf",
     ),
     Remote(
         "obo",
@@ -69,6 +84,7 @@ REMOTES = (
         "https://current.geneontology.org/ontology/go-basic.obo",
         "Gene Ontology (go-basic)",
         "CC BY 4.0",
+        "obo",
     ),
     Remote(
         "hallmark",
@@ -77,6 +93,7 @@ REMOTES = (
         "h.all.v2024.1.Hs.symbols.gmt",
         "MSigDB Hallmark",
         "CC BY 4.0",
+        "gmt",
     ),
     Remote(
         "reactome",
@@ -84,6 +101,7 @@ REMOTES = (
         "https://reactome.org/download/current/ReactomePathways.gmt.zip",
         "Reactome pathways",
         "CC0 1.0",
+        "gmt",
     ),
     Remote(
         "string_info",
@@ -91,6 +109,7 @@ REMOTES = (
         f"{_STRING}/protein.info.v12.0/9606.protein.info.v12.0.txt.gz",
         "STRING protein.info",
         "CC BY 4.0",
+        "string_info",
     ),
     Remote(
         "string_links",
@@ -98,6 +117,7 @@ REMOTES = (
         f"{_STRING}/protein.links.detailed.v12.0/9606.protein.links.detailed.v12.0.txt.gz",
         "STRING protein.links.detailed",
         "CC BY 4.0",
+        "string_links",
     ),
     Remote(
         "omnipath",
@@ -105,6 +125,7 @@ REMOTES = (
         f"{_OMNIPATH}omnipath",
         "OmniPath interactions",
         "composite (per source)",
+        "omnipath",
     ),
     Remote(
         "collectri",
@@ -112,6 +133,7 @@ REMOTES = (
         f"{_OMNIPATH}collectri",
         "CollecTRI (OmniPath)",
         "composite (per source)",
+        "omnipath",
     ),
     Remote(
         "gtf",
@@ -120,6 +142,8 @@ REMOTES = (
         "gencode.v46.basic.annotation.gtf.gz",
         "GENCODE basic annotation",
         "open (EMBL-EBI)",
+        "gtf",
+        "MD5SUMS",
     ),
 )
 
@@ -152,7 +176,6 @@ def fetch_sources(
     InputError
         When a file cannot be downloaded: says which, why, and how to build from files instead.
     """
-    import pooch
     import requests
 
     table = {r.name: r for r in remotes}
@@ -162,32 +185,31 @@ def fetch_sources(
     wanted = [table[n] for n in only] if only else list(table.values())
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    record = _read_record(folder)
-    # Below that level they print whole addresses, a mirror's password among them.
-    for logger in (pooch.get_logger(), logging.getLogger("urllib3")):
-        logger.setLevel(logging.WARNING)
+    for left in folder.iterdir():
+        if ".tmp" in left.name and left.name.startswith(tuple(f".{r.file}." for r in wanted)):
+            left.unlink(missing_ok=True)
+    record = read_sidecar(folder)
+    record.setdefault("files", {})
+    # Below that level it prints whole addresses, a mirror's password among them.
+    logging.getLogger("urllib3").setLevel(logging.WARNING)
     for remote in track(wanted, "downloading", len(wanted)):
         url = _at_mirror(mirror, remote.file) if mirror else remote.url
         known = record["files"].get(remote.file, {}).get("sha256")
         target = folder / remote.file
         if known and target.is_file() and sha256_file(target) == known:
             continue
-        # A file of unknown origin under that name is not trusted: it is fetched anew.
-        target.unlink(missing_ok=True)
-        try:
-            pooch.retrieve(
-                url,
-                known_hash=None,
-                path=folder,
-                fname=remote.file,
-                downloader=pooch.HTTPDownloader(timeout=timeout),
-            )
-        except requests.RequestException as error:
-            shown = shown_url(url) if mirror else url
-            raise InputError(_failure(remote, shown, folder, error)) from None
+        # A file of unknown origin under that name is not trusted, but stays until the new one is
+        # here and is what it should be.
+        shown = shown_url(url) if mirror else url
+        with atomic_path(target) as temporary:
+            try:
+                _download(remote, url, shown, temporary, timeout)
+            except requests.RequestException as error:
+                raise InputError(_failure(remote, shown, folder, error)) from None
+            _check(remote, shown, temporary)
         record["files"][remote.file] = {
             "title": remote.title,
-            "url": shown_url(url) if mirror else url,
+            "url": shown,
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "licence": remote.licence,
             "sha256": sha256_file(target),
@@ -201,17 +223,97 @@ def _at_mirror(mirror: str, file: str) -> str:
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{file}"))
 
 
-def _read_record(folder: Path) -> dict[str, Any]:
-    path = folder / SIDECAR
-    if not path.is_file():
-        return {"files": {}}
+def _download(remote: Remote, url: str, shown: str, path: Path, timeout: float) -> None:
+    """The body of `url` into `path`, compared with the length and checksums that it came with."""
+    import requests
+
+    digests = {n: hashlib.new(n, usedforsecurity=False) for n in ("md5", "sha256")}
+    size = 0
+    # Not packed again on the way: length and checksum are then those of the file.
+    plain = {"Accept-Encoding": "identity"}
+    with requests.get(url, stream=True, timeout=timeout, headers=plain) as response:
+        response.raise_for_status()
+        with open(path, "wb") as out:
+            for block in response.iter_content(1 << 20):
+                out.write(block)
+                size += len(block)
+                for digest in digests.values():
+                    digest.update(block)
+        wanted = _stated_digests(response.headers)
+        length = response.headers.get("Content-Length", "")
+        packed = response.headers.get("Content-Encoding", "identity") != "identity"
+    wanted |= _listed_digest(remote, url, timeout)
+    again = "the old file is kept; run the same command again"
+    if not packed and length.isdigit() and int(length) != size:
+        raise InputError(f"{shown} sent {size:,} of {int(length):,} bytes; {again}")
+    for name, hexed in wanted.items():
+        if not packed and digests[name].hexdigest() != hexed:
+            raise InputError(f"{shown}: what came has not the {name} checksum published; {again}")
+
+
+def _stated_digests(headers: Mapping[str, str]) -> dict[str, str]:
+    """md5 and sha256 that HTTP headers state (Content-MD5, x-goog-hash, Digest, Repr-Digest)."""
+    found = {}
+    text = ", ".join(
+        [f"md5={headers.get('Content-MD5', '')}"]
+        + [headers.get(h, "") for h in ("x-goog-hash", "Digest", "Repr-Digest", "Content-Digest")]
+    )
+    for part in text.split(","):
+        name, _, value = part.strip().partition("=")
+        name = name.casefold().replace("-", "")
+        try:
+            raw = base64.b64decode(value.strip(":"), validate=True)
+        except ValueError:
+            continue
+        if len(raw) == {"md5": 16, "sha256": 32}.get(name):
+            found[name] = raw.hex()
+    return found
+
+
+def _listed_digest(remote: Remote, url: str, timeout: float) -> dict[str, str]:
+    """The checksum in the list that the provider publishes beside the file; {} without one."""
+    import requests
+
+    if not remote.sums:
+        return {}
+    parts = urlsplit(url)
+    folder, _, name = parts.path.rpartition("/")
+    beside = urlunsplit(parts._replace(path=f"{folder}/{remote.sums}"))
+    answer = requests.get(beside, timeout=timeout)
+    if not answer.ok:
+        return {}
+    for line in answer.text.splitlines():
+        digest, _, file = line.strip().partition(" ")
+        kind = {32: "md5", 64: "sha256"}.get(len(digest))
+        if kind and file.strip(" *./").endswith(name):
+            return {kind: digest.casefold()}
+    return {}
+
+
+def _check(remote: Remote, url: str, path: Path) -> None:
+    """Whether a file is of the kind it was fetched for, whole and readable to its end."""
+    kept = "the old file is kept"
     try:
-        record = json.loads(path.read_text("utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON ({error}); remove it and fetch again") from error
-    if not isinstance(record, dict) or not isinstance(record.get("files"), dict):
-        raise InputError(f"{path}: expected an object with the key 'files'; remove it")
-    return record
+        kind = recognise(path)
+        start = [line for line in head(path) if line.strip() and not line.startswith("#")]
+        # These two are recognised by their name, so what is in them is still to be seen.
+        least = {"gmt": 3, "gtf": 9}.get(kind or "", 1)
+        form = bool(start) and all(len(line.split("\t")) >= least for line in start)
+        with open_text(path) as text:
+            last = next(iter(deque(text, 1)), "")
+    except InputError as error:
+        said = str(error).replace(str(path), url)
+        raise InputError(f"{said} ({kept})") from error
+    if kind is None or not form or (remote.kind and kind != remote.kind):
+        looks = looks_like(path) or (f"a file of kind {kind}" if kind and form else "no such file")
+        raise InputError(
+            f"{url} is not {remote.title}: what came looks like {looks}; the address may have "
+            f"moved, or a proxy answered in its place ({kept})"
+        )
+    if not last.endswith("\n"):
+        raise InputError(
+            f"{url} ends within a line, so it was cut; run the same command again ({kept})"
+        )
 
 
 def _failure(remote: Remote, url: str, folder: Path, error: Exception) -> str:

@@ -12,13 +12,14 @@ from typing import Any
 
 import pandas as pd
 
-from pertwise._io import sha256_file
+from pertwise._io import atomic_path, flush_to_disk, sha256_file
 from pertwise._progress import track
 from pertwise.errors import InputError
 from pertwise.knowledge.build.assemble import assemble
 from pertwise.knowledge.layout import HOW, MANIFEST
 from pertwise.knowledge.build.readers import read_source
 from pertwise.knowledge.build.sources import Sources, gather, new_manifest, sidecar_label
+from pertwise.knowledge.tables import leftovers, put_back
 
 
 def build_knowledge(
@@ -66,7 +67,9 @@ def build_knowledge(
     InputError
         Naming the file, and the row or column where it is wrong, or what is missing.
     """
-    target = Path(out)
+    # A link is followed: the folder it stands for is replaced, not the link.
+    target = Path(os.path.realpath(out))
+    put_back(target)
     _check_target(target, overwrite)
     found, ignored = gather(sources, info or {})
     if not found:
@@ -75,7 +78,10 @@ def build_knowledge(
         source.parsed = read_source(source.kind, source.path, string_min_score, string_text_mining)
     tables, dropped = assemble(found)
     target.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(target)
+    for what in ("building", "old"):
+        for left, dead in leftovers(target, what):
+            if dead:
+                shutil.rmtree(left, ignore_errors=True)
     prefix = f".{target.name}.building-{os.getpid()}-"
     work = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     try:
@@ -111,25 +117,22 @@ def _check_target(target: Path, overwrite: bool) -> None:
         raise InputError(f"{target} is there already: add --overwrite to build it anew")
 
 
-def _sweep(target: Path) -> None:
-    """Remove what killed builds of this folder left behind; those still running are let be."""
-    for left in target.parent.glob(f".{target.name}.building-*"):
-        owner = left.name.split("-")[-2]
-        try:
-            os.kill(int(owner), 0)
-        except ProcessLookupError:
-            shutil.rmtree(left, ignore_errors=True)
-        except (ValueError, PermissionError):
-            continue
-
-
 def _put_in_place(work: Path, target: Path) -> None:
+    """Two renames; `put_back` undoes the first where the second did not come."""
     os.chmod(work, 0o755)
+    for path in (*work.rglob("*"), work):
+        flush_to_disk(path)
     old: Path | None = None
     if target.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
+        prefix = f".{target.name}.old-{os.getpid()}-"
+        old = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
         os.replace(target, old / "was")
-    os.replace(work, target)
+    try:
+        os.replace(work, target)
+    except BaseException:
+        put_back(target)
+        raise
+    flush_to_disk(target.parent)
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -144,12 +147,13 @@ def _write_tables(
 
 
 def write_table(
-    table: pd.DataFrame, name: str, folder: Path, sources: Mapping[str, Any]
+    table: pd.DataFrame, name: str, folder: Path, sources: Mapping[str, Any], file: str = ""
 ) -> dict[str, Any]:
-    """Write one table as parquet and return its manifest entry."""
-    path = folder / f"{name}.parquet"
+    """Write one table as parquet (`file`, else named like it) and return its manifest entry."""
+    path = folder / (file or f"{name}.parquet")
     table = table.assign(source=table["source"].astype("category"))
-    table.to_parquet(path, index=False, compression="zstd")
+    with atomic_path(path) as temporary:
+        table.to_parquet(temporary, index=False, compression="zstd")
     ids = sorted({i for s in table["source"].cat.categories for i in str(s).split("|") if i})
     from_screen = any(sources[i]["from_screen"] for i in ids)
     if "from_screen" in table:

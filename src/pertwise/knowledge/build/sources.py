@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pertwise import __version__, parts
+from pertwise._files import read_json_object
 from pertwise._io import sha256_file
 from pertwise.errors import InputError
 from pertwise.knowledge.layout import FORMAT, FORMAT_VERSION, SIDECAR, SIMULATED
@@ -72,7 +72,7 @@ def gather(
                 )
             ignored.append(path.name)
             continue
-        beside = _read_sidecar(path.parent).get("files", {}).get(path.name, {})
+        beside = read_sidecar(path.parent).get("files", {}).get(path.name, {})
         recorded = beside.get("sha256")
         if recorded and sha256_file(path) != recorded:
             raise InputError(
@@ -112,16 +112,17 @@ def _recognise(path: Path, from_folder: bool) -> str | None:
         raise
 
 
-def _read_sidecar(folder: Path) -> dict[str, Any]:
+def read_sidecar(folder: Path) -> dict[str, Any]:
+    """What `sources.json` of a folder says of the files beside it, {} without one."""
     path = folder / SIDECAR
     if not path.is_file():
         return {}
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON ({error}); mend or remove it") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected an object with the key 'files'")
+    content = read_json_object(path, "a record of sources", "mend or remove it")
+    files = content.setdefault("files", {})
+    if not isinstance(files, dict) or not all(isinstance(v, dict) for v in files.values()):
+        raise InputError(
+            f"{path}: expected the key 'files' with an object a file; mend or remove it"
+        )
     return content
 
 
@@ -129,7 +130,7 @@ def sidecar_label(found: list[Source], ignored: Sequence[str]) -> str:
     """What the folder must be labelled with: "simulated" beside SIMULATED.txt, or the sidecar's."""
     if SIMULATED in ignored:
         return "simulated"
-    labels = {str(_read_sidecar(s.path.parent).get("label", "")) for s in found} - {""}
+    labels = {str(read_sidecar(s.path.parent).get("label", "")) for s in found} - {""}
     return ", ".join(sorted(labels))
 
 

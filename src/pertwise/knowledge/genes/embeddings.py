@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from pertwise._files import one_line
 from pertwise._io import atomic_path
 from pertwise.errors import InputError, unknown_name
 from pertwise.knowledge.extras import read_embedding
@@ -126,7 +127,7 @@ def embed(
 def _block(tables: Tables, kind: str, dim: int) -> Block:
     entry = tables.manifest["embeddings"].get(kind)
     if entry is not None:
-        return tables.keep(("registered", kind), lambda: read_embedding(Path(tables.path), entry))
+        return tables.keep(("registered", kind), lambda: read_embedding(tables, entry))
     name, _, detail = kind.partition(":")
     if name == "sentence-transformers" and detail:
         from pertwise.knowledge.genes.transformers import encode
@@ -153,14 +154,18 @@ def _cached(tables: Tables, kind: str, dim: int, make: Callable[[], Block]) -> B
     def load() -> Block:
         safe = "".join(c if c.isalnum() else "-" for c in kind)
         path = Path(tables.path) / "cache" / f"{safe}-{dim}-{tables.fingerprint()}.npz"
-        if path.is_file():
+        try:
             with np.load(path, allow_pickle=False) as archive:
                 return archive["genes"].tolist(), archive["matrix"]
+        except FileNotFoundError:
+            pass
+        except Exception as error:  # a damaged copy is made again: it holds nothing of its own
+            _LOG.warning("%s is made again: %s", path, one_line(error))
         nodes, matrix = make()
         try:
             with atomic_path(path) as temporary:
                 np.savez(temporary, genes=np.array(nodes, dtype=str), matrix=matrix)
-        except OSError as error:
+        except (OSError, InputError) as error:
             _LOG.warning("embedding %r is not kept on disk: %s", kind, error)
         return nodes, matrix
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from pertwise._files import read_parquet, read_text
 from pertwise.errors import InputError, UnknownNameError
 from pertwise.knowledge.build.readers.terms import pretty, read_gmt
 from pertwise.knowledge.types import Pathway
@@ -85,23 +86,15 @@ def read_gene_list(path: str | os.PathLike[str]) -> list[str]:
     if not file.is_file():
         raise InputError(f"no such gene list: {file}")
     if file.suffix == ".parquet":
-        return _gene_column(pd.read_parquet(file), file)
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(
-            f"{file} is not text: give one gene a line, or a csv, tsv or parquet table"
-        ) from None
+        return _gene_column(read_parquet(file, "a gene list"), file)
+    text = read_text(file, "a gene list (one gene a line, or a csv, tsv or parquet table)")
     lines = [line.split("#", 1)[0].strip() for line in text.splitlines()]
     lines = [line for line in lines if line]
     if not lines:
         raise InputError(f"{file} holds no gene")
     separator = "\t" if "\t" in lines[0] else "," if "," in lines[0] else None
     if separator is not None and len(lines) > 1:
-        table = pd.DataFrame(
-            [line.split(separator) for line in lines[1:]],
-            columns=None,
-        )
+        table = pd.DataFrame([line.split(separator) for line in lines[1:]])
         header = [h.strip().strip('"') for h in lines[0].split(separator)]
         if table.shape[1] != len(header):
             raise InputError(

@@ -1,16 +1,33 @@
-"""Gene names to approved symbols: aliases, previous symbols, Ensembl ids, any letter case."""
+"""Gene names to approved symbols: aliases, previous symbols, ids, any letter case."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
 from pertwise.knowledge.types import Resolution
 
-_ENSEMBL = re.compile(r"^(ENSG\d{11})(\.\d+)?$", re.IGNORECASE)
+#: Ensembl gene, transcript and protein ids and UniProt accessions (the pattern of uniprot.org/help/
+#: accession_numbers), with what may stand around them: STRING's taxon, version, isoform, copy on Y.
+_ID = re.compile(
+    r"(?:9606\.|UniProtKB:)?"
+    r"((ENS[GTP]\d{11})|[OPQ]\d[A-Z0-9]{3}\d|[A-NR-Z]\d(?:[A-Z][A-Z0-9]{2}\d){1,2})"
+    r"(?:[.-]\d+)?(?:_PAR_Y)?$",
+    re.IGNORECASE,
+)
+#: Kinds of names that are identifiers.
+ID_KINDS = ("ensembl", "uniprot")
+
+
+def plain_id(name: str) -> tuple[str, str]:
+    """(identifier without version, isoform and prefix; its kind), ("", "") for any other name."""
+    found = _ID.match(name.strip())
+    if found is None:
+        return "", ""
+    return found[1].upper(), "ensembl" if found[2] else "uniprot"
 
 
 @dataclass(frozen=True)
@@ -24,15 +41,18 @@ class SymbolIndex:
     approved_upper
         upper-case spelling -> approved symbols spelt so.
     other
-        alias, previous symbol or Ensembl id -> approved symbols it stands for.
+        alias or previous symbol -> approved symbols it stands for.
     other_upper
         The same by upper-case spelling.
+    ids
+        Ensembl id or UniProt accession, without version -> approved symbols it stands for.
     """
 
     approved: frozenset[str]
     approved_upper: dict[str, tuple[str, ...]]
     other: dict[str, tuple[str, ...]]
     other_upper: dict[str, tuple[str, ...]]
+    ids: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def from_table(cls, symbols: pd.DataFrame) -> SymbolIndex:
@@ -43,11 +63,15 @@ class SymbolIndex:
             upper.setdefault(symbol.upper(), set()).add(symbol)
         other: dict[str, set[str]] = {}
         other_upper: dict[str, set[str]] = {}
+        ids: dict[str, set[str]] = {}
         rest = symbols[symbols["kind"] != "approved"]
-        for name, symbol in zip(rest["name"], rest["approved"], strict=True):
+        for name, symbol, kind in zip(rest["name"], rest["approved"], rest["kind"], strict=True):
+            if kind in ID_KINDS:
+                ids.setdefault(name, set()).add(symbol)
+                continue
             other.setdefault(name, set()).add(symbol)
             other_upper.setdefault(name.upper(), set()).add(symbol)
-        return cls(approved, _freeze(upper), _freeze(other), _freeze(other_upper))
+        return cls(approved, _freeze(upper), _freeze(other), _freeze(other_upper), _freeze(ids))
 
     @classmethod
     def from_symbols(cls, symbols: Iterable[str]) -> SymbolIndex:
@@ -61,19 +85,21 @@ class SymbolIndex:
         """Approved symbols a name can mean: one when it is clear, none when unknown.
 
         Order of trust: the approved symbol as spelt, the approved symbol in another letter case,
-        an alias as spelt, an alias in another case. Only within one step can it be ambiguous.
+        an alias as spelt, an alias in another case, an Ensembl or UniProt id whatever its version
+        or isoform. Only within one step can it be ambiguous.
         """
         text = name.strip()
         if text in self.approved:
             return (text,)
-        ensembl = _ENSEMBL.match(text)
-        if ensembl:
-            return self.other.get(ensembl.group(1).upper(), ())
         upper = text.upper()
+        plain, _ = plain_id(text)
         for table, key in (
             (self.approved_upper, upper),
             (self.other, text),
             (self.other_upper, upper),
+            (self.ids, plain),
+            (self.approved_upper, plain),
+            (self.other_upper, plain),
         ):
             if key in table:
                 return table[key]

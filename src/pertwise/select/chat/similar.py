@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from pertwise._io import write_text_atomic
+from pertwise._io import why_not, write_text_atomic
+from pertwise.errors import InputError
 from pertwise.llm.base import Chat
 from pertwise.llm.templates import load_prompt
 from pertwise.select.base import Query, Selection, Selector
@@ -236,13 +238,12 @@ def ask_lists(
     out: str | os.PathLike[str],
     *,
     record: Record | None = None,
-    every: int = 25,
 ) -> list[Selection]:
     """Ask every question (or read it from the chat's ledger) and write one JSON line for each.
 
     `out` is written once all are answered, so it is never a part that passes for the whole. Until
-    then the answers so far are in `partial_path(out)`, rewritten atomically every `every` answers
-    and when the run stops early; the same call goes on from the ledger.
+    then the answers so far are in `partial_path(out)`, a line as soon as it is there, so that
+    whatever ends the run leaves them; the same call goes on from the ledger.
 
     Raises
     ------
@@ -250,20 +251,23 @@ def ask_lists(
         As `ChatSelector.aselect`.
     """
     partial = partial_path(out)
-    answered: list[tuple[Query, Selection]] = []
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    made = record or neighbour_record
+    held: BinaryIO | None = None
 
     def keep(position: int, selection: Selection) -> None:
-        answered.append((questions[position][0], selection))
-        if len(answered) % every == 0:
-            write_neighbours(partial, answered, record)
+        nonlocal held
+        # The file of a run before this one stays until there is an answer to put in its place.
+        if held is None:
+            held = stack.enter_context(partial.open("wb", buffering=0))
+        line = json.dumps(made(questions[position][0], selection), ensure_ascii=False)
+        try:
+            held.write(f"{line}\n".encode())
+        except OSError as error:
+            raise InputError(f"{partial} cannot be written: {why_not(error)}") from error
 
-    partial.unlink(missing_ok=True)
-    try:
+    with contextlib.ExitStack() as stack:
         answers = selector.select_many(list(questions), n, on_answer=keep)
-    except BaseException:
-        if answered:
-            write_neighbours(partial, answered, record)
-        raise
     write_neighbours(out, zip([q for q, _ in questions], answers, strict=True), record)
     partial.unlink(missing_ok=True)
     return answers

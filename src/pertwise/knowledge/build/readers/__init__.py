@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from pertwise import parts
+from pertwise._files import reading
+from pertwise.errors import InputError
 from pertwise.knowledge.build.readers._text import Parsed, head, split_header
+from pertwise.knowledge.genes.species import human_rows
 
 __all__ = ["Parsed", "read_source", "recognise"]
 
@@ -70,15 +73,22 @@ def _by_columns(columns: set[str], name: str) -> str | None:
 def read_source(
     kind: str, path: Path, string_min_score: int = 400, string_text_mining: bool = True
 ) -> Parsed:
-    """Read one source file of a known kind.
+    """Read one source file of a known kind; rows of another species are left out and counted.
 
     Raises
     ------
     InputError
-        When the file does not have the form of its kind; names the file and the row or column.
+        When the file does not have the form of its kind (names the file and the row or column),
+        or is of another species than human.
     """
     reader = parts.describe("source", kind).serve(
         min_score=string_min_score, text_mining=string_text_mining
     )
-    parsed: Parsed = reader(path)
+    with reading(path, f"a source of the kind {kind!r}"):
+        parsed: Parsed = reader(path)
+        parsed.tables, others, wrong = human_rows(parsed.tables)
+    if wrong:
+        raise InputError(f"{path}: {wrong}, or leave the file out")
+    if others:
+        parsed.counts["other_species"] = others
     return parsed

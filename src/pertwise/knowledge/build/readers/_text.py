@@ -1,19 +1,19 @@
-"""Opening plain, gzipped and zipped text, and reading tables strictly."""
+"""Reading tables of text strictly."""
 
 from __future__ import annotations
 
-import contextlib
-import gzip
-import io
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 import pandas as pd
 
+from pertwise._files import open_text
 from pertwise.errors import InputError
+from pertwise.knowledge.genes.species import species_of
+from pertwise.knowledge.genes.symbols import plain_id
 
 
 @dataclass
@@ -53,31 +53,6 @@ class SourceReader(Protocol):
         ...
 
 
-@contextlib.contextmanager
-def open_text(path: Path) -> Iterator[IO[str]]:
-    """Open text that may be gzipped, or the one file of a zip archive."""
-    try:
-        with open(path, "rb") as handle:
-            magic = handle.read(4)
-        if magic[:2] == b"\x1f\x8b":
-            with gzip.open(path, "rt", encoding="utf-8", newline="") as text:
-                yield text
-        elif magic == b"PK\x03\x04":
-            with zipfile.ZipFile(path) as archive:
-                names = [n for n in archive.namelist() if not n.endswith("/")]
-                if len(names) != 1:
-                    raise InputError(f"{path}: expected one file in the zip, found {len(names)}")
-                with archive.open(names[0]) as raw:
-                    yield io.TextIOWrapper(raw, encoding="utf-8", newline="")
-        else:
-            with open(path, encoding="utf-8", newline="") as text:
-                yield text
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: cannot be read as text ({error}); download it again") from error
-
-
 def head(path: Path, n: int = 30) -> list[str]:
     """The first lines, without line ends."""
     lines: list[str] = []
@@ -109,26 +84,55 @@ def read_table(path: Path, required: Sequence[str], sep: str | None = None) -> p
         raise InputError(f"{path}: the file is empty")
     line = first[0]
     separator = sep or ("\t" if "\t" in line else "," if "," in line else " ")
-    with open_text(path) as text:
-        try:
-            table = pd.read_csv(
-                text,
-                sep=separator,
-                dtype=str,
-                keep_default_na=False,
-                na_filter=False,
-                # Tab tables of NCBI, STRING and OmniPath hold lone quotes that mean nothing.
-                quoting=0 if separator == "," else 3,
-            )
-        except pd.errors.ParserError as error:
-            raise InputError(f"{path}: not a regular table: {error}") from error
+    with open_text(path, "a table") as text:
+        table = pd.read_csv(
+            text,
+            sep=separator,
+            dtype=str,
+            keep_default_na=False,
+            na_filter=False,
+            # Tab tables of NCBI, STRING and OmniPath hold lone quotes that mean nothing.
+            quoting=0 if separator == "," else 3,
+        )
     table.columns = [str(c).lstrip("#").strip().strip('"') for c in table.columns]
+    twice = table.columns[table.columns.duplicated()]
+    if len(twice):
+        raise InputError(f"{path}: the column {twice[0]!r} stands in it twice")
+    if not isinstance(table.index, pd.RangeIndex):
+        n = len(table.columns)
+        raise InputError(f"{path}: rows have more fields than the {n} of the header")
+    if len(table) and table.iat[-1, -1] == "":
+        with open_text(path) as text:
+            last = [line for line in deque(text, 2) if line.strip()][-1]
+        if last.rstrip("\r\n").count(separator) < len(table.columns) - 1:
+            raise InputError(
+                f"{path}: the last row has fewer fields than the {len(table.columns)} of the "
+                "header; if the file was cut, get it again"
+            )
     missing = [c for c in required if c not in table.columns]
     if missing:
         raise InputError(
             f"{path}: column {missing[0]!r} is missing; found {', '.join(table.columns[:12])}"
         )
     return table
+
+
+def ids_of(symbols: pd.Series, table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Ensembl ids and UniProt accessions in some columns: name, symbol (as the file spells it).
+
+    A field may hold several, separated by "|", ",", ";" or blanks; columns that are not there and
+    fields that are no such id are passed over.
+    """
+    parts = [
+        pd.DataFrame({"name": table[c].str.split(r"[|,;\s]+", regex=True), "symbol": symbols})
+        for c in columns
+        if c in table
+    ]
+    if not parts:
+        return pd.DataFrame({"name": [], "symbol": []}, dtype=str)
+    long = pd.concat(parts).explode("name").drop_duplicates()
+    named = long["name"].map(lambda n: bool(plain_id(str(n))[1] or species_of(str(n))))
+    return long[named.astype(bool)].reset_index(drop=True)
 
 
 def numeric(path: Path, table: pd.DataFrame, column: str) -> pd.Series:
@@ -139,8 +143,9 @@ def numeric(path: Path, table: pd.DataFrame, column: str) -> pd.Series:
     InputError
         Naming the first row that is not a number.
     """
-    values = pd.to_numeric(table[column], errors="coerce")
-    bad = values.isna().to_numpy()
+    values = pd.to_numeric(table[column], errors="coerce").astype("float64")
+    # Positions and scores are far below: a larger number would not stay one as an integer.
+    bad = ~(values.abs() < 2.0**53).to_numpy()
     if bad.any():
         row = int(bad.argmax())
         raise InputError(

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from pertwise._files import open_text
 from pertwise.errors import InputError
+from pertwise.knowledge.build.readers._text import Parsed, ids_of, read_table
 from pertwise.parts import part
-from pertwise.knowledge.build.readers._text import Parsed, open_text, read_table
 
 HUMAN = "9606"
 
@@ -24,11 +25,6 @@ def _own(symbols: pd.Series) -> pd.DataFrame:
     return pd.DataFrame({"name": symbols, "approved": symbols, "kind": "approved"})
 
 
-def _ensembl(symbols: pd.Series, ids: pd.Series) -> pd.DataFrame:
-    table = pd.DataFrame({"name": ids, "approved": symbols, "kind": "ensembl"})
-    return table[table["name"].str.startswith("ENS")]
-
-
 @part(label="hgnc", about="HGNC complete set", licence="CC0 1.0")
 def read_hgnc(path: Path) -> Parsed:
     """HGNC complete set: approved, previous and alias symbols, names, Entrez and Ensembl ids."""
@@ -42,7 +38,6 @@ def read_hgnc(path: Path) -> Parsed:
             _own(table["symbol"]),
             _explode(table, "symbol", "prev_symbol", "previous"),
             _explode(table, "symbol", "alias_symbol", "alias"),
-            _ensembl(table["symbol"], ensembl),
         ]
     )
     genes = pd.DataFrame(
@@ -53,7 +48,10 @@ def read_hgnc(path: Path) -> Parsed:
             "ensembl": ensembl,
         }
     )
-    return Parsed({"symbols": symbols, "genes": genes}, counts={"not_approved": n - len(table)})
+    ids = ids_of(table["symbol"], table, "ensembl_gene_id", "uniprot_ids")
+    return Parsed(
+        {"symbols": symbols, "genes": genes, "ids": ids}, counts={"not_approved": n - len(table)}
+    )
 
 
 @part(label="alias", about="HGNC aliases (symbol, approved)", licence="CC0 1.0")
@@ -67,7 +65,7 @@ def read_alias(path: Path) -> Parsed:
             pd.DataFrame({"name": other["symbol"], "approved": other["approved"], "kind": "alias"}),
         ]
     )
-    return Parsed({"symbols": symbols})
+    return Parsed({"symbols": symbols, "ids": ids_of(other["approved"], other, "symbol")})
 
 
 @part(label="gene_info", about="NCBI gene_info", licence="public domain")
@@ -82,9 +80,9 @@ def read_gene_info(path: Path) -> Parsed:
     symbol = table["Symbol"].where(authority.isin(["-", ""]), authority)
     full = table.get("Full_name_from_nomenclature_authority", pd.Series("-", index=table.index))
     full = table["description"].where(full.isin(["-", ""]), full)
-    # ENSG ids are of fixed width, so one pattern finds the first of several.
-    xrefs = table.get("dbXrefs", pd.Series("", index=table.index))
-    ensembl = xrefs.str.extract(r"(ENSG\d{11})", expand=False).fillna("")
+    # ENSG ids are of fixed width, so one pattern finds all of them.
+    xrefs = table.get("dbXrefs", pd.Series("", index=table.index)).str.findall(r"ENSG\d{11}")
+    ensembl = xrefs.str[0].fillna("")
     table = table.assign(_symbol=symbol)
     # NCBI holds many records (loci, regions) that are not genes with a symbol of their own; when
     # HGNC is there its symbols win, see build.
@@ -92,7 +90,6 @@ def read_gene_info(path: Path) -> Parsed:
         [
             _own(symbol),
             _explode(table, "_symbol", "Synonyms", "alias"),
-            _ensembl(symbol, ensembl),
         ]
     )
     genes = pd.DataFrame(
@@ -103,7 +100,10 @@ def read_gene_info(path: Path) -> Parsed:
             "ensembl": ensembl,
         }
     )
-    return Parsed({"symbols": symbols, "genes": genes}, counts={"not_human": n - len(table)})
+    ids = ids_of(symbol, table.assign(ensembl=xrefs.str.join("|")), "ensembl")
+    return Parsed(
+        {"symbols": symbols, "genes": genes, "ids": ids}, counts={"not_human": n - len(table)}
+    )
 
 
 @part(label="gene_summary", about="NCBI gene_summary (RefSeq)", licence="public domain")
@@ -121,8 +121,13 @@ def read_gene_summary(path: Path) -> Parsed:
             tax, gene, summary = (header.index(c) for c in ("tax_id", "GeneID", "Summary"))
         except ValueError as error:
             raise InputError(f"{path}: expected tax_id, GeneID, Summary; found {header}") from error
-        for line in handle:
+        for number, line in enumerate(handle, 2):
             fields = line.rstrip("\r\n").split("\t")
+            if len(fields) <= max(tax, gene, summary):
+                raise InputError(
+                    f"{path}, line {number}: {len(fields)} fields, fewer than the header has; if "
+                    "the file was cut, get it again"
+                )
             if fields[tax] != HUMAN:
                 others += 1
                 continue
@@ -142,7 +147,8 @@ def read_gene_text(path: Path) -> Parsed:
     table = table[table["symbol"] != ""]
     columns = ["full_name", "entrez", "ensembl", "string_id", "string_annotation", "refseq_summary"]
     genes = table[["symbol", *[c for c in columns if c in table]]]
-    return Parsed({"genes": genes}, counts={"without_symbol": n - len(table)})
+    ids = ids_of(table["symbol"], table, "ensembl", "string_id", "uniprot", "uniprot_ids")
+    return Parsed({"genes": genes, "ids": ids}, counts={"without_symbol": n - len(table)})
 
 
 @part(label="string_info", about="STRING protein.info", licence="CC BY 4.0")
@@ -159,15 +165,24 @@ def read_string_info(path: Path) -> Parsed:
     names = pd.DataFrame(
         {"string_id": table["string_protein_id"], "name": table["preferred_name"], "rank": 0}
     )
-    return Parsed({"genes": genes, "string_names": names})
+    ids = ids_of(genes["symbol"], genes, "string_id")
+    return Parsed({"genes": genes, "string_names": names, "ids": ids})
 
 
 @part(label="string_aliases", about="STRING protein.aliases", licence="CC BY 4.0")
 def read_string_aliases(path: Path) -> Parsed:
-    """STRING protein.aliases: only the gene symbols among them, to map proteins to genes."""
+    """STRING protein.aliases: the gene symbols among them, to map proteins to genes, and ids."""
     table = read_table(path, ["string_protein_id", "alias", "source"])
     source = table["source"]
     hgnc = source.str.contains("HGNC", regex=False) & source.str.contains("symbol", case=False)
     names = table.loc[hgnc, ["string_protein_id", "alias"]]
     names = names.set_axis(["string_id", "name"], axis=1).drop_duplicates().assign(rank=1)
-    return Parsed({"string_names": names}, counts={"aliases_not_symbols": int((~hgnc).sum())})
+    own = table["string_protein_id"].map(
+        names.drop_duplicates("string_id").set_index("string_id")["name"]
+    )
+    accession = source.str.contains("UniProt_AC", regex=False)
+    listed = (accession | table["alias"].str.startswith("ENS")) & own.notna()
+    ids = ids_of(own[listed], table[listed], "alias", "string_protein_id")
+    return Parsed(
+        {"string_names": names, "ids": ids}, counts={"aliases_not_symbols": int((~hgnc).sum())}
+    )

@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from pertwise.errors import InputError
 from pertwise.parts import part
 from pertwise.knowledge.layout import STRING_CHANNELS
-from pertwise.knowledge.build.readers._text import Parsed, head, numeric, read_table, split_header
+from pertwise.knowledge.build.readers._text import (
+    Parsed,
+    head,
+    ids_of,
+    numeric,
+    read_table,
+    split_header,
+)
 
 #: CollecTRI names two dimer families as one regulator; the field splits them into their members
 #: (Müller-Dott et al. 2023, Nucleic Acids Research 51:10934).
@@ -157,6 +164,10 @@ def read_omnipath(path: Path, levels: str = "ABC") -> Parsed:
     else:
         parts["edges_omnipath"] = table
     tables = {name: _edges_of(rows) for name, rows in parts.items() if len(rows)}
+    sides = [table[[s, f"{s}_genesymbol"]] for s in ("source", "target") if s in table]
+    if sides:
+        named = pd.concat([s.set_axis(["id", "symbol"], axis=1) for s in sides]).drop_duplicates()
+        tables["ids"] = ids_of(named["symbol"], named, "id")
     return Parsed(tables, counts=counts)
 
 

@@ -8,10 +8,11 @@ from typing import TextIO, cast
 
 import pandas as pd
 
+from pertwise._files import open_text
 from pertwise.errors import InputError
-from pertwise.parts import part
+from pertwise.knowledge.build.readers._text import Parsed, ids_of, numeric, read_table
 from pertwise.knowledge.genes.ontology import go_namespace
-from pertwise.knowledge.build.readers._text import Parsed, open_text, read_table
+from pertwise.parts import part
 
 #: Evidence codes of annotations that come from a high-throughput mutant-phenotype assay, that
 #: is, from a perturbation screen (https://geneontology.org/docs/guide-go-evidence-codes).
@@ -28,6 +29,7 @@ def read_gaf(path: Path) -> Parsed:
     """GO annotation file 2.x: symbol, term, evidence. Rows with a NOT qualifier are left out."""
     version = date = ""
     rows: list[tuple[str, str, str]] = []
+    ids: dict[tuple[str, str], None] = {}
     negated = other_taxon = 0
     with open_text(path) as text:
         for number, line in enumerate(text, 1):
@@ -43,12 +45,16 @@ def read_gaf(path: Path) -> Parsed:
                 raise InputError(
                     f"{path}, line {number}: {len(fields)} fields, a GAF row has at least 15"
                 )
+            if not re.search(r"taxon:9606\b", fields[12]):
+                other_taxon += 1
+                continue
+            ids[fields[1], fields[2]] = None
             if "NOT" in fields[3].split("|"):
                 negated += 1
-            elif not re.search(r"taxon:9606\b", fields[12]):
-                other_taxon += 1
             else:
                 rows.append((fields[2], fields[4], fields[6]))
+    if other_taxon and not ids:
+        raise InputError(f"{path}: no human rows (taxon:9606), all are of another species")
     table = pd.DataFrame(rows, columns=["symbol", "go", "evidence"]).drop_duplicates()
     codes = table.groupby(["symbol", "go"], sort=False)["evidence"].agg(
         lambda c: "|".join(sorted(set(c)))
@@ -56,7 +62,9 @@ def read_gaf(path: Path) -> Parsed:
     gene_go = codes.reset_index()
     gene_go["from_screen"] = [set(e.split("|")) <= SCREEN_EVIDENCE for e in gene_go["evidence"]]
     counts = {"NOT_qualifier": negated, "other_taxon": other_taxon}
-    return Parsed({"gene_go": gene_go}, version=version, date=date, counts=counts)
+    named = pd.DataFrame(list(ids), columns=["id", "symbol"], dtype=str)
+    tables = {"gene_go": gene_go, "ids": ids_of(named["symbol"], named, "id")}
+    return Parsed(tables, version=version, date=date, counts=counts)
 
 
 @part(label="gene_go", about="GO annotations (symbol, go)", licence="CC BY 4.0")
@@ -72,11 +80,8 @@ def read_obo(path: Path) -> Parsed:
     """go-basic.obo by obonet: names, namespaces and parents (is_a and part_of)."""
     import obonet
 
-    with open_text(path) as text:
-        try:
-            graph = obonet.read_obo(cast(TextIO, text), ignore_obsolete=True)
-        except ValueError as error:
-            raise InputError(f"{path}: not an OBO file: {error}") from error
+    with open_text(path, "an OBO file") as text:
+        graph = obonet.read_obo(cast(TextIO, text), ignore_obsolete=True)
     parents: dict[str, set[str]] = {t: set() for t in graph.nodes}
     for child, parent, key in graph.edges(keys=True):
         if key in ("is_a", "part_of"):
@@ -186,7 +191,8 @@ def read_positions(path: Path) -> Parsed:
             "biotype": table.get("biotype", ""),
         }
     )
-    return Parsed({"positions": _typed_positions(path, positions)})
+    ids = ids_of(positions["symbol"], positions, "ensembl")
+    return Parsed({"positions": _typed_positions(path, positions), "ids": ids})
 
 
 _ATTRIBUTE = re.compile(r'(\w+) "([^"]*)"')
@@ -231,14 +237,11 @@ def read_gtf(path: Path) -> Parsed:
             )
     columns = ["symbol", "ensembl", "chr", "start", "end", "strand", "biotype"]
     table = _typed_positions(path, pd.DataFrame(rows, columns=columns))
-    return Parsed(
-        {"positions": table}, version=version, date=date, counts={"gene_without_name": unnamed}
-    )
+    tables = {"positions": table, "ids": ids_of(table["symbol"], table, "ensembl")}
+    return Parsed(tables, version=version, date=date, counts={"gene_without_name": unnamed})
 
 
 def _typed_positions(path: Path, table: pd.DataFrame) -> pd.DataFrame:
-    from pertwise.knowledge.build.readers._text import numeric
-
     for column in ("start", "end", "strand"):
         table[column] = numeric(path, table, column).astype("int64")
     bad = ~table["strand"].isin([1, -1])
