@@ -118,12 +118,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        module, _, attribute = _LAZY[name].partition(":")
-        found = importlib.import_module(module)
-        return getattr(found, attribute) if attribute else found
-    raise AttributeError(f"module 'pertwise' has no attribute {name!r}")
+if not TYPE_CHECKING:
+    # A checker sees the names above and no others.
+    def __getattr__(name: str) -> Any:
+        if name in _LAZY:
+            module, _, attribute = _LAZY[name].partition(":")
+            found = importlib.import_module(module)
+            return getattr(found, attribute) if attribute else found
+        raise AttributeError(f"module 'pertwise' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -273,7 +273,7 @@ def test_gene_lists_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match="holds no gene"):
         read_gene_list(tmp_path / "empty.txt")
     (tmp_path / "b.txt").write_bytes(b"\x89HDF\r\n\xff\xfe")
-    with pytest.raises(InputError, match="not text"):
+    with pytest.raises(InputError, match="cannot be read as a gene list"):
         read_gene_list(tmp_path / "b.txt")
     (tmp_path / "c.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match=r"no gene column: found \['a', 'b'\]"):
@@ -393,7 +393,7 @@ def test_plan_files_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match="no such plan file"):
         Plan.load(file)
     file.write_text("{")
-    with pytest.raises(InputError, match="is not JSON"):
+    with pytest.raises(InputError, match="cannot be read as a plan"):
         Plan.load(file)
     file.write_text("[1]")
     with pytest.raises(InputError, match="is not a plan"):

@@ -168,10 +168,10 @@ def langpert(world, address, out):
             "--llm", address, "--out", out / "l.jsonl"]  # fmt: skip
 
 
-def lgr(world, address, out):
+def ask_compounds(world, address, out):
     folder = world[0]
-    return ["lgr", folder / "drugs.toml", "--line", "A549", "--k", 3,
-            "--llm", address, "--out", out / "lgr.jsonl"]  # fmt: skip
+    return ["ask", folder / "drugs.h5ad", "--drugs", folder / "drugs.parquet", "--context", "A549",
+            "--k", 3, "--llm", address, "--out", out / "lgr.jsonl"]  # fmt: skip
 
 
 def ping(world, address, out):
@@ -194,10 +194,12 @@ def judge(world, address, out):
     return ["judge", out / "run", "--llm", address, "--max-pairs", 2]
 
 
-WALKED = [plan, predict, graph_edit, langpert, lgr, ping, judge]
+WALKED = [plan, predict, graph_edit, langpert, ask_compounds, ping, judge]
 #: Options through which an address comes in -> the test that walks it.
 OPTIONS = {
-    "plan": "llm", "predict": "llm", "langpert": "llm", "lgr": "llm", "judge": "llm",
+    "plan": "llm", "predict": "llm", "ask": "llm",
+    # The names of its two questions: the same command.
+    "langpert": "llm", "lgr": "llm", "judge": "llm",
     "llm ping": "model", "knowledge fetch": "mirror",
 }  # fmt: skip
 

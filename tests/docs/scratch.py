@@ -18,6 +18,7 @@ from drug_example import cell_table, drug_frame, drug_screen
 
 from pertwise.acquire import planning
 from pertwise.knowledge import build_knowledge
+from pertwise.knowledge.build import fetch
 from pertwise.knowledge.build.fetch import REMOTES
 from pertwise.llm import Message, open_chat
 from pertwise.llm.loop import run_sync
@@ -170,6 +171,8 @@ def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
         return LLMPertEnsemble(embedding, seed=seed, hidden=(32, 16), epochs=20, members=3)
 
     monkeypatch.setattr(planning, "default_predictor", small)
+    # The loopback server offers simulated tables, which are none of the public formats.
+    monkeypatch.setattr(fetch, "_check", lambda remote, url, path: None)
 
 
 def fill_ledger(server: ScriptedServer, file: Path) -> None:

@@ -877,7 +877,10 @@ def _one_drug(w: World) -> Value:
             context=line,
             folds=0,
         )
-        out[drug] = {**told(found.prediction), "notes": list(found.notes)}
+        out[drug] = {
+            **told(found.prediction),
+            "notes": [n.replace(w.drugs.known.answers or "-", "FILE") for n in found.notes],
+        }
     return out
 
 

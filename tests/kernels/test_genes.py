@@ -1,18 +1,23 @@
 """Kernels of genes from a knowledge folder: a gene, its neighbours, and both together."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 
 from pertwise import parts
+from pertwise.arrays import memory
 from pertwise.errors import InputError, UnknownNameError
 from pertwise.kernels.genes import (
     DEFAULT_KERNELS,
+    GeneBlocks,
     available,
     gene_blocks,
     linked,
     product,
 )
+from pertwise.knowledge.genes.features import unit_rows
+from pertwise.models import kernel_model
 from pertwise.models.radial import SCALES, radial_kernels
 from pertwise.screen.core import make_screen
 
@@ -58,9 +63,9 @@ def test_a_gene_alike_to_nothing_measured_gets_the_declared_mean(simulated):
     screen, knowledge = simulated
     names = list(screen.perturbations[:6])
     train = make_screen(np.eye(6), names, [f"f{i}" for i in range(6)], meta={"simulated": True})
-    parts = np.zeros((2, 3, 4))
-    parts[0, 0, 3], parts[1, 2, 1] = 0.5, -0.1
-    assert linked(parts).tolist() == [True, False, True]
+    alike = np.zeros((2, 3, 4))
+    alike[0, 0, 3], alike[1, 2, 1] = 0.5, -0.1
+    assert linked(alike).tolist() == [True, False, True]
     # One kernel that knows the asked gene, but links it to nobody measured.
     far = next(
         g
@@ -104,3 +109,87 @@ def test_products_are_the_same_dense_and_sparse():
         np.testing.assert_allclose(product(a, b), a.toarray() @ b.toarray().T, atol=1e-12)
     none = csr_matrix((0, 40))
     assert product(none, csr_matrix(full)).shape == (0, 7)
+
+
+def mixed_kernels(n, seed=0):
+    """One sparse kernel with an empty row, and one dense kernel."""
+    rng = np.random.default_rng(seed)
+    sparse = rng.random((n, 300)) * (rng.random((n, 300)) < 0.05)
+    sparse[0] = 0.0
+    blocks = (csr_matrix(sparse), csr_matrix(rng.standard_normal((n, 20))))
+    return GeneBlocks(
+        tuple(f"g{i}" for i in range(n)),
+        ("sparse", "dense"),
+        tuple(unit_rows(b) for b in blocks),
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 7, 30, 1000])
+def test_kernels_in_blocks_are_the_kernels_at_once(monkeypatch, rows):
+    known, asked = mixed_kernels(30), mixed_kernels(23, 1)
+    monkeypatch.setattr(memory, "BLOCK_BYTES", rows * 8 * 2 * 30)
+    for whole, pieces in (
+        (asked.cross(known), list(asked.cross_blocks(known))),
+        (known.gram(), list(known.gram_blocks())),
+    ):
+        assert all(kernels.shape[1] <= rows for _, kernels in pieces)
+        together = np.concatenate([kernels for _, kernels in pieces], axis=1)
+        np.testing.assert_array_equal(together[0], whole[0])
+        np.testing.assert_allclose(together[1], whole[1], atol=1e-6)
+    np.testing.assert_array_equal(np.stack(list(known.grams())), known.gram())
+    part, whole = known.take([4, 0, 9]).gram(), known.gram()[:, [[4], [0], [9]], [4, 0, 9]]
+    np.testing.assert_array_equal(part[0], whole[0])
+    # Dense products of single-precision features depend, in their last bits, on the shape.
+    np.testing.assert_allclose(part[1], whole[1], atol=1e-6)
+
+
+def test_nobody_asked_is_one_empty_block():
+    known = mixed_kernels(5)
+    (piece,) = known.take([]).cross_blocks(known)
+    assert piece[1].shape == (2, 0, 5)
+
+
+@pytest.mark.parametrize(
+    "method", ["multi-kernel", "radial", "forest", "kernel-vote", "learned-neighbours"]
+)
+def test_predictions_do_not_depend_on_the_size_of_blocks(simulated, monkeypatch, method):
+    screen, knowledge = simulated
+    names = screen.perturbations
+    settings = {"n_trees": 5} if method == "forest" else {}
+
+    def made():
+        model = parts.load("predictor", method, **settings)
+        model.fit(screen.of_perturbations(names[:45]), knowledge)
+        return model.predict(names[40:])
+
+    whole = made()
+    monkeypatch.setattr(memory, "BLOCK_BYTES", 26 * 8 * 45 * 4)
+    found = made()
+    np.testing.assert_allclose(found.mean, whole.mean, rtol=1e-5, atol=1e-6)
+    if whole.spread is not None:
+        np.testing.assert_allclose(found.spread, whole.spread, rtol=1e-5)
+    pd.testing.assert_frame_equal(found.support, whole.support)
+    if whole.neighbours is not None:
+        pd.testing.assert_frame_equal(found.neighbours, whole.neighbours)
+
+
+@pytest.mark.parametrize("method", ["multi-kernel", "radial", "forest"])
+def test_a_fit_that_cannot_fit_is_refused_before_it_starts(simulated, monkeypatch, method):
+    screen, knowledge = simulated
+    monkeypatch.setattr(memory, "available_memory", lambda: 10**8)
+    monkeypatch.setattr(kernel_model, "gene_blocks", None)
+    with pytest.raises(InputError, match=r"60 training .* needs about 0\.8 GB .* 0\.1 GB .* fewer"):
+        parts.load("predictor", method).fit(screen, knowledge)
+
+
+def test_available_memory_is_read_where_it_is_told(monkeypatch, tmp_path):
+    told = tmp_path / "meminfo"
+    told.write_text("MemTotal:  9 kB\nMemAvailable:   2048 kB\n")
+    monkeypatch.setattr(memory, "_MEMINFO", told)
+    assert memory.available_memory() == 2048 * 1024
+    told.write_text("MemAvailable: unknown\n")
+    monkeypatch.setattr(memory.os, "sysconf", {"SC_PHYS_PAGES": 50, "SC_PAGE_SIZE": 10}.get)
+    assert memory.available_memory() == 500
+    monkeypatch.setattr(memory.os, "sysconf", lambda name: -1)
+    assert memory.available_memory() is None
+    memory.require_memory(10**15, "work", "do less")

@@ -456,3 +456,5 @@ def test_a_line_is_predicted_from_the_only_other_one():
     assert (
         "context not measured: borrowed from 1 contexts (L1)" in there.support["fallback"].iloc[0]
     )
+    tuned = ContextKernelPredictor([alike], hold_out="context").fit(one)
+    assert tuned.scales.max() > 0, "what one line says is not thrown away"

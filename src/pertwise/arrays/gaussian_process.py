@@ -152,8 +152,9 @@ def leave_one_out(k: Floats, noise: float, y: Floats) -> Floats:
     y_i - [K^-1 y]_i / [K^-1]_ii with K = k + noise I (Rasmussen and Williams 2006, eq. 5.12).
     """
     n = len(k)
-    factor = cho_factor(k + noise * np.eye(n), lower=True, check_finite=False)
-    inverse = cho_solve(factor, np.eye(n), check_finite=False)
+    factor = _factor(np.array(k, order="F"), noise)
+    inverse = cho_solve(factor, np.eye(n, order="F"), overwrite_b=True, check_finite=False)
+    del factor
     return np.asarray(y - (inverse @ y) / np.diag(inverse)[:, None])
 
 
@@ -196,10 +197,18 @@ def solve(k: Floats, noise: float, y: Floats) -> Floats:
     for rows, columns in patterns(np.isfinite(y)):
         if not len(rows):
             continue
-        block = k[np.ix_(rows, rows)] + noise * np.eye(len(rows))
-        part = cho_solve(cho_factor(block, lower=True), y[np.ix_(rows, columns)])
+        whole = len(rows) == len(k)
+        block = np.array(k if whole else k[np.ix_(rows, rows)], order="F")
+        part = cho_solve(_factor(block, noise), y[np.ix_(rows, columns)])
         out[np.ix_(rows, columns)] = part
     return out
+
+
+def _factor(k: Floats, noise: float) -> tuple[Floats, bool]:
+    """Cholesky factor of k + noise I in the place of k, which is in Fortran order."""
+    k[np.diag_indices(len(k))] += noise
+    found: tuple[Floats, bool] = cho_factor(k, lower=True, overwrite_a=True, check_finite=False)
+    return found
 
 
 def posterior_variance(k_train: Floats, noise: float, k_cross: Floats, k_self: Floats) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix, diags, hstack
 
 from pertwise import parts as registry
 from pertwise._names import split_combination
+from pertwise.arrays.memory import rows_at_once
 from pertwise.errors import InputError, unknown_name
 from pertwise.kernels.base import same_names
 from pertwise.knowledge import Knowledge
@@ -104,10 +105,47 @@ class GeneBlocks:
         A gene without features is then alike to nothing but itself (adding to the diagonal keeps a
         kernel positive definite).
         """
-        out = self.cross(self)
-        n = len(self.names)
-        out[:, np.arange(n), np.arange(n)] = 1.0
-        return out
+        return _ones_on_diagonal(self.cross(self))
+
+    def cross_blocks(self, other: GeneBlocks) -> Iterator[tuple[slice, np.ndarray]]:
+        """`cross` for some rows at a time: (rows, (m, n_rows, n_other)).
+
+        All kernels at once take m n n_other values; a block takes `memory.BLOCK_BYTES`. There is
+        always one block, be it empty.
+        """
+        step = rows_at_once(8 * len(self.blocks) * len(other.names))
+        pairs = list(zip(self.blocks, other.blocks, strict=True))
+        if step >= len(self.names):
+            yield slice(0, len(self.names)), self.cross(other)
+            return
+        # Whether to multiply densely is decided by the whole, and the right side made once.
+        dense = [_is_dense(a, b) for a, b in pairs]
+        right = [
+            b.toarray().T if d else b.T.tocsr() for (_, b), d in zip(pairs, dense, strict=True)
+        ]
+        for start in range(0, len(self.names), step):
+            rows = slice(start, min(start + step, len(self.names)))
+            out = np.empty((len(pairs), rows.stop - start, len(other.names)))
+            for i, (a, _) in enumerate(pairs):
+                out[i] = (
+                    a[rows].toarray() @ right[i] if dense[i] else (a[rows] @ right[i]).toarray()
+                )
+            yield rows, out
+
+    def gram_blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """`gram` for some rows at a time: (rows, (m, n_rows, n))."""
+        for rows, out in self.cross_blocks(self):
+            yield rows, _ones_on_diagonal(out, rows.start)
+
+    def grams(self) -> Iterator[np.ndarray]:
+        """The (n, n) kernels of `gram` one by one."""
+        for block in self.blocks:
+            yield _ones_on_diagonal(product(block, block)[None].astype(np.float64))[0]
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> GeneBlocks:
+        """Some of the perturbations, in the order asked for."""
+        names = tuple(self.names[i] for i in rows)
+        return GeneBlocks(names, self.kinds, tuple(b[rows] for b in self.blocks))
 
     @property
     def known(self) -> np.ndarray:
@@ -146,9 +184,20 @@ class GeneKernel:
 
 def product(a: csr_matrix, b: csr_matrix) -> np.ndarray:
     """(n_a, n_b) dense a b^T; embeddings, which have no zeros, by a dense product."""
-    if min(a.nnz, b.nnz) > DENSE * max(a.shape[0], b.shape[0]) * a.shape[1]:
+    if _is_dense(a, b):
         return np.asarray(a.toarray() @ b.toarray().T)
     return np.asarray((a @ b.T).toarray())
+
+
+def _is_dense(a: csr_matrix, b: csr_matrix) -> bool:
+    return bool(min(a.nnz, b.nnz) > DENSE * max(a.shape[0], b.shape[0]) * a.shape[1])
+
+
+def _ones_on_diagonal(kernels: np.ndarray, start: int = 0) -> np.ndarray:
+    """The same (m, n_rows, n) array with 1 where row start + i meets column start + i."""
+    rows = np.arange(kernels.shape[1])
+    kernels[:, rows, start + rows] = 1.0
+    return kernels
 
 
 def linked(parts: np.ndarray) -> np.ndarray:

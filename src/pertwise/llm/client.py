@@ -258,7 +258,12 @@ class EndpointChat:
         state = self._loops.get(loop)
         if state is None:
             backend = open_backend(self.address, self.settings, self._key, self._redact)
-            places = Pace(str(self.address), self.concurrency, here=self.address.local)
+            places = Pace(
+                str(self.address),
+                self.concurrency,
+                self.settings.timeout_s / 10,
+                here=self.address.local,
+            )
             state = self._loops[loop] = _PerLoop(backend, places)
         async with state.places:
             if self._given_up is not None:

@@ -19,11 +19,12 @@ START, START_HERE = 2, 1
 class Pace:
     """Places for calls of one event loop: few at first, more as answers come.
 
-    Each answer opens one more place up to `most`; each sign of overload (`slower`) halves them.
+    Each answer within `quick_s` seconds opens one more place up to `most` (a server that is slow
+    with one question is slower with two); each sign of overload (`slower`) halves them.
     """
 
-    def __init__(self, name: str, most: int, *, here: bool) -> None:
-        self._name, self._most = name, most
+    def __init__(self, name: str, most: int, quick_s: float, *, here: bool) -> None:
+        self._name, self._most, self._quick = name, most, quick_s
         self.limit = min(most, START_HERE if here else START)
         self._gate = asyncio.Semaphore(self.limit)
         # Places to be closed as soon as the calls on them end.
@@ -46,19 +47,17 @@ class Pace:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._started.pop(id(asyncio.current_task()), None)
+        now = time.monotonic()
+        took = now - self._started.pop(id(asyncio.current_task()), now)
         if not self._started and self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if kind is None:
             self._answered += 1
-            self._faster()
+            if took <= self._quick and self.limit < self._most:
+                self.limit += 1
+                self._open()
         self._open()
-
-    def _faster(self) -> None:
-        if self.limit < self._most:
-            self.limit += 1
-            self._open()
 
     def slower(self) -> None:
         """The server showed that it is asked too much at once."""

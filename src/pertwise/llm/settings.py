@@ -41,8 +41,8 @@ class ChatSettings(BaseModel):
         every item that is left.
     concurrency
         Most calls under way at once; None = 8, and 2 on this machine. A run starts with one or two
-        and opens a place with each answer; a waiting retry keeps its place and halves their
-        number, so a storm of 429 slows all.
+        and opens a place with each answer within a tenth of `timeout_s`; a waiting retry keeps its
+        place and halves their number, so a storm of 429 slows all.
     budget_tokens, budget_usd
         Limits of the run: with a ledger, of everything ever asked under the label `run`, by any
         number of processes. `budget_usd` needs a known price for the model.

@@ -269,7 +269,9 @@ class ContextKernelPredictor(ContextPredictor):
     def _folds(self, data: ContextData) -> NDArray[np.int64]:
         things = np.array(self._identity(data.names), dtype=object)[data.who].tolist()
         contexts = [data.contexts[i] for i in data.where]
-        if self.hold_out == "perturbation":
+        # One context cannot be held out of itself: what is left to learn from is perturbations.
+        alone = self.hold_out == "context" and len(data.contexts) == 1
+        if self.hold_out == "perturbation" or alone:
             groups = things
         elif self.hold_out == "context":
             groups = contexts

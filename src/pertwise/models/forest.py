@@ -62,7 +62,7 @@ class ForestPredictor(KernelModel):
         """Grow the trees; NaN responses count as the training mean."""
         data = self._start(screen, knowledge)
         scores, self._maps = [], []
-        for gram in self._blocks.gram():
+        for gram in self._blocks.grams():
             rows, to_axes = kernel_axes(gram, self.dim)
             scores.append(rows)
             self._maps.append(to_axes)
@@ -94,17 +94,20 @@ class ForestPredictor(KernelModel):
         only_context(self.name, data.context, context)
         names = canonical(perturbations)
         asked = self._asked(names)
-        parts = asked.cross(self._blocks)
         mean = np.zeros((len(names), len(data.features)))
+        x = np.empty((len(names), sum(m.shape[1] for m in self._maps)))
+        known = np.zeros(len(names), dtype=bool)
+        for rows, parts in asked.cross_blocks(self._blocks):
+            known[rows] = linked(parts)
+            pairs = zip(parts, self._maps, strict=True)
+            x[rows] = np.concatenate([p @ m for p, m in pairs], axis=1)
         if names:
-            x = np.concatenate([p @ m for p, m in zip(parts, self._maps, strict=True)], axis=1)
             found = [np.asarray(f.predict(x)).reshape(len(names), -1) for f in self._forests]  # type: ignore[attr-defined]
             mean = found[0]
             if len(found) > 1:
                 mean = with_direction(mean, found[1], self.direction)
             if self._basis is not None:
                 mean = mean @ self._basis
-        known = linked(parts)
         mean = np.where(known[:, None], mean, data.mean)
         return Prediction(
             perturbations=names,

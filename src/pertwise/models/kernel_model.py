@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pertwise.arrays.memory import BLOCK_BYTES, require_memory
 from pertwise.errors import InputError
 from pertwise.kernels.genes import GeneBlocks, KernelSource, gene_blocks
 from pertwise.screen.training import TrainingData
@@ -30,6 +31,10 @@ class KernelModel:
         Leave out kernels that the knowledge folder cannot give, instead of raising.
     """
 
+    #: Square arrays between all training rows, and arrays of the size of the responses, that a
+    #: fit holds at one time.
+    _squares, _tables = 5, 8
+
     def __init__(
         self,
         kernels: Sequence[str],
@@ -52,11 +57,19 @@ class KernelModel:
         Raises
         ------
         pertwise.errors.InputError
-            If nothing is measured or there is no knowledge to build a kernel from.
+            If nothing is measured, there is no knowledge to build a kernel from, or the fit would
+            need more than the available memory.
         """
         if knowledge is None:
             raise InputError(f"{self.name!r} needs a knowledge folder: pass knowledge to fit")
         data = TrainingData.from_screen(screen, self.name)
+        n, d = data.y.shape
+        require_memory(
+            8 * n * (self._squares * n + self._tables * d) + 3 * BLOCK_BYTES,
+            f"{self.name!r} on {n:,} training perturbations x {d:,} features",
+            "take fewer perturbations or features (screen.of_perturbations), a method without a "
+            "matrix between all perturbations ('pca-ridge'), or a larger machine",
+        )
         self._knowledge, self._data = knowledge, data
         self._blocks = self._rows(data.names, self.kernels, self.skip_missing)
         return data

@@ -41,6 +41,7 @@ NOISE_GRID = np.geomspace(0.02, 20.0, 16)
 MAX_MISSING = 0.2
 #: Neighbours listed for a prediction: the training rows with the largest combined kernel.
 LISTED = 10
+NEIGHBOUR_COLUMNS = ["perturbation", "neighbour", "rank", "weight", "reason"]
 
 
 class KernelPredictor(KernelModel):
@@ -96,48 +97,64 @@ class KernelPredictor(KernelModel):
         Raises
         ------
         pertwise.errors.InputError
-            If nothing is measured or there is no knowledge to build a kernel from.
+            If nothing is measured, there is no knowledge to build a kernel from, or the fit would
+            need more than the available memory.
         """
         data = self._start(screen, knowledge)
-        gram = self._with_constant(self._blocks.gram())
         self._missing = float(np.isnan(data.y).mean())
         self._centre = np.zeros_like(data.mean) if self.constant else data.mean
         target = data.y - self._centre
         filled = np.where(np.isfinite(data.y), data.y, data.mean) - self._centre
-        self._fit, self._alpha, held_out = self._one(gram, target, filled)
+        rows = np.arange(0, len(filled), int(np.ceil(len(filled) / MAX_ROWS_FOR_WEIGHTS)))
+        sample = self._with_constant(self._blocks.take(rows).gram())
+        self._fit = self._hyperparameters(sample, filled[rows])
+        turn = self.direction > 0 and self._missing <= MAX_MISSING and len(data.names) > 2
+        half = self._hyperparameters(sample, half_scaled(filled[rows])) if turn else None
+        del sample
+        # One pass over the kernels; each sum is let go as soon as it was used.
+        sums = self._sums([self._fit] if half is None else [self._fit, half])
+        self._alpha, held_out = self._solved(sums.pop(0), self._fit, target, filled)
         self._direction: tuple[KernelFit, Floats] | None = None
-        if self.direction > 0 and self._missing <= MAX_MISSING and len(data.names) > 2:
-            found, alpha, turned = self._one(gram, half_scaled(target), half_scaled(filled))
-            self._direction = (found, alpha)
+        if half is not None:
+            scaled = half_scaled(target), half_scaled(filled)
+            alpha, turned = self._solved(sums.pop(0), half, *scaled)
+            self._direction = (half, alpha)
             held_out = with_direction(held_out, turned, self.direction)
         #: Leave-one-out predictions of the training rows (hyper-parameters from all rows).
         self.held_out = held_out + self._centre
-        parts = gram[1:] if self.constant else gram
-        self._errors = fit_error_model(combine(parts, self._gene_weights()), self.held_out, data.y)
+        self._errors = fit_error_model(sums.pop(), self.held_out, data.y)
         return self
 
-    def _one(
-        self, gram: Floats, target: Floats, filled: Floats
-    ) -> tuple[KernelFit, Floats, Floats]:
-        """Hyper-parameters, coefficients and leave-one-out predictions for one kind of target."""
-        found = self._hyperparameters(gram, filled)
-        k = combine(gram, found.weights)
-        return found, solve(k, found.noise, target), leave_one_out(k, found.noise, filled)
+    @staticmethod
+    def _solved(
+        k: Floats, found: KernelFit, target: Floats, filled: Floats
+    ) -> tuple[Floats, Floats]:
+        """Coefficients and leave-one-out predictions for one kind of target."""
+        return solve(k, found.noise, target), leave_one_out(k, found.noise, filled)
 
-    def _hyperparameters(self, gram: Floats, filled: Floats) -> KernelFit:
+    def _sums(self, fits: Sequence[KernelFit]) -> list[Floats]:
+        """(n, n) weighted sums of the kernels for each fit, then of the gene kernels."""
+        n = len(self._blocks.names)
+        weights = [*(f.weights for f in fits), self._gene_weights()]
+        out = [np.empty((n, n)) for _ in weights]
+        for rows, parts in self._blocks.gram_blocks():
+            full = self._with_constant(parts)
+            for k, w in zip(out, weights, strict=True):
+                k[rows] = combine(full[-len(w) :], w)
+        return out
+
+    def _hyperparameters(self, gram: Floats, y: Floats) -> KernelFit:
+        """Weights and noise from the (m, n, n) kernels and (n, d) responses of some rows."""
         m, n = gram.shape[:2]
         equal = np.full(m, 1.0 / m)
         self._learned = self.weights == "learned" and m > 1 and self._missing <= MAX_MISSING
         if n < 3:
             self._learned = False
             return KernelFit(equal, 1.0, float("nan"))
-        rows = np.arange(0, n, int(np.ceil(n / MAX_ROWS_FOR_WEIGHTS)))
-        y = filled[rows]
         responses = y @ y.T
-        block = gram[:, rows[:, None], rows[None, :]]
         if self._learned:
-            return fit_weights(block, responses, y.shape[1], prior=self.prior)
-        noise, errors = choose_noise(combine(block, equal), responses, NOISE_GRID)
+            return fit_weights(gram, responses, y.shape[1], prior=self.prior)
+        noise, errors = choose_noise(combine(gram, equal), responses, NOISE_GRID)
         return KernelFit(equal, noise, float(errors.min()))
 
     def _with_constant(self, kernels: Floats) -> Floats:
@@ -155,7 +172,10 @@ class KernelPredictor(KernelModel):
         """(q, n_train) combined kernel with the training rows, in the order of `training_names`."""
         self._trained()
         asked = self._asked(canonical(perturbations))
-        return combine(asked.cross(self._blocks), self._gene_weights())
+        out = np.empty((len(asked.names), len(self._blocks.names)))
+        for rows, parts in asked.cross_blocks(self._blocks):
+            out[rows] = combine(parts, self._gene_weights())
+        return out
 
     @property
     def training_names(self) -> tuple[str, ...]:
@@ -168,35 +188,42 @@ class KernelPredictor(KernelModel):
         self._trained()
         return self._errors
 
+    def _mean(self, parts: Floats) -> Floats:
+        """(q, d) posterior mean around the centre from (m, q, n) kernels."""
+        full = self._with_constant(parts)
+        mean = combine(full, self._fit.weights) @ self._alpha
+        if self._direction is None:
+            return mean
+        found, alpha = self._direction
+        return with_direction(mean, combine(full, found.weights) @ alpha, self.direction)
+
     def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Posterior means; perturbations that no kernel knows get the training mean, stated."""
         data = self._trained()
         only_context(self.name, data.context, context)
         names = canonical(perturbations)
         asked = self._asked(names)
-        parts = asked.cross(self._blocks)
-        full = self._with_constant(parts)
-        mean = combine(full, self._fit.weights) @ self._alpha
-        if self._direction is not None:
-            found, alpha = self._direction
-            mean = with_direction(mean, combine(full, found.weights) @ alpha, self.direction)
-        known = linked(parts)
-        mean = np.where(known[:, None], self._centre + mean, data.mean)
-        k = combine(parts, self._gene_weights())
-        spread = self._errors.spread(k, mean)
+        mean, spread = np.empty((2, len(names), len(data.features)), dtype=np.float32)
+        known, count = np.zeros(len(names), dtype=bool), np.zeros(len(names), dtype=int)
+        listed = []
+        for rows, parts in asked.cross_blocks(self._blocks):
+            known[rows] = linked(parts)
+            k = combine(parts, self._gene_weights())
+            count[rows] = (k > 0).sum(axis=1)
+            found = np.where(known[rows, None], self._centre + self._mean(parts), data.mean)
+            mean[rows], spread[rows] = found, self._errors.spread(k, found)
+            listed += _neighbours(
+                names[rows], k, parts, self._gene_weights(), data, self._blocks.kinds
+            )
         weights = map(float, self._fit.weights)
         kinds = ("constant", *self._blocks.kinds) if self.constant else self._blocks.kinds
         return Prediction(
             perturbations=names,
             features=data.features,
-            mean=mean.astype(np.float32),
-            spread=spread.astype(np.float32),
-            support=support_table(
-                names,
-                (k > 0).sum(axis=1),
-                ["" if i else MEAN_FALLBACK for i in known],
-            ),
-            neighbours=_neighbours(names, k, parts, self._gene_weights(), data, self._blocks.kinds),
+            mean=mean,
+            spread=spread,
+            support=support_table(names, count, ["" if i else MEAN_FALLBACK for i in known]),
+            neighbours=pd.DataFrame(listed, columns=NEIGHBOUR_COLUMNS),
             provenance={
                 "method": self.name,
                 "kernels": dict(zip(kinds, weights, strict=True)),
@@ -217,9 +244,8 @@ def _neighbours(
     weights: Floats,
     data: TrainingData,
     kinds: Sequence[str],
-) -> pd.DataFrame:
+) -> list[tuple[str, str, int, float, str]]:
     """The training rows most alike by the combined kernel, with the kernels that say so."""
-    columns = ["perturbation", "neighbour", "rank", "weight", "reason"]
     rows = []
     listed = min(LISTED, k.shape[1])
     for i, name in enumerate(names):
@@ -231,4 +257,4 @@ def _neighbours(
             best = np.argsort(-weights * parts[:, i, j])[:3]
             reason = ", ".join(f"{kinds[b]} {parts[b, i, j]:.2f}" for b in best)
             rows.append((name, data.names[j], rank, float(k[i, j] / total), reason))
-    return pd.DataFrame(rows, columns=columns)
+    return rows

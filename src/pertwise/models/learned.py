@@ -74,12 +74,17 @@ class LearnedNeighbourPredictor:
         table = found.neighbours
         if table is not None and len(table):
             subjects = list(dict.fromkeys(table["perturbation"]))
-            parts = self.selector.kernels(subjects, self._names)
-            row = {n: i for i, n in enumerate(subjects)}
             column = {n: j for j, n in enumerate(self._names)}
-            table["reason"] = [
-                "; ".join(self.selector.facts(parts[:, row[a], column[b]]))
-                for a, b in zip(table["perturbation"], table["neighbour"], strict=True)
-            ]
+            listed = table.groupby("perturbation", sort=False)["neighbour"]
+            reasons: dict[tuple[str, str], str] = {}
+            step = self.selector.at_once(len(self._names))
+            for start in range(0, len(subjects), step):
+                some = subjects[start : start + step]
+                parts = self.selector.kernels(some, self._names)
+                for i, a in enumerate(some):
+                    for b in listed.get_group(a):
+                        reasons[a, b] = "; ".join(self.selector.facts(parts[:, i, column[b]]))
+            pairs = zip(table["perturbation"], table["neighbour"], strict=True)
+            table["reason"] = [reasons[pair] for pair in pairs]
         found.provenance["learned"] = dict(self.selector.settings())
         return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -17,6 +17,7 @@ from pertwise.arrays.gaussian_process import (
     leave_one_out,
     solve,
 )
+from pertwise.arrays.memory import rows_at_once
 from pertwise.arrays.spread import fit_error_model
 from pertwise.kernels.genes import (
     DEFAULT_KERNELS,
@@ -87,25 +88,36 @@ class RadialPredictor(KernelModel):
             If nothing is measured or there is no knowledge to build a kernel from.
         """
         data = self._start(screen, knowledge)
-        x, self._to_axes = kernel_axes(self._blocks.gram().mean(axis=0), self.dim)
+        mean = np.concatenate([parts.mean(axis=0) for _, parts in self._blocks.gram_blocks()])
+        x, self._to_axes = kernel_axes(mean, self.dim)
+        del mean
         self._x = x
         self._unit = _median_distance(x)
-        gram = radial_kernels(x, x, self._unit)
         y = np.where(np.isfinite(data.y), data.y, data.mean)
         targets = [y, half_scaled(y)] if self.direction > 0 else [y]
         self._fits, held_out = [], []
         rows = np.arange(0, len(y), int(np.ceil(len(y) / MAX_ROWS_FOR_WEIGHTS)))
+        gram = radial_kernels(x[rows], x[rows], self._unit)
         for target in targets:
             part = target[rows]
-            found = fit_weights(gram[:, rows[:, None], rows[None, :]], part @ part.T, part.shape[1])
-            k = combine(gram, found.weights)
+            found = fit_weights(gram, part @ part.T, part.shape[1])
+            k = np.concatenate([combine(r, found.weights) for _, r in self._radial(x)])
             self._fits.append((found.weights, solve(k, found.noise, target)))
             held_out.append(leave_one_out(k, found.noise, target))
         mixed = held_out[0]
         if len(held_out) > 1:
             mixed = with_direction(mixed, held_out[1], self.direction)
-        self._errors = fit_error_model(gram[_ALIKE], mixed, data.y)
+        del k
+        alike = np.concatenate([r[_ALIKE] for _, r in self._radial(x)])
+        self._errors = fit_error_model(alike, mixed, data.y)
         return self
+
+    def _radial(self, x: Floats) -> Iterator[tuple[slice, Floats]]:
+        """`radial_kernels` with the training rows, for some rows of x at a time."""
+        step = rows_at_once(8 * 2 * (2 + len(SCALES)) * len(self._x))
+        for start in range(0, max(len(x), 1), step):
+            rows = slice(start, start + step)
+            yield rows, radial_kernels(x[rows], self._x, self._unit)
 
     def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Posterior means; perturbations that no kernel links get the training mean, stated."""
@@ -113,15 +125,22 @@ class RadialPredictor(KernelModel):
         only_context(self.name, data.context, context)
         names = canonical(perturbations)
         asked = self._asked(names)
-        parts = asked.cross(self._blocks)
-        cross = radial_kernels(parts.mean(axis=0) @ self._to_axes, self._x, self._unit)
-        found = [combine(cross, weights) @ alpha for weights, alpha in self._fits]
+        x = np.empty((len(names), self._x.shape[1]))
+        known = np.zeros(len(names), dtype=bool)
+        for rows, parts in asked.cross_blocks(self._blocks):
+            known[rows] = linked(parts)
+            x[rows] = parts.mean(axis=0) @ self._to_axes
+        found = [np.empty((len(names), len(data.features))) for _ in self._fits]
+        alike = np.empty((len(names), len(data.names)))
+        for rows, cross in self._radial(x):
+            alike[rows] = cross[_ALIKE]
+            for out, (own, alpha) in zip(found, self._fits, strict=True):
+                out[rows] = combine(cross, own) @ alpha
         mean = found[0]
         if len(found) > 1:
             mean = with_direction(mean, found[1], self.direction)
-        known = linked(parts)
         mean = np.where(known[:, None], mean, data.mean)
-        spread = self._errors.spread(cross[_ALIKE], mean)
+        spread = self._errors.spread(alike, mean)
         weights = dict(zip(_LABELS, map(float, self._fits[0][0]), strict=True))
         return Prediction(
             perturbations=names,

@@ -104,6 +104,8 @@ class KernelVotePredictor(KernelModel):
         Let related features lend votes where that helps: needs features that are genes.
     """
 
+    _squares = 0
+
     def __init__(
         self,
         kernels: Sequence[str] = DEFAULT_KERNELS,
@@ -167,7 +169,7 @@ class KernelVotePredictor(KernelModel):
         if n < 3:
             return
         rows = np.arange(0, n, int(np.ceil(n / MAX_TUNING_ROWS)))
-        similarity = self._mean_kernel(self._rows_of(rows))
+        similarity = self._mean_kernel(self._blocks.take(rows))
         similarity[np.arange(len(rows)), rows] = 0.0
         truth = data.y[rows] - self._centre
         for power in POWERS:
@@ -188,14 +190,6 @@ class KernelVotePredictor(KernelModel):
     def _unit(behind: Floats) -> float:
         positive = behind[behind > 0]
         return float(np.median(positive)) if positive.size else 1.0
-
-    def _rows_of(self, rows: np.ndarray) -> GeneBlocks:
-        blocks = self._blocks
-        return GeneBlocks(
-            tuple(blocks.names[i] for i in rows),
-            blocks.kinds,
-            tuple(b[rows] for b in blocks.blocks),
-        )
 
     def _mean_kernel(self, asked: GeneBlocks) -> Floats:
         """(q, n) mean of the kernels, negative values (of dense embeddings) as 0."""

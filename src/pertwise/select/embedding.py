@@ -48,7 +48,8 @@ class EmbeddingSelector(SimilaritySelector):
         matrix = self._knowledge.embedding(names, self.kind, self.dim).matrix.astype(np.float64)
         norm = np.linalg.norm(matrix, axis=1, keepdims=True)
         unit = np.divide(matrix, norm, out=np.zeros_like(matrix), where=norm > 0)
-        return np.asarray(unit[: len(subjects)] @ unit[len(subjects) :].T)
+        # One question and many at once multiply in another order: ties must stay ties.
+        return np.asarray(np.round(unit[: len(subjects)] @ unit[len(subjects) :].T, 12))
 
     def settings(self) -> Mapping[str, Any]:
         """Kind and width of the embedding."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pertwise.arrays.direction import half_scaled
+from pertwise.arrays.memory import rows_at_once
 from pertwise.errors import InputError
 from pertwise.kernels.genes import DEFAULT_KERNELS, KernelSource, gene_blocks
 from pertwise.knowledge import Knowledge
@@ -49,6 +50,10 @@ class LearnedSelector(SimilaritySelector):
         self.weights = np.asarray(weights, dtype=np.float64)
         self.offset = offset
         self.name = name
+
+    def at_once(self, n_candidates: int) -> int:
+        """All kernels of all pairs are held for this many subjects at a time."""
+        return rows_at_once(8 * len(self.kinds) * n_candidates)
 
     def similarity(self, subjects: Sequence[str], candidates: Sequence[str]) -> Floats:
         """(n_subjects, n_candidates) expected similarity of the responses."""
@@ -151,7 +156,8 @@ def learned_selector(
     if len(data.names) > 2:
         rows = np.arange(0, len(data.names), int(np.ceil(len(data.names) / MAX_ROWS)))
         y = half_scaled(data.filled[rows])
-        gram = blocks.cross(blocks)[:, rows[:, None], rows[None, :]]
+        sample = blocks.take(rows)
+        gram = sample.cross(sample)
         learned, offset = pair_weights(gram, y @ y.T / max(float((y**2).sum(1).mean()), 1e-12))
         weights = learned if learned.sum() > 0 else weights
     return LearnedSelector(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from pertwise.select.base import Pick, Query, Repair, Selection
 from pertwise.select.closed_list import checked_candidates
 
 Floats = NDArray[np.float64]
+T = TypeVar("T")
 #: Combinations such as "A+B" are taken apart at this sign (see `pertwise.screen`).
 #: Names of picks -> the facts behind each.
 Evidences = Callable[[Sequence[str]], list[tuple[str, ...]]]
@@ -103,6 +105,10 @@ class SimilaritySelector:
         """(n_subjects, n_candidates), larger = more alike; not positive = unrelated."""
         raise NotImplementedError
 
+    def at_once(self, n_candidates: int) -> int:
+        """Subjects whose similarity is computed together (a limit of memory)."""
+        return sys.maxsize
+
     def evidence(self, subject: str, candidate: str) -> tuple[str, ...]:
         """Short facts behind one pick; none by default."""
         return ()
@@ -131,13 +137,14 @@ class SimilaritySelector:
         """The same as positions in the list, with the score of each pick (1 if not weighted)."""
         place = {c: j for j, c in enumerate(candidates)}
         order = name_order(candidates)
-        scores = np.array(self.similarity(subjects, candidates), dtype=np.float64)
         found = []
-        for subject, row in zip(subjects, scores, strict=True):
-            if subject in place:
-                row[place[subject]] = np.nan
-            rows = strongest(row, min(n, self.max_neighbours), order)
-            found.append((rows, row[rows] if self.weighted else np.ones(len(rows))))
+        for some in _runs(subjects, self.at_once(len(candidates))):
+            scores = np.array(self.similarity(some, candidates), dtype=np.float64)
+            for subject, row in zip(some, scores, strict=True):
+                if subject in place:
+                    row[place[subject]] = np.nan
+                rows = strongest(row, min(n, self.max_neighbours), order)
+                found.append((rows, row[rows] if self.weighted else np.ones(len(rows))))
         return found
 
     def select(self, query: Query, candidates: Sequence[str], n: int) -> Selection:
@@ -154,15 +161,17 @@ class SimilaritySelector:
     def select_many(
         self, questions: Sequence[tuple[Query, Sequence[str]]], n: int
     ) -> list[Selection]:
-        """One selection a question; similarities are computed for all of them at once."""
+        """One selection a question; similarities are computed for `at_once` of them together."""
         checked = [(query, checked_candidates(candidates, n)) for query, candidates in questions]
         every = sorted({c for _, items in checked for c in items})
         place = {c: j for j, c in enumerate(every)}
-        scores, reasons = self._similar([_subject(q, self.name) for q, _ in checked], every)
-        return [
-            self._selection(query, items, scores[i, [place[c] for c in items]], n, reasons(i))
-            for i, (query, items) in enumerate(checked)
-        ]
+        found = []
+        for some in _runs(checked, self.at_once(len(every))):
+            scores, reasons = self._similar([_subject(q, self.name) for q, _ in some], every)
+            for i, (query, items) in enumerate(some):
+                row = scores[i, [place[c] for c in items]]
+                found.append(self._selection(query, items, row, n, reasons(i)))
+        return found
 
     def _similar(
         self, subjects: Sequence[str], candidates: Sequence[str]
@@ -204,6 +213,12 @@ class SimilaritySelector:
             pd.Series(np.nan_to_num(scores), index=list(items)),
             dict(self.settings()),
         )
+
+
+def _runs(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Runs of at most `size` items."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def _subject(query: Query, name: str) -> str:

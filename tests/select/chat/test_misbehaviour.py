@@ -351,6 +351,6 @@ def test_an_endpoint_that_is_gone_stops_the_run():
 
 
 def test_docs_hold_every_case():
-    text = (Path(__file__).parents[2] / "docs" / "llm.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "llm.md").read_text()
     missing = [name for name in CASES if f"| {name} |" not in text]
     assert not missing
