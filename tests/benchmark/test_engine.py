@@ -14,7 +14,8 @@ import pytest
 
 from pertwise import parts
 from pertwise.benchmark import bench
-from pertwise.benchmark.engine import BenchmarkRun, Task, Unit, run_task
+from pertwise.benchmark.engine import BenchmarkRun, run_task
+from pertwise.benchmark.task import Task, Unit
 from pertwise.config import Settings, check_settings
 from pertwise.errors import BudgetError, InputError
 from pertwise.provenance import identity
@@ -148,7 +149,7 @@ def test_a_killed_run_over_processes_goes_on_and_gives_the_same(tmp_path):
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
     command = [sys.executable, "-c", SCRIPT, str(tmp_path), "processes"]
     process = subprocess.Popen(command, env=env)
-    while process.poll() is None and not list(tmp_path.glob("units/*.json")):
+    while process.poll() is None and not list(tmp_path.glob("units/[0-9a-f]*.json")):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()

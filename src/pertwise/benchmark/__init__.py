@@ -11,7 +11,8 @@ from pertwise.config import check_settings, read_settings, read_toml
 from pertwise.errors import InputError
 
 if TYPE_CHECKING:
-    from pertwise.benchmark.engine import BenchmarkRun, Task
+    from pertwise.benchmark.engine import BenchmarkRun
+    from pertwise.benchmark.task import Task
 
 
 def bench(

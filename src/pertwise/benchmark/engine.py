@@ -12,178 +12,25 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import pkgutil
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import pandas as pd
 
-from pertwise._files import PART, reading
-from pertwise._io import (
-    atomic_path,
-    csv_cells,
-    optional_import,
-    text_of_csv,
-    write_csv_atomic,
-    write_json_atomic,
-)
-from pertwise._process import in_processes, only_writer
-from pertwise._progress import track
-from pertwise.config import Settings, check_settings
-from pertwise.errors import InputError, PertwiseError, unknown_name
-from pertwise.evaluate.units import STOPS
+from pertwise._io import write_json_atomic
+from pertwise._process import only_writer
+from pertwise.benchmark.playing import EXECUTORS, Executor, play_all, read_table, write_table
+from pertwise.benchmark.task import Played, Tables, Task
+from pertwise.config import check_settings
+from pertwise.errors import InputError, unknown_name
 from pertwise.provenance import jsonable, record
 
-log = logging.getLogger(__name__)
-
-Executor = Literal["serial", "processes", "dask"]
-EXECUTORS: tuple[Executor, ...] = ("serial", "processes", "dask")
-Tables = dict[str, pd.DataFrame]
-#: The record of a run, the folder of its units and the list of them.
-RECORD, UNITS, LIST = "run.json", "units", "units.csv"
-
-
-@dataclass(frozen=True)
-class Unit:
-    """One independent piece of work.
-
-    Attributes
-    ----------
-    key
-        Name of its files: a hash over all that decides the result.
-    labels
-        What it is, in words: columns of ``units.csv``, and how a failure is told.
-    what
-        Whatever the task needs to play it; must survive pickling.
-    """
-
-    key: str
-    labels: Mapping[str, Any]
-    what: Any = None
-
-    @property
-    def words(self) -> str:
-        """ "method kernel ridge, seed 0, fold 1"."""
-        return ", ".join(f"{k} {v}" for k, v in self.labels.items())
-
-
-@dataclass(frozen=True)
-class Played:
-    """A finished unit.
-
-    Attributes
-    ----------
-    tables
-        What `Task.play` made, by name.
-    error
-        What made the declared fallback stand in ("" when nothing did).
-    seconds, processor
-        Wall clock and processor time; NaN for a unit that a kill had interrupted.
-    """
-
-    unit: Unit
-    tables: Tables
-    error: str = ""
-    seconds: float = float("nan")
-    processor: float = float("nan")
-
-
-class Failed(PertwiseError):
-    """Raised by `Task.play` with the tables of the declared fallback, which stands in."""
-
-    def __init__(self, error: str, tables: Tables) -> None:
-        super().__init__(error)
-        self.tables = tables
-
-
-class Task(ABC):
-    """What a benchmark is made of; one instance is one set of settings.
-
-    Only the attributes set in ``__init__`` travel to a worker: what is costly to open is a cached
-    property, opened once a process.
-
-    Parameters
-    ----------
-    settings
-        Of the class `settings_of`.
-    replay
-        Chat models answer from their ledger only.
-    """
-
-    name: ClassVar[str]
-    #: A key of the settings that tells them from those of other tasks.
-    mark: ClassVar[str]
-    settings_of: ClassVar[type[Settings]]
-    #: Files of the tidy scores, of their summary, and function that makes the page (a room below).
-    scores: ClassVar[str] = "scores.parquet"
-    summary: ClassVar[str] = "summary.csv"
-    page_by: ClassVar[str] = "pertwise.report.bench_page:write_page"
-    #: Units are kept as files; not so where a ledger already keeps every answer.
-    keeps_units: ClassVar[bool] = True
-
-    def __init__(self, settings: Any, *, replay: bool = False) -> None:
-        self.settings, self.replay = settings, replay
-        #: Something given in the call that no settings describe: then there are no other processes.
-        self.given = False
-        #: Where the run is written; set by the engine before anything is played.
-        self.folder: Path | None = None
-
-    @property
-    @abstractmethod
-    def inputs(self) -> Mapping[str, Mapping[str, str]]:
-        """Role -> `pertwise.provenance.input_facts` of everything read."""
-
-    @abstractmethod
-    def units(self) -> Sequence[Unit]:
-        """All units, in the order of their tables; checks settings that could only fail later."""
-
-    @abstractmethod
-    def play(self, unit: Unit, place: Path | None) -> Tables:
-        """Make the tables of one unit.
-
-        Parameters
-        ----------
-        place
-            Folder for what an interrupted unit goes on with; None when nothing is kept.
-
-        Raises
-        ------
-        Failed
-            With what stands in.
-        """
-
-    @abstractmethod
-    def gather(self, played: Sequence[Played]) -> Tables:
-        """File name -> table, from all units."""
-
-    def stand_in(self, unit: Unit, error: PertwiseError, place: Path | None) -> Tables | None:
-        """The declared fallback of a unit that failed; None: there is none, the run stops."""
-        return None
-
-    def unanswered(self, run: BenchmarkRun[Any]) -> dict[str, list[dict[str, Any]]]:
-        """Methods of which no answer of a chat model could be used -> "kind" and "action" of what
-        was wrong."""
-        return {}
-
-    def more(self) -> dict[str, Any]:
-        """What the record of this task says besides settings, inputs and versions."""
-        return {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {
-            k: v
-            for k, v in self.__dict__.items()
-            if not isinstance(getattr(type(self), k, None), cached_property)
-        }
-
-
+#: The record of a run, and the list of its units.
+RECORD, LIST = "run.json", "units.csv"
 T = TypeVar("T", bound=Task)
 
 
@@ -278,27 +125,6 @@ class BenchmarkRun(Generic[T]):
         return cls(kind(check_settings(stored["settings"], kind.settings_of, where)), stored, place)
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a parquet or csv file atomically; an index with a name is kept."""
-    index = table.index.name is not None
-    if path.suffix == ".csv":
-        write_csv_atomic(path, table, index=index)
-        return
-    with atomic_path(path) as temporary:
-        table.to_parquet(temporary, index=index)
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """A table that `write_table` wrote."""
-    with reading(path, "a table of this run", "give the same command again"):
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        try:
-            return csv_cells(pd.read_csv(path, float_precision="round_trip"), text_of_csv)
-        except pd.errors.EmptyDataError:
-            return pd.DataFrame()
-
-
 def run_task(
     task: T,
     out: str | os.PathLike[str] | None = None,
@@ -342,7 +168,7 @@ def run_task(
         made = record(settings, task.inputs, task=task.name)
         if folder is not None:
             _claim(folder, made, resume)
-        played = _play_all(task, units, folder, executor, min(workers, len(units)), address)
+        played = play_all(task, units, folder, executor, min(workers, len(units)), address)
         tables = {**task.gather(played), LIST: _unit_list(played)}
         told = {**_outcome(played), "tables": list(tables)}
         run = BenchmarkRun(task, {**made, **told, **jsonable(task.more())}, folder, tables)
@@ -416,128 +242,3 @@ def _unit_list(played: Sequence[Played]) -> pd.DataFrame:
         for p in played
     ]  # fmt: skip
     return pd.DataFrame(rows)
-
-
-# -- playing -------------------------------------------------------------------------------------
-
-
-def _play_all(
-    task: Task,
-    units: Sequence[Unit],
-    folder: Path | None,
-    executor: Executor,
-    workers: int,
-    address: str | None,
-) -> list[Played]:
-    """Every unit in the order of `units`; those with files are read."""
-    place = None if folder is None or not task.keeps_units else folder / UNITS
-    missing = [u for u in units if place is None or not (place / f"{u.key}.json").is_file()]
-    log.info("%d of %d units to play, executor %s", len(missing), len(units), executor)
-    if executor == "serial" or len(missing) <= 1:
-        done: Iterator[tuple[str, Played | None]] = (play_unit(task, u, place) for u in missing)
-    elif executor == "processes":
-        payloads = [(task, u, place) for u in missing]
-        done = in_processes(_play_in_worker, payloads, workers, limit_threads)
-    else:
-        done = _on_dask(task, missing, place, workers, address)
-    fresh = dict(track(done, f"{task.name}: units", total=len(missing)))
-    if place is None:
-        return [p for p in (fresh[u.key] for u in units) if p is not None]
-    return [_stored(u, place) for u in units]
-
-
-_OPENED: dict[str, Task] = {}
-
-
-def _play_in_worker(task: Task, unit: Unit, place: Path | None) -> tuple[str, Played | None]:
-    """As `play_unit`, with the inputs of a task opened once a process."""
-    name = f"{task.name} {task.settings.model_dump_json()}"
-    if name not in _OPENED:
-        _OPENED.clear()
-        _OPENED[name] = task
-    return play_unit(_OPENED[name], unit, place)
-
-
-def play_unit(task: Task, unit: Unit, place: Path | None) -> tuple[str, Played | None]:
-    """Play one unit and keep it in `place`; (key, what was played when nothing is kept)."""
-    own = None if place is None else place / unit.key
-    begun_before = own is not None and own.is_dir()
-    wall, processor = time.perf_counter(), time.process_time()
-    error = ""
-    try:
-        tables = task.play(unit, own)
-    except Failed as failed:
-        error, tables = str(failed), failed.tables
-    except STOPS:
-        # The run must stop and can go on later; a stored fallback would never be asked again.
-        raise
-    except PertwiseError as problem:
-        fallback = task.stand_in(unit, problem, own)
-        if fallback is None:
-            raise
-        error, tables = f"{type(problem).__name__}: {problem}", fallback
-    spent = (time.perf_counter() - wall, time.process_time() - processor)
-    # Only an unbroken unit has a time worth telling.
-    played = Played(unit, tables, error, *((float("nan"),) * 2 if begun_before else spent))
-    if place is None:
-        return unit.key, played
-    _store(played, place)
-    return unit.key, None
-
-
-def _store(played: Played, place: Path) -> None:
-    """The json last: it is the sign that the whole unit is there."""
-    key = played.unit.key
-    for name, table in played.tables.items():
-        write_table(table, place / f"{key}.{name}.parquet")
-    facts = {
-        "unit": dict(played.unit.labels),
-        "tables": list(played.tables),
-        "error": played.error,
-        "seconds": played.seconds,
-        "processor": played.processor,
-    }
-    write_json_atomic(place / f"{key}.json", jsonable(facts))
-
-
-def _stored(unit: Unit, place: Path) -> Played:
-    path = place / f"{unit.key}.json"
-    with reading(path, "a finished part of this run", PART):
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        files = {n: place / f"{unit.key}.{n}.parquet" for n in map(str, facts["tables"])}
-        tables = {n: pd.read_parquet(f) for n, f in files.items()}
-        times = [float("nan") if facts[k] is None else facts[k] for k in ("seconds", "processor")]
-        return Played(unit, tables, facts["error"], *times)
-
-
-def limit_threads(n: int = 1) -> None:
-    """One thread a worker process: workers share the cores, and results then do not depend on
-    how many of them there are."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(n)
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(n)
-    try:
-        import torch
-    except ImportError:
-        return
-    torch.set_num_threads(n)
-
-
-def _on_dask(
-    task: Task, units: Sequence[Unit], place: Path | None, workers: int, address: str | None
-) -> Iterator[tuple[str, Played | None]]:
-    """Units on a dask cluster: by scheduler address, or a local one of `workers` processes."""
-    distributed = optional_import("distributed", "dask", "running on a dask cluster")
-    with contextlib.ExitStack() as stack:
-        cluster = address or stack.enter_context(
-            distributed.LocalCluster(
-                n_workers=workers, threads_per_worker=1, dashboard_address=None
-            )
-        )
-        client = stack.enter_context(distributed.Client(cluster))
-        client.run(limit_threads)
-        futures = [client.submit(_play_in_worker, task, u, place, pure=False) for u in units]
-        for _, result in distributed.as_completed(futures, with_results=True):
-            yield result

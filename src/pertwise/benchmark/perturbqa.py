@@ -28,7 +28,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from pertwise._files import open_text
-from pertwise.benchmark.engine import Played, Tables, Task, Unit
+from pertwise.benchmark.task import Played, Tables, Task, Unit
 from pertwise.config import FileName, Settings
 from pertwise.errors import InputError, PertwiseError
 from pertwise.evaluate.auroc import auroc, grouped_auroc

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from pydantic import Field
 
-from pertwise.benchmark.engine import Played, Tables, Task, Unit
+from pertwise.benchmark.task import Played, Tables, Task, Unit
 from pertwise.config import FileName, Settings
 from pertwise.evaluate.given import split_given
 from pertwise.evaluate.prefilter import PREFILTERS, mean_recall, split_recall

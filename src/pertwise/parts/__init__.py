@@ -72,7 +72,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "source": Kind(
             "pertwise.sources", "pertwise.knowledge.build.readers._text:SourceReader", True
         ),
-        "task": Kind("pertwise.tasks", "pertwise.benchmark.engine:Task", True),
+        "task": Kind("pertwise.tasks", "pertwise.benchmark.task:Task", True),
     }
 )
 

@@ -13,7 +13,7 @@ from pydantic import field_validator
 
 from pertwise.benchmark.acquisition.run import AcquisitionTask
 from pertwise.benchmark.acquisition.world import make_world
-from pertwise.benchmark.engine import BenchmarkRun, Played, Tables, Task, Unit
+from pertwise.benchmark.engine import BenchmarkRun
 from pertwise.benchmark.judging import (
     Showing,
     ask_judges,
@@ -22,6 +22,7 @@ from pertwise.benchmark.judging import (
     make_pairs,
     make_showings,
 )
+from pertwise.benchmark.task import Played, Tables, Task, Unit
 from pertwise.config import FileName, Settings
 from pertwise.errors import InputError
 from pertwise.llm import open_chat, parse_address

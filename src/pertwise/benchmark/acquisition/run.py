@@ -32,7 +32,8 @@ from pertwise.benchmark.acquisition.tables import (
     sorted_rounds,
 )
 from pertwise.benchmark.acquisition.world import World, make_world
-from pertwise.benchmark.engine import BenchmarkRun, Played, Tables, Task, Unit
+from pertwise.benchmark.engine import BenchmarkRun
+from pertwise.benchmark.task import Played, Tables, Task, Unit
 from pertwise.errors import InputError, PertwiseError
 from pertwise.knowledge import Knowledge
 from pertwise.provenance import checksum, contents, identity, input_facts

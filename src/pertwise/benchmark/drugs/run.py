@@ -14,7 +14,7 @@ from pydantic import Field
 
 from pertwise._files import reading
 from pertwise.benchmark.drugs.methods import MethodInputs, build_method, method_names, open_lists
-from pertwise.benchmark.engine import Played, Tables, Task, Unit
+from pertwise.benchmark.task import Played, Tables, Task, Unit
 from pertwise.config import FileName, Settings
 from pertwise.errors import InputError, PertwiseError
 from pertwise.evaluate.given import read_toml_split

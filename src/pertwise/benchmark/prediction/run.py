@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from pertwise import parts
-from pertwise.benchmark.engine import BenchmarkRun, Failed, Played, Tables, Task, Unit
+from pertwise.benchmark.engine import BenchmarkRun
 from pertwise.benchmark.prediction.config import MethodSpec, PredictionConfig, SplitSpec
 from pertwise.benchmark.prediction.tables import comparisons, summary
+from pertwise.benchmark.task import Failed, Played, Tables, Task, Unit
 from pertwise.errors import InputError
 from pertwise.evaluate.ceiling import ceiling_from_variance
 from pertwise.evaluate.cells import CellBank, open_cell_bank, split_half_table
