@@ -213,7 +213,7 @@ def check(call, path):
     except PertwiseError as error:
         said = str(error)
         assert "\n" not in said, said
-        assert str(path) in said or str(path.parent) in said, said
+        assert path.name in said or str(path.parent) in said, said
         assert len(said) < 1500, said
         assert said.isprintable(), ascii(said)
 
@@ -284,9 +284,15 @@ def test_a_bomb_is_refused_before_it_fills_the_memory(kind, line, tmp_path):
                 out.write(block)
     assert path.stat().st_size < 2 << 20
     read = 0
-    with pytest.raises(InputError, match=r"has a line of|unpacks to more"), open_text(path) as text:
-        while part := text.read(1 << 16):
-            read += len(part)
+
+    def unpack():
+        nonlocal read
+        with open_text(path) as text:
+            while part := text.read(1 << 16):
+                read += len(part)
+
+    with pytest.raises(InputError, match=r"has a line of|unpacks to more"):
+        unpack()
     assert read <= (LINE if line else UNPACKED + 60 * path.stat().st_size)
 
 

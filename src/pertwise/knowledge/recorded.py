@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pertwise._files import one_line, read_text, reading
+from pertwise._files import read_text, reading, reason_of
 from pertwise._names import canonical_perturbation
 from pertwise.errors import InputError
 
@@ -92,8 +92,8 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise InputError(
-                f"{file} line {number} is not JSON: {one_line(error)}; if the file was cut, get it "
-                "again or take the line out"
+                f"{file} line {number} is not JSON: {reason_of(error)}; if the file was cut, get "
+                "it again or take the line out"
             ) from error
         if not isinstance(row, dict):
             raise InputError(f"{file} line {number} is no JSON object")

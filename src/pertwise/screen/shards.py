@@ -22,6 +22,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from pertwise._files import PART, reading
 from pertwise._io import atomic_path, optional_import
 from pertwise._progress import track
 from pertwise.errors import InputError
@@ -122,7 +123,7 @@ def load_sums(path: Path, name: str, between: tuple[int, int] | None = None) -> 
     import h5py
     import numpy as np
 
-    with h5py.File(path, "r") as handle:
+    with reading(path, "partial sums", PART), h5py.File(path, "r") as handle:
         group = handle[name]
         ids = group["groups"][:]
         lo, hi = (0, len(ids)) if between is None else map(int, np.searchsorted(ids, between))
@@ -132,7 +133,7 @@ def load_sums(path: Path, name: str, between: tuple[int, int] | None = None) -> 
 def _n_empty(path: Path) -> int:
     import h5py
 
-    with h5py.File(path, "r") as handle:
+    with reading(path, "partial sums", PART), h5py.File(path, "r") as handle:
         return int(handle.attrs["n_empty"])
 
 
