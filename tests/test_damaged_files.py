@@ -1,8 +1,12 @@
 """One test feeds every reader: whatever a file holds, the answer is a result or one clear line."""
 
 import gzip
+import io
 import json
 import os
+import resource
+import shutil
+import subprocess
 import sys
 import zipfile
 
@@ -14,7 +18,8 @@ from knowledge import raw
 from knowledge.test_ids_and_species import SOURCES as ID_SOURCES
 
 from pertwise._files import LINE, UNPACKED, open_text
-from pertwise.acquire import Plan
+from pertwise._hdf5 import check_room
+from pertwise.acquire import Plan, plan
 from pertwise.cli import main as entry
 from pertwise.config import read_toml
 from pertwise.errors import InputError, PertwiseError
@@ -29,6 +34,7 @@ from pertwise.knowledge.recorded import read_recording
 from pertwise.llm.budget import read_prices
 from pertwise.llm.templates import load_prompt
 from pertwise.models.external import read_external
+from pertwise.report import write_plan
 
 # --- what can be wrong with a file ----------------------------------------------------------------
 
@@ -40,8 +46,6 @@ def flipped(data, share):
 
 def packed(data):
     """An encrypted zip: the flag of its one entry says so."""
-    import io
-
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         archive.writestr("inside.tsv", data)
@@ -123,16 +127,12 @@ def folds():
 
 
 def parquet(table):
-    import io
-
     out = io.BytesIO()
     table.to_parquet(out)
     return out.getvalue()
 
 
 def matrix():
-    import io
-
     out = io.BytesIO()
     np.savez(out, genes=np.array(["A", "B"]), matrix=np.eye(2))
     return out.getvalue()
@@ -230,8 +230,6 @@ def test_whatever_a_file_holds(name, tmp_path):
         except Exception as error:
             raise AssertionError(f"{name}, {what}: {type(error).__name__}: {error}") from error
         for left in tmp_path.glob("*/kb"):
-            import shutil
-
             shutil.rmtree(left)
 
 
@@ -305,6 +303,7 @@ def folder(tmp_path):
     src.mkdir()
     for name in ("hgnc_complete_set.txt", "go-basic.obo", "goa_human.gaf", "h.all.symbols.gmt"):
         (src / name).write_text(RAW[name])
+    (src / "hgnc_complete_set.txt").write_text(raw.HGNC)
     (src / "text.tsv").write_text("symbol\tfull_name\nHMBS\tsynthase\nUROD\tlyase\n")
     (src / "string.tsv").write_text(RAW["string.tsv"])
     kb = build_knowledge(src, tmp_path / "kb")
@@ -431,14 +430,10 @@ def test_every_command_tells_in_one_line(name, known, tmp_path, monkeypatch, cap
 
 
 @pytest.mark.parametrize("kind", ["a file in the way", "no space"])
-def test_every_command_that_cannot_write_says_where(kind, known, tmp_path, monkeypatch, capsys):
-    import resource
-
+def test_every_command_that_cannot_write_says_where(kind, known, tmp_path):
     means = write_means(tmp_path / "means.csv")
     (tmp_path / "src").mkdir()
-    for name, text in RAW.items():
-        if name in ("hgnc_complete_set.txt", "h.all.symbols.gmt"):
-            (tmp_path / "src" / name).write_text(text)
+    (tmp_path / "src" / "hgnc_complete_set.txt").write_text(raw.HGNC)
     blocked = tmp_path / "blocked"
     if kind == "a file in the way":
         blocked.write_text("x")
@@ -449,29 +444,39 @@ def test_every_command_that_cannot_write_says_where(kind, known, tmp_path, monke
         "plan": ["plan", means, *base, "--strategy", "random", "--batch", "2", "--out", out],
         "predict": ["predict", means, *base, "--genes", "GATA1", "--method", "training mean",
                     "--out", out],
-        "simulate": ["screen", "simulate", out, "--perturbations", "20", "--features", "20"],
+        "convert": ["screen", "convert", means, out / "x.h5ad"],
+        "simulate": ["screen", "simulate", out, "--perturbations", "40", "--features", "20"],
     }  # fmt: skip
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for what, args in given.items():
+
+    def small_files():
+        # The system refuses longer files as it refuses any on a full disk.
         if kind == "no space":
-            resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
-        try:
-            code, said = run_main(monkeypatch, capsys, *args)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert code == 2, (what, code, said)
-        assert "Traceback" not in said.err, what
-        errors = [line for line in said.err.splitlines() if line.startswith("error:")]
-        assert len(errors) == 1, (what, said.err)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+
+    for what, args in given.items():
+        done = subprocess.run(
+            [sys.executable, "-c", "from pertwise.cli.main import main; main()", "-q",
+             *map(str, args)],
+            capture_output=True, text=True, check=False, preexec_fn=small_files,
+        )  # fmt: skip
+        assert done.returncode == 2, (what, done)
+        assert "Traceback" not in done.stderr, (what, done.stderr)
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+        assert len(errors) == 1, (what, done.stderr)
         assert "blocked" in errors[0], (what, errors)
         assert ";" in errors[0], "it says what to do"
+        if kind == "no space":
+            left = [p for p in out.rglob("*") if ".tmp" in p.name or ".building-" in str(p)]
+            assert not left, what
+
+
+def test_a_disk_too_full_for_partial_sums_is_told_before(tmp_path):
+    with pytest.raises(InputError, match=r"sums\.h5 cannot be written: it needs"):
+        check_room(tmp_path / "sums.h5", 1 << 60)
 
 
 def test_a_plan_whose_content_is_of_another_form(known, tmp_path):
     means = write_means(tmp_path / "means.csv")
-    from pertwise.acquire import plan
-    from pertwise.report import write_plan
-
     made = plan(means, known, strategy="random", batch=2)
     path = write_plan(made, tmp_path / "p")["json"]
     whole = json.loads(path.read_text())

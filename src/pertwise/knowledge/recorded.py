@@ -72,6 +72,8 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
     if not file.is_file():
         raise InputError(f"no such file: {file}")
     text = read_text(file, "recorded answers")
+    if not text.strip():
+        raise InputError(f"{file} holds no answer; ask again, or name another file")
     found = Recording()
     try:
         whole = json.loads(text)
