@@ -18,6 +18,7 @@ ROOMS = (
     "_io",
     "_files",
     "_together",
+    "_hdf5",
     "_names",
     "_tables",
     "_progress",

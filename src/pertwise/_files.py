@@ -77,11 +77,11 @@ def reading(path: str | os.PathLike[str], what: str, remedy: str = _AGAIN) -> It
         raise InputError(f"{path} needs more memory than there is to be read as {what}") from error
     except Exception as error:
         looks = looks_like(path)
-        reason = f"it is {looks}" if looks else f"{one_line(error)}; {remedy}"
+        reason = f"it is {looks}" if looks else f"{reason_of(error)}; {remedy}"
         raise InputError(f"{path} cannot be read as {what}: {reason}") from error
 
 
-def one_line(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """Kind and text of an error, on one line and of bounded length."""
     text = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

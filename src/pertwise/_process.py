@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
+from pertwise._io import why_not
 from pertwise._progress import is_quiet, set_quiet
 from pertwise.errors import InputError, PertwiseError
 
@@ -50,7 +51,7 @@ def only_writer(target: str | os.PathLike[str]) -> Iterator[None]:
             "another place"
         ) from None
     except OSError as error:
-        raise InputError(f"{path} cannot be written to: {error.strerror or error}") from None
+        raise InputError(f"{path} cannot be written: {why_not(error)}") from None
     try:
         yield
     finally:

@@ -10,11 +10,17 @@ import pandas as pd
 
 from pertwise._files import looks_like, reading
 from pertwise._io import csv_cells, text_of_csv
+from pertwise._text import one_line
 from pertwise.errors import InputError
 
 _BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _SEPARATORS = (",", "\t", ";", "|")
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+
+
+def columns_of(frame: pd.DataFrame) -> str:
+    """The columns of a table for a message: one line of bounded length."""
+    return one_line(", ".join(map(str, frame.columns)), 300)
 
 
 def read_frame(path: str | os.PathLike[str], **options: Any) -> pd.DataFrame:

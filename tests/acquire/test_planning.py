@@ -273,9 +273,7 @@ def test_gene_lists_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match="holds no gene"):
         read_gene_list(tmp_path / "empty.txt")
     (tmp_path / "b.txt").write_bytes(b"\x89HDF\r\n\xff\xfe")
-    with pytest.raises(
-        InputError, match=r"b\.txt cannot .* a gene list .*it is an HDF5 file"
-    ):
+    with pytest.raises(InputError, match=r"b\.txt cannot .* a gene list .*it is an HDF5 file"):
         read_gene_list(tmp_path / "b.txt")
     (tmp_path / "c.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match=r"no gene column: found \['a', 'b'\]"):

@@ -28,6 +28,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from pertwise._files import open_text
+from pertwise._tables import columns_of
 from pertwise.benchmark.task import Played, Tables, Task, Unit
 from pertwise.config import FileName, Settings
 from pertwise.errors import InputError, PertwiseError
@@ -67,7 +68,7 @@ def read_labels(path: str | os.PathLike[str]) -> pd.DataFrame:
         table = pd.read_csv(text, dtype={"pert": str, "gene": str}, keep_default_na=False)
     missing = [c for c in COLUMNS if c not in table.columns]
     if missing:
-        raise InputError(f"{file} lacks the columns {missing}; it has {list(table.columns)}")
+        raise InputError(f"{file} lacks the columns {missing}; it has {columns_of(table)}")
     labels = pd.to_numeric(table["label"], errors="coerce")
     bad = ~labels.isin((0, 1))
     if bad.any():

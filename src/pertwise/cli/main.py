@@ -11,6 +11,7 @@ from pertwise import __version__
 from pertwise._io import why_not
 from pertwise._process import Interrupted, ends_on_signals
 from pertwise._progress import set_quiet
+from pertwise._text import one_line
 from pertwise.cli import (
     ask,
     bench,
@@ -83,7 +84,7 @@ def main() -> None:
         try:
             app()
         except PertwiseError as error:
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(f"error: {one_line(str(error), 4000)}", err=True)
             raise SystemExit(2) from None
         except OSError as error:
             if isinstance(error, BrokenPipeError):

@@ -306,7 +306,7 @@ def simulate(
     batches: Annotated[int, typer.Option(help="Batches of the single cells.")] = 2,
 ) -> None:
     """Write a SIMULATED screen, its knowledge tables and its truth."""
-    from pertwise._io import atomic_path, write_text_atomic
+    from pertwise._io import write_text_atomic
     from pertwise.screen import simulate_screen
     from pertwise.screen.simulate import NOTICE
 
@@ -326,8 +326,9 @@ def simulate(
     _save_truth(made, out_dir / "truth")
     written: list[Any] = ["screen.h5ad", "knowledge_sources/", "truth/"]
     if cells:
-        with atomic_path(out_dir / "cells.h5ad") as temporary:
-            made.cells(seed, n_batches=batches).write_h5ad(temporary, compression="gzip")
+        from pertwise._hdf5 import write_h5ad_atomic
+
+        write_h5ad_atomic(out_dir / "cells.h5ad", made.cells(seed, n_batches=batches))
         written.append("cells.h5ad")
     typer.echo(f"SIMULATED: wrote {', '.join(written)} to {out_dir}")
     typer.echo(repr(made.screen))

@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pertwise._files import read_json_object, read_parquet, reading
+from pertwise._files import read_json_object, reading
 from pertwise._io import atomic_path, sha256_file, write_json_atomic
+from pertwise._tables import read_frame
 from pertwise.errors import InputError
 from pertwise.knowledge.build.readers.networks import read_graph
 from pertwise.knowledge.layout import EDGE_COLUMNS, MANIFEST, TABLES
@@ -94,12 +95,7 @@ def _from_npz(path: Path) -> tuple[list[str], NDArray[Any]]:
 
 
 def _from_table(path: Path) -> tuple[list[str], NDArray[Any]]:
-    options: dict[str, Any] = {"sep": None, "engine": "python", "keep_default_na": False}
-    if path.suffix == ".parquet":
-        table = read_parquet(path, "a gene matrix")
-    else:
-        with reading(path, "a gene matrix"):
-            table = pd.read_csv(path, **options)
+    table = read_frame(path, keep_default_na=False)
     text = [c for c in table.columns if not pd.api.types.is_numeric_dtype(table[c])]
     if len(text) > 1:
         raise InputError(
@@ -108,9 +104,7 @@ def _from_table(path: Path) -> tuple[list[str], NDArray[Any]]:
     if text:
         genes = table[text[0]].astype(str).tolist()
         return genes, table.drop(columns=text).to_numpy(np.float32)
-    if pd.api.types.is_numeric_dtype(table.index):
-        raise InputError(f"{path}: no column (or index) with gene names")
-    return table.index.astype(str).tolist(), table.to_numpy(np.float32)
+    raise InputError(f"{path}: no column (or index) with gene names")
 
 
 def add_embedding(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pertwise._tables import read_frame
+from pertwise._tables import columns_of, read_frame
 from pertwise.errors import InputError, unknown_name
 from pertwise.knowledge.drugs.table import fold_name
 
@@ -70,7 +70,7 @@ class CellTable:
         file = Path(path)
         frame = read_frame(file)
         if _NAME not in frame:
-            raise InputError(f"{file}: no column {_NAME!r}; there are {list(frame.columns)}")
+            raise InputError(f"{file}: no column {_NAME!r}; there are {columns_of(frame)}")
         organ = next((c for c in _ORGAN if c in frame), None)
         ids = [c for c in _IDS if c in frame]
         lines = []

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pertwise._files import one_line, read_text, reading
+from pertwise._files import read_text, reading, reason_of
 from pertwise._names import canonical_perturbation
 from pertwise.errors import InputError
 
@@ -72,6 +72,8 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
     if not file.is_file():
         raise InputError(f"no such file: {file}")
     text = read_text(file, "recorded answers")
+    if not text.strip():
+        raise InputError(f"{file} holds no answer; ask again, or name another file")
     found = Recording()
     try:
         whole = json.loads(text)
@@ -92,8 +94,8 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise InputError(
-                f"{file} line {number} is not JSON: {one_line(error)}; if the file was cut, get it "
-                "again or take the line out"
+                f"{file} line {number} is not JSON: {reason_of(error)}; if the file was cut, get "
+                "it again or take the line out"
             ) from error
         if not isinstance(row, dict):
             raise InputError(f"{file} line {number} is no JSON object")

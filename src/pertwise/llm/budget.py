@@ -17,9 +17,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from pertwise.errors import BudgetError, InputError
+from pertwise._files import read_json_object, reading
+from pertwise.errors import BudgetError
 from pertwise.llm.account import Account, Amount
 from pertwise.llm.address import Address
 from pertwise.llm.base import ChatReply, ChatRequest
@@ -59,16 +60,10 @@ def read_prices(source: str | os.PathLike[str] | Mapping[str, Price]) -> dict[st
     if isinstance(source, Mapping):
         return dict(source)
     path = Path(source)
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+    what = "a price table {model: {'input': USD per million tokens, 'output': ...}}"
+    with reading(path, what, "correct it there"):
+        raw = read_json_object(path, what)
         return {str(k): Price.model_validate(v) for k, v in raw.items()}
-    except FileNotFoundError:
-        raise InputError(f"price table {path} does not exist") from None
-    except (ValueError, AttributeError, ValidationError) as error:
-        raise InputError(
-            f"price table {path} is not {{model: {{'input': USD per million tokens, 'output': "
-            f"...}}}}: {error}"
-        ) from None
 
 
 def find_price(address: Address, user: Mapping[str, Price]) -> Price | None:

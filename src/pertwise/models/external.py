@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pertwise._files import reading
 from pertwise._names import canonical_perturbation
-from pertwise._tables import read_frame
+from pertwise._tables import columns_of, read_frame
 from pertwise.errors import InputError
 from pertwise.models.base import Prediction
 from pertwise.models.context_means import ContextMean
@@ -136,7 +136,7 @@ def read_external(path: Path, screen: Screen, *, rank: bool = False) -> External
         raise InputError(
             f"{path}: needs a column of perturbations ({', '.join(_NAME)}) and, for a screen of "
             f"several contexts, one of contexts ({', '.join(_CONTEXT)}); there are "
-            f"{list(described.columns)}"
+            f"{columns_of(described)}"
         )
     position = {f: i for i, f in enumerate(features)}
     shared = [i for i, f in enumerate(screen.features) if f in position]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pertwise._io import atomic_path, write_csv_atomic, write_json_atomic
+from pertwise._hdf5 import write_h5ad_atomic
+from pertwise._io import write_csv_atomic, write_json_atomic
 from pertwise.prediction.explaining import Z90
 from pertwise.provenance import jsonable
 
@@ -34,8 +35,7 @@ def write_prediction(found: Predicted, out: str | os.PathLike[str]) -> dict[str,
     kinds = ("prediction.h5ad", "prediction.csv", "neighbours.csv", "prediction.json")
     paths = {name: folder / name for name in kinds}
     record = jsonable(found.record)
-    with atomic_path(paths["prediction.h5ad"]) as temporary:
-        to_anndata(found).write_h5ad(temporary, compression="gzip")
+    write_h5ad_atomic(paths["prediction.h5ad"], to_anndata(found))
     write_csv_atomic(paths["prediction.csv"], long_table(found.prediction))
     columns = ["perturbation", "neighbour", "rank", "weight", "reason"]
     table = found.prediction.neighbours

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pertwise._files import open_text
+from pertwise._text import one_line
 from pertwise.errors import InputError
 from pertwise.screen.conditions import parse_condition
 from pertwise.screen.core import Screen
@@ -28,14 +30,16 @@ def read_effect_table(path: str | os.PathLike[str]) -> Screen:
     file = Path(path)
     if not file.is_file():
         raise InputError(f"{file}: no such file")
-    frame = pd.read_csv(file, sep="\t", index_col=0)
+    with open_text(file, "a table of effect sizes") as text:
+        frame = pd.read_csv(text, sep="\t", index_col=0)
+        values = frame.to_numpy(dtype=np.float64)
     conditions = [parse_condition(str(c)) for c in frame.columns]
     bad = [c for c, (_, dose) in zip(frame.columns, conditions, strict=True) if np.isnan(dose)]
     if bad:
-        raise InputError(f"{file}: column {bad[0]!r} is not of the form [('Drug', dose, unit)]")
-    values = frame.to_numpy(dtype=np.float64)
+        shown = one_line(str(bad[0]), 80)
+        raise InputError(f"{file}: column {shown!r} is not of the form [('Drug', dose, unit)]")
     positive = np.where(values > 0, values, np.nan)
-    if not np.isfinite(positive).any(axis=1).all():
+    if not values.size or not np.isfinite(positive).any(axis=1).all():
         raise InputError(f"{file}: a line has no positive effect size")
     floor = np.nanmin(positive, axis=1, keepdims=True)
     logs = np.log2(np.where(np.isfinite(values), np.maximum(values, floor), np.nan)).T

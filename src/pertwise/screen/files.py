@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pertwise._io import atomic_path
+from pertwise._hdf5 import write_h5ad_atomic
 from pertwise.errors import InputError
 from pertwise.screen.core import OBS_COLUMNS, Screen
 
@@ -79,5 +79,4 @@ def from_anndata(data: AnnData) -> Screen:
 
 def save(screen: Screen, path: str | os.PathLike[str]) -> None:
     """Write h5ad atomically (gzip)."""
-    with atomic_path(path) as temporary:
-        to_anndata(screen).write_h5ad(temporary, compression="gzip")
+    write_h5ad_atomic(path, to_anndata(screen))

@@ -22,6 +22,8 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from pertwise._files import PART, reading
+from pertwise._hdf5 import check_room
 from pertwise._io import atomic_path, optional_import
 from pertwise._progress import track
 from pertwise.errors import InputError
@@ -109,11 +111,13 @@ def save_sums(path: Path, sums: dict[str, GroupSums], n_empty: int) -> None:
     """Write sums to one HDF5 file, atomically."""
     import h5py
 
+    fields = ("groups", "n", "total", "square", "cross")
+    check_room(path, sum(getattr(part, f).nbytes for part in sums.values() for f in fields))
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as handle:
         handle.attrs["n_empty"] = n_empty
         for name, part in sums.items():
             group = handle.create_group(name)
-            for field in ("groups", "n", "total", "square", "cross"):
+            for field in fields:
                 group[field] = getattr(part, field)
 
 
@@ -122,7 +126,7 @@ def load_sums(path: Path, name: str, between: tuple[int, int] | None = None) -> 
     import h5py
     import numpy as np
 
-    with h5py.File(path, "r") as handle:
+    with reading(path, "partial sums", PART), h5py.File(path, "r") as handle:
         group = handle[name]
         ids = group["groups"][:]
         lo, hi = (0, len(ids)) if between is None else map(int, np.searchsorted(ids, between))
@@ -132,7 +136,7 @@ def load_sums(path: Path, name: str, between: tuple[int, int] | None = None) -> 
 def _n_empty(path: Path) -> int:
     import h5py
 
-    with h5py.File(path, "r") as handle:
+    with reading(path, "partial sums", PART), h5py.File(path, "r") as handle:
         return int(handle.attrs["n_empty"])
 
 

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pertwise._files import reading
 from pertwise._names import canonical_perturbation
-from pertwise._tables import read_frame
+from pertwise._tables import columns_of, read_frame
 from pertwise.errors import InputError
 from pertwise.screen.core import Screen
 from pertwise.screen.flags import read_flags, texts
@@ -204,7 +204,7 @@ def _row_filter(
     needed = [*where, *([drop] if drop else []), *([effect] if effect else [])]
     missing = [c for c in needed if c not in table.columns]
     if missing:
-        raise InputError(f"{named}: no column {missing}; there are {list(table.columns)}")
+        raise InputError(f"{named}: no column {missing}; there are {columns_of(table)}")
     if min_effect is not None and effect is None:
         raise InputError("min_effect needs the name of the effect-size column (effect=...)")
     keep = np.ones(len(table), dtype=bool)
@@ -253,7 +253,7 @@ def _screen_obs(
     if who is None or line is None:
         what = "perturbation (drug)" if who is None else "context (cell line)"
         raise InputError(
-            f"{named}: no {what} column among {list(table.columns)}; name it with columns="
+            f"{named}: no {what} column among {columns_of(table)}; name it with columns="
         )
     names, renamed = [], {}
     for value in table[who]:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from pertwise._names import canonical_perturbation
-from pertwise._tables import read_frame
+from pertwise._tables import columns_of, read_frame
 from pertwise.errors import InputError, UnknownNameError, unknown_name
 from pertwise.knowledge.drugs.chemistry import Structure, structure
 from pertwise.knowledge.types import Resolution
@@ -189,7 +189,7 @@ class DrugTable:
         if found["name"] is None:
             raise InputError(
                 f"{source or 'drug table'}: no column of drug names (one of {COLUMNS['name']}); "
-                f"there are {list(frame.columns)}"
+                f"there are {columns_of(frame)}"
             )
         columns = {f: c for f, c in found.items() if c is not None}
         small = frame[list(columns.values())].drop_duplicates()

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from pertwise._files import one_line
+from pertwise._files import reason_of
 from pertwise._io import atomic_path
 from pertwise.errors import InputError, unknown_name
 from pertwise.knowledge.extras import read_embedding
@@ -160,7 +160,7 @@ def _cached(tables: Tables, kind: str, dim: int, make: Callable[[], Block]) -> B
         except FileNotFoundError:
             pass
         except Exception as error:  # a damaged copy is made again: it holds nothing of its own
-            _LOG.warning("%s is made again: %s", path, one_line(error))
+            _LOG.warning("%s is made again: %s", path, reason_of(error))
         nodes, matrix = make()
         try:
             with atomic_path(path) as temporary:
