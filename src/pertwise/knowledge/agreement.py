@@ -38,7 +38,7 @@ def agreement(a: Ratings, b: Ratings) -> pd.DataFrame:
             ("perturbation", a.names, b.names) if programs else ("program", a.programs, b.programs)
         )
         raise InputError(
-            f"the marks of {a.source or 'the first'} and {b.source or 'the second'} share no {what}: "
+            f"{a.source or 'the first'} and {b.source or 'the second'} share no {what}: "
             f"{', '.join(one[:5])} ... and {', '.join(other[:5])} ..."
         )
     left, right = a.of(programs).take(names), b.of(programs).take(names)
@@ -55,8 +55,8 @@ def agreement(a: Ratings, b: Ratings) -> pd.DataFrame:
 def agreement_of(replicates: Sequence[Ratings]) -> pd.DataFrame:
     """Means of `agreement` over all pairs of replicates, in the order of the programs.
 
-    One row a program: ``program``, ``n`` (fewest perturbations of a pair), ``spearman`` (mean over the
-    pairs that have one) and ``mean_absolute_difference``; no row with a single replicate.
+    One row a program: ``program``, ``n`` (fewest perturbations of a pair), ``spearman`` (mean over
+    the pairs that have one) and ``mean_absolute_difference``; no row with a single replicate.
     """
     columns = ["program", "n", "spearman", "mean_absolute_difference"]
     tables = [agreement(a, b) for a, b in itertools.combinations(replicates, 2)]

@@ -38,8 +38,11 @@ COLUMNS = ("key", "name", "definition", "up", "down", "signed")
 _KEY = re.compile(r"[\w.+-][\w .+-]{0,39}")
 #: What a table of marks calls something else, and so no program may be called.
 _TAKEN = frozenset(
-    "perturbation gene drug compound symbol item name marks context cell cell_line cell_type reason "
-    "source replicate".split()
+    re.split(
+        r"\s+",
+        "perturbation gene drug compound symbol item name marks ratings context cell cell_line "
+        "cell_type reason source replicate",
+    )
 )
 
 
@@ -176,8 +179,8 @@ def feature_programs(features: Sequence[str], table: pd.DataFrame) -> list[Progr
     Parameters
     ----------
     table
-        Facts about features (`Screen.feature_table`): columns ``definition``, ``up``, ``down`` (genes
-        separated by commas or spaces) where they are known, ``markers`` for up.
+        Facts about features (`Screen.feature_table`): columns ``definition``, ``up``, ``down``
+        (genes separated by commas or spaces) where they are known, ``markers`` for up.
     """
     found: list[Program] = []
     for name in features:

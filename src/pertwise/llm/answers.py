@@ -225,7 +225,7 @@ class MarksAnswer(BaseModel):
 
 
 def _marked_row(value: Any) -> dict[str, Any] | None:
-    """{"name": ..., "marks": {...}, "reason": ...} of a row in any of its forms; None for others."""
+    """{"name": ..., "marks": {...}, "reason": ...} of a row in any of its forms, else None."""
     if not isinstance(value, dict):
         return None
     name = next((k for k in _NAME.choices if isinstance(value.get(str(k)), str)), None)

@@ -72,9 +72,9 @@ class Marked:
 class Rater(Protocol):
     """Marks every perturbation in every program, or leaves the mark empty.
 
-    Implementations must return exactly the names (as `Ratings` sorts them) and programs given, marks
-    within each program's scale, NaN where there is no mark; must not change with the order of
-    `names`; and must state every repair. `pertwise.testing.check_rater` checks this.
+    Implementations must return exactly the names (as `Ratings` sorts them) and programs given,
+    strength added; marks within each program's scale, NaN where there is no mark; must not change
+    with the order of `names`; and must state every repair: `pertwise.testing.check_rater`.
     """
 
     @property

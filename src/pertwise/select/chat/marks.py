@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pertwise._text import in_prompt
+from pertwise._text import in_prompt, one_line
 from pertwise.knowledge.programs import Program
 from pertwise.knowledge.ratings import SCALE, Floats
 from pertwise.llm.answers import MarkedRow, MarksAnswer
@@ -25,9 +25,9 @@ SHOWN = 20
 class Sheet:
     """An empty table of names x programs that answers fill in.
 
-    A valid mark stays once it is given; a later answer fills in what lacks. A row with a mark outside
-    the scale loses all its marks, for the others may be on another scale too, as may a row whose
-    strength is below 0: its columns may be swapped. Where that is every fourth row, no row of
+    A valid mark stays once it is given; a later answer fills in what lacks. A row with a mark
+    outside the scale loses all its marks, for the others may be on another scale too, as may a row
+    whose strength is below 0: its columns may be swapped. Where that is every fourth row, no row of
     the answer counts. A name that is marked twice counts only if both rows say the same.
 
     Attributes
@@ -79,18 +79,16 @@ class Sheet:
         found = self._rows(answer)
         doubtful = [n for n, row in found.items() if row is not None and not self._in_scale(n, row)]
         if len(doubtful) * OTHER_SCALE >= len(found) > 1 and doubtful:
-            whole = (
-                f"{len(doubtful)} of {len(found)} rows are doubtful: the whole answer is dropped"
-            )
+            whole = f"{len(doubtful)} of {len(found)} rows are doubtful: all are dropped"
             self._note("other_scale", "", whole)
-            found = {}
+            doubtful = list(found)
         for name, row in found.items():
             if row is not None and name not in doubtful:
                 place = self.names.index(name)
                 mine = self.marks[place]
                 self.marks[place] = np.where(np.isnan(mine), row[0], mine)
                 if row[1]:
-                    self.reasons.setdefault(name, row[1])
+                    self.reasons.setdefault(name, one_line(row[1]))
         lacking = self.lacking
         for name in lacking:
             if name not in found:
@@ -206,7 +204,7 @@ def _some(items: Sequence[str]) -> str:
 
 
 def _number(value: Any) -> float | None:
-    """A finite number, also as text ("+1.5", with a minus sign of print); None for anything else."""
+    """A finite number, also as text ("+1.5", with a minus sign of print); else None."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     text = value.replace("\u2212", "-").strip() if isinstance(value, str) else value

@@ -14,7 +14,7 @@ from pertwise.knowledge.programs import Program, checked_programs
 from pertwise.knowledge.ratings import SCALE, Ratings
 from pertwise.llm.answers import MarksAnswer, marks_schema
 from pertwise.llm.base import Chat, ChatRequest
-from pertwise.llm.budget import tokens_expected
+from pertwise.llm.budget import find_price, prompt_tokens_expected, tokens_expected
 from pertwise.llm.converse import converse
 from pertwise.llm.loop import run_many
 from pertwise.llm.settings import ChatSettings
@@ -69,7 +69,8 @@ class ChatRater:
 
     Names are shuffled by `seed` (anew for each replicate and context) and cut into batches whose
     answer fits the model's: as many rows as fill `FILL` of its ``max_tokens``, at most `MOST_ROWS`.
-    A batch whose answer is cut off all the same is halved. What lacks after `max_reasks` stays empty.
+    A batch whose answer is cut off all the same is halved. What lacks after `max_reasks` re-asks
+    stays empty.
 
     Attributes
     ----------
@@ -158,8 +159,8 @@ class ChatRater:
         if fit < wanted:
             raise InputError(
                 f"{wanted} rows of {len(programs)} programs need about {wanted * row + AROUND} "
-                f"tokens, but an answer has {settings.max_tokens}: give fewer programs or a smaller "
-                "batch, or a larger max_tokens of the chat"
+                f"tokens, but an answer has {settings.max_tokens}: give fewer programs or a "
+                "smaller batch, or a larger max_tokens of the chat"
             )
         return self.batch_size or min(fit, MOST_ROWS)
 
@@ -179,6 +180,19 @@ class ChatRater:
             for q in questions
             for messages, schema, tokens in [self._prepared(q)]
         ]
+
+    def cost_of_100(self, questions: Sequence[Question]) -> str:
+        """Tokens, and where the price is known US dollars, of 100 marked rows, in words: about so
+        many of the prompt, at most so many of the answer; re-asks come on top."""
+        requests = self.first_requests(questions)
+        share = 100 / sum(len(q.names) for q in questions)
+        prompt = round(share * sum(map(prompt_tokens_expected, requests)))
+        answer = round(share * sum(r.answer_tokens or 0 for r in requests))
+        address = getattr(self.chat, "address", None)
+        settings = getattr(self.chat, "settings", None) or ChatSettings()
+        price = None if address is None else find_price(address, settings.prices)
+        money = "price unknown" if price is None else f"at most ${price.cost(prompt, answer):.4f}"
+        return f"100 {self.kind}s: about {prompt} + at most {answer} tokens, {money}"
 
     def _prepared(self, question: Question) -> tuple[Any, dict[str, Any], int]:
         """(messages, schema, tokens of the answer) of a question."""
@@ -227,8 +241,8 @@ class ChatRater:
         """Mark every name in every program (strength, where it lacks, is asked too).
 
         A wrong key, an exhausted budget or an endpoint that is gone stops the rest; what was
-        answered is in the chat's ledger, so the same call goes on from there. `on_answer` gets every
-        answered question, in order.
+        answered is in the chat's ledger, so the same call goes on from there. `on_answer` gets
+        every answered question, in order.
 
         Raises
         ------
@@ -286,7 +300,7 @@ class ChatRater:
         unread = tuple(Repair(t.kind, "", t.problem) for t in talk.turns if t.answer is None)
         talks = (talk.provenance(),)
         lacking = sheet.lacking
-        if talk.turns[-1].kind == "truncated" and 1 < len(lacking):
+        if talk.turns[-1].kind == "truncated" and len(lacking) > 1:
             # The same rows again would be cut again.
             half = (len(lacking) + 1) // 2
             for part in (lacking[:half], lacking[half:]):
