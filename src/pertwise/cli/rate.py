@@ -236,10 +236,10 @@ def _tell_questions(asked: ToMark, rater: ChatRater) -> None:
     questions = asked.questions(rater)
     n = len({name for group in asked.names.values() for name in group})
     cells = ", ".join(c for c in asked.names if c) or "unnamed cells"
+    often = f", {rater.replicates} times" if rater.replicates > 1 else ""
     typer.echo(
-        f"to mark: {n} {asked.kind}s in {len(asked.programs)} programs, in {cells}, "
-        f"{rater.replicates} times: {len(questions)} questions of at most "
-        f"{max(len(q.names) for q in questions)} rows"
+        f"to mark: {n} {asked.kind}s in {len(asked.programs)} programs, in {cells}{often}: "
+        f"{len(questions)} questions of at most {max(len(q.names) for q in questions)} rows"
     )
 
 

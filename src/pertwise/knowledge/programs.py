@@ -138,11 +138,14 @@ def checked_programs(programs: Sequence[Program]) -> tuple[Program, ...]:
                 "no short word; give letters, digits and _ (at most 40)"
             )
     found = (*plain, *(own or [strength()]))
-    for what in ("key", "name"):
-        words = [getattr(p, what).casefold() for p in found]
-        twice = next((w for w in words if words.count(w) > 1), None)
-        if twice is not None:
-            raise InputError(f"two programs have the {what} {twice!r}; give each its own")
+    words = [(p, {p.key.casefold(), p.name.casefold()}) for p in found]
+    for i, (program, mine) in enumerate(words):
+        other = next((o for o, theirs in words[:i] if mine & theirs), None)
+        if other is not None:
+            raise InputError(
+                f"the programs {other.name!r} ({other.key}) and {program.name!r} ({program.key}) "
+                "have a name or key in common; give each its own"
+            )
     return found
 
 

@@ -129,14 +129,10 @@ def list_marks(
     texts = {c: context_text or _facts_of(c, knowledge) for c in asked}
     notes += [_cells_note(c) for c, text in texts.items() if not cell_line_text(c, text)]
     own = _own_programs(screen, features, pathways, knowledge)
-    notes += [
-        f"{p.name}: no marker genes are known, so what + means is open; name them in a table of "
-        "programs (--programs FILE; --template writes one)"
-        for p in own
-        if p.signed and not p.plus
-    ]
     listed = _listed(programs, "drugs" if drugs else "genes", has_own=bool(own))
-    columns = checked_programs([*own, *(p for p in listed if p.name not in {o.name for o in own})])
+    whole = checked_programs([*own, *(p for p in listed if p.name not in {o.name for o in own})])
+    columns = tuple(p for p in whole if any(p in programs_for(whole, c) for c in asked))
+    notes += _program_notes(whole, columns, tuple(asked))
     if len(columns) > MOST_PROGRAMS:
         raise InputError(
             f"{len(columns)} programs are too many for one question (at most {MOST_PROGRAMS}): "
@@ -195,6 +191,27 @@ def _cells_note(context: str) -> str:
     if not context:
         return "nothing names the cells, so the question does not: give --context"
     return f"the question says no more of the cells than {context!r}: give --context-text"
+
+
+def _program_notes(
+    whole: Sequence[Program], columns: Sequence[Program], contexts: Sequence[str]
+) -> list[str]:
+    notes = []
+    open_ones = [p.name for p in columns if p.signed and not p.plus]
+    if open_ones:
+        shown = ", ".join(open_ones[:3]) + (" ..." if len(open_ones) > 3 else "")
+        notes.append(
+            f"{len(open_ones)} programs have no marker genes ({shown}), so that what + means is "
+            "left open: name genes in a table of programs (--template writes one; --programs FILE)"
+        )
+    lineages = {c for p in whole for c in p.contexts}
+    bare = [c for c in contexts if c and not any(p.contexts for p in programs_for(whole, c))]
+    if lineages and bare:
+        notes.append(
+            f"no program of its lineage is known for {', '.join(bare[:5])} (there is one for "
+            f"{', '.join(sorted(lineages))}): add one by --programs FILE"
+        )
+    return notes
 
 
 def _own_programs(
