@@ -10,7 +10,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -100,11 +100,11 @@ def strength() -> Program:
 
 def general_programs(kind: str) -> tuple[Program, ...]:
     """The shipped programs of "genes" or "drugs" for any screen, strength last."""
-    listed = [
-        Program(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
+    listed: list[dict[str, Any]] = [
+        {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
         for entry in _shipped()[kind]
     ]
-    return (*listed, strength())
+    return (*(Program(**entry) for entry in listed), strength())
 
 
 def programs_for(programs: Iterable[Program], context: str) -> tuple[Program, ...]:
@@ -149,7 +149,7 @@ def checked_programs(programs: Sequence[Program]) -> tuple[Program, ...]:
     return found
 
 
-def short_key(name: str, taken: Iterable[str]) -> str:
+def short_key(name: str, taken: Iterable[str] = ()) -> str:
     """A key of at most about 16 characters for a name, unlike those taken."""
     plain = slugify(name).replace("-", "_")
     base = re.sub(r"^\d+_", "", plain)[:16].strip("_") or "program"
@@ -158,6 +158,17 @@ def short_key(name: str, taken: Iterable[str]) -> str:
     while key in used:
         key, number = f"{base}_{number}", number + 1
     return key
+
+
+def distinct_keys(programs: Sequence[Program]) -> list[Program]:
+    """The programs, a key that means two of them made another one."""
+    found: list[Program] = []
+    for program in programs:
+        taken = {p.key.casefold() for p in found}
+        taken |= {p.name.casefold() for p in programs if p.name != program.name}
+        free = program.key.casefold() not in taken
+        found.append(program if free else replace(program, key=short_key(program.key, taken)))
+    return found
 
 
 def pathway_programs(knowledge: Knowledge, texts: Sequence[str]) -> list[Program]:
@@ -170,7 +181,7 @@ def pathway_programs(knowledge: Knowledge, texts: Sequence[str]) -> list[Program
         groups = [sorted(members) for members in pathway.modules.values()]
         turns = chain.from_iterable(zip_longest(*(groups or [sorted(pathway.members)])))
         markers = tuple(dict.fromkeys(g for g in turns if g))[:N_MARKERS]
-        key = short_key(pathway.name.removeprefix("HALLMARK_"), [p.key for p in found])
+        key = short_key(pathway.name.removeprefix("HALLMARK_"))
         words = pathway.description or f"the {len(pathway.members)} genes of this set"
         found.append(Program(key, pathway.name, words, markers))
     return found
@@ -190,7 +201,7 @@ def feature_programs(features: Sequence[str], table: pd.DataFrame) -> list[Progr
         row = dict(table.loc[name]) if name in table.index else {}
         up = _genes(row.get("up", row.get("markers")))
         words = _text(row.get("definition")) or "as its name says; above 0 = its score rises"
-        key = short_key(name, [p.key for p in found])
+        key = short_key(name)
         found.append(Program(key, name, words, up, _genes(row.get("down"))))
     return found
 

@@ -14,6 +14,7 @@ from pertwise.knowledge.genes.species import species_notes
 from pertwise.knowledge.programs import (
     Program,
     checked_programs,
+    distinct_keys,
     feature_programs,
     general_programs,
     pathway_programs,
@@ -130,7 +131,8 @@ def list_marks(
     notes += [_cells_note(c) for c, text in texts.items() if not cell_line_text(c, text)]
     own = _own_programs(screen, features, pathways, knowledge)
     listed = _listed(programs, "drugs" if drugs else "genes", has_own=bool(own))
-    whole = checked_programs([*own, *(p for p in listed if p.name not in {o.name for o in own})])
+    more = [p for p in listed if p.name not in {o.name for o in own}]
+    whole = checked_programs(distinct_keys([*more, *own]))
     columns = tuple(p for p in whole if any(p in programs_for(whole, c) for c in asked))
     notes += _program_notes(whole, columns, tuple(asked))
     if len(columns) > MOST_PROGRAMS:

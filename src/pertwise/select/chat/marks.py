@@ -149,6 +149,13 @@ class Sheet:
                 twice.add(j)
             marks[j] = mark
         marks[list(twice)] = np.nan
+        given = {self._column.get(c.strip().casefold()) for c, v in said.items() if v is not None}
+        mine = self.marks[self.names.index(name)]
+        silent = [
+            p.key for j, p in enumerate(self.programs) if j not in given and math.isnan(mine[j])
+        ]
+        if silent:
+            self._note("missing", name, f"no mark for {', '.join(silent)}")
         return marks
 
     def _in_scale(self, name: str, row: tuple[Floats, str]) -> bool:

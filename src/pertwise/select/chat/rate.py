@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -258,7 +259,7 @@ class ChatRater:
                 on_answer(answer)
 
         answers = run_many(
-            [lambda q=q: self.answer(q) for q in asked],
+            [partial(self.answer, q) for q in asked],
             at_once=at_once,
             description=f"asking ({self.name})",
             on_result=keep,
@@ -298,7 +299,7 @@ class ChatRater:
             answer_tokens=tokens,
         )
         unread = tuple(Repair(t.kind, "", t.problem) for t in talk.turns if t.answer is None)
-        talks = (talk.provenance(),)
+        talks: tuple[dict[str, Any], ...] = (talk.provenance(),)
         lacking = sheet.lacking
         if talk.turns[-1].kind == "truncated" and len(lacking) > 1:
             # The same rows again would be cut again.
