@@ -389,7 +389,7 @@ def test_replicates_give_mean_spread_and_agreement():
 def test_a_budget_stops_the_run_and_a_larger_one_goes_on(tmp_path):
     path = tmp_path / "ledger.sqlite"
     with ScriptedServer(good) as server:
-        poor = open_chat(server.openai(), ledger=path, budget_tokens=7000, run="rate", **FAST)
+        poor = open_chat(server.openai(), ledger=path, budget_tokens=4000, run="rate", **FAST)
         with pytest.raises(BudgetError, match="budget reached"):
             ChatRater(poor, batch_size=2).rate(NAMES, PROGRAMS)
         paid = server.paid
