@@ -62,7 +62,10 @@ def test_useless_answers_end_a_command_with_status_1(case, command, protocol, wo
     if command == "predict, graph+edit" and case == "names from elsewhere":
         script, said = (lambda a: Answer('{"add": 3}')), "unparsable"
     if command == "rate" and case == "names from elsewhere":
-        script, said = (lambda a: Answer('{"marks": [{"name": "NOSUCH", "isr": 1}]}')), "out_of_list"
+        script, said = (
+            (lambda a: Answer('{"marks": [{"name": "NOSUCH", "isr": 1}]}')),
+            "out_of_list",
+        )
     with ScriptedServer(script) as server:
         call = commands(*world, server.address(protocol), tmp_path)[command]
         done = RUNNER.invoke(app, call)

@@ -359,6 +359,7 @@ def test_mistakes_are_told_before_anything_is_asked(screen, tmp_path):
             ((screen, *llm, *out, "--pathway", "x"), "--knowledge DIR"),
             ((screen, *llm, *out, "--programs", tmp_path / "no.csv"), "no.csv"),
             ((screen, *llm, *out, "--min-agreement", "0.3"), "there is one replicate"),
+            ((screen, *llm, *out, "--ratings", tmp_path / "r.csv"), "--ratings: not used here"),
             (("--names", "A", *llm, *out, "--features"), "features are those of a screen"),
             (("--names", "A", *llm, *out, "--control", "x"), "no screen is read"),
             ((screen, *llm, *out, "--template"), "asks no model"),

@@ -130,6 +130,7 @@ def rate(
         raise InputError("say where the table of marks goes: --out ratings.csv")
     if screen is None:
         reading.refuse("no screen is read")
+    facts.refuse("marks are what is asked for", but=("knowledge", "drugs", "lines"))
     if replicates == 1:
         refuse_given(["min_agreement"], "there is one replicate (--replicates 2)")
     asked = list_marks(

@@ -9,7 +9,10 @@ import pytest
 from pertwise.errors import BudgetError, InputError, ReplayMissError
 from pertwise.knowledge.programs import Program, strength
 from pertwise.llm import open_chat
+from pertwise.llm.answers import MarksAnswer
 from pertwise.llm.loop import run_sync
+from pertwise.llm.parse import AnswerError, parse_answer
+from pertwise.select.chat.marks import Sheet
 from pertwise.select.chat.rate import FILL, MOST_ROWS, ChatRater
 from pertwise.testing.raters import CHECKS, check_rater
 from pertwise.testing.server import Answer, Fault, ScriptedServer, listed, marks_json
@@ -381,6 +384,45 @@ def test_replicates_give_mean_spread_and_agreement():
     assert table.loc["integrated stress response", "spearman"] == pytest.approx(1)
     assert table.loc["FOXO", "spearman"] == pytest.approx(-1)
     assert (table["n"] == len(NAMES)).all()
+
+
+DEEP = "[" * 900 + "]" * 900
+ODD = [
+    "null", "[]", "{}", "7", '"x"', "true", "[null]", '[{"name": ""}]', '[{"name": 3, "isr": 1}]',
+    '{"GENE00": 1}', '{"GENE00": {"isr": {"isr": 1}}}', '[{"name": "GENE00", "marks": [1, 2, 3]}]',
+    '[{"name": "GENE00", "isr": 1' + "0" * 400 + "}]", f'[{{"name": "GENE00", "isr": {DEEP}}}]',
+    '[{"name": "GENE00", "": 1, "name ": 2}]', '[[["GENE00"]]]', '[{"gene": "GENE00", "isr": "1_0"}]',
+    '[{"name": "GENE00", "isr": "0x1"}, "GENE01", 5]', '[{"name": "isr", "GENE00": 1, "TP53": 1}]',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("inner", ODD)
+def test_odd_answers_mark_nothing_and_break_nothing(inner):
+    with ScriptedServer(lambda a: f'{{"marks": {inner}}}') as server:
+        chat = open_chat(server.openai(), **FAST)
+        marked = ChatRater(chat, max_reasks=1).rate(NAMES[:2], PROGRAMS)
+    assert np.isnan(marked.ratings.marks).all()
+    assert marked.repair_counts()["left_empty"] == 2
+
+
+def test_damaged_answers_never_leave_the_scale():
+    rng = np.random.default_rng(5)
+    sound = json.dumps({"marks": json.loads(marks_json(NAMES, KEYS))["marks"]})
+    pieces = list('{}[]",:-.0123456789eE') + ["null", "\ud800", "NaN", "1e999", "isr", "GENE07"]
+    for _ in range(400):
+        text = sound
+        for _ in range(rng.integers(1, 4)):
+            at = int(rng.integers(len(text)))
+            text = text[:at] + pieces[rng.integers(len(pieces))] + text[at + rng.integers(0, 9) :]
+        sheet = Sheet(NAMES, (*PROGRAMS, strength()))
+        try:
+            problem = sheet.read(parse_answer(text, MarksAnswer))
+        except AnswerError:
+            continue
+        given = np.isfinite(sheet.marks)
+        assert (np.abs(sheet.marks[given]) <= 3).all()
+        assert (sheet.marks[:, 2][given[:, 2]] >= 0).all()
+        assert bool(problem) == bool(sheet.lacking)
 
 
 # -- money -----------------------------------------------------------------------------------

@@ -142,7 +142,10 @@ class Sheet:
             if mark is None:
                 if value is not None:
                     what = f"{name}, {self.programs[j].key}"
-                    self._note("invalid", what, f"{quoted(str(value))} is no mark")
+                    # Of a nested value not even the text is safe to make.
+                    plain = isinstance(value, str | float | bool)
+                    shown = quoted(str(value)) if plain else f"a {type(value).__name__}"
+                    self._note("invalid", what, f"{shown} is no mark")
                 continue
             if np.isfinite(marks[j]) and marks[j] != mark:
                 self._note("duplicate", f"{name}, {self.programs[j].key}", "dropped: they differ")
