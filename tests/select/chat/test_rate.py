@@ -391,7 +391,8 @@ ODD = [
     "null", "[]", "{}", "7", '"x"', "true", "[null]", '[{"name": ""}]', '[{"name": 3, "isr": 1}]',
     '{"GENE00": 1}', '{"GENE00": {"isr": {"isr": 1}}}', '[{"name": "GENE00", "marks": [1, 2, 3]}]',
     '[{"name": "GENE00", "isr": 1' + "0" * 400 + "}]", f'[{{"name": "GENE00", "isr": {DEEP}}}]',
-    '[{"name": "GENE00", "": 1, "name ": 2}]', '[[["GENE00"]]]', '[{"gene": "GENE00", "isr": "1_0"}]',
+    '[{"name": "GENE00", "": 1, "name ": 2}]', '[[["GENE00"]]]',
+    '[{"gene": "GENE00", "isr": "1_0"}]',
     '[{"name": "GENE00", "isr": "0x1"}, "GENE01", 5]', '[{"name": "isr", "GENE00": 1, "TP53": 1}]',
 ]  # fmt: skip
 
@@ -408,7 +409,7 @@ def test_odd_answers_mark_nothing_and_break_nothing(inner):
 def test_damaged_answers_never_leave_the_scale():
     rng = np.random.default_rng(5)
     sound = json.dumps({"marks": json.loads(marks_json(NAMES, KEYS))["marks"]})
-    pieces = list('{}[]",:-.0123456789eE') + ["null", "\ud800", "NaN", "1e999", "isr", "GENE07"]
+    pieces = [*'{}[]",:-.0123456789eE', "null", "\ud800", "NaN", "1e999", "isr", "GENE07"]
     for _ in range(400):
         text = sound
         for _ in range(rng.integers(1, 4)):
