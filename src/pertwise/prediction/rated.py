@@ -110,7 +110,7 @@ class Rated:
     def write(self, out: str | os.PathLike[str]) -> dict[str, Path]:
         """Write the table, and beside it what it rests on, each atomically.
 
-        OUT.csv has one row a perturbation and context (`pertwise.knowledge.read_ratings` reads it);
+        OUT.csv has one row a perturbation and context (`read_ratings` reads it);
         OUT.programs.csv the definitions; OUT.json settings, versions, repairs and answers; with
         replicates OUT.replicates.csv the marks of each and OUT.agreement.csv their agreement.
 
