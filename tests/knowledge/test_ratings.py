@@ -16,13 +16,11 @@ def written(tmp_path, text, name="marks.csv"):
 
 
 def test_a_table_filled_in_by_hand(tmp_path):
-    path = written(
-        tmp_path, "gene;cell cycle;STR\nMYC;-2,5;3\naurka+ctrl;;1\nTP53;1;0\n", "by_hand.csv"
-    )
+    path = written(tmp_path, "gene;cell cycle;STR\nMYC;-2,5;3\nAURKA;;1\nTP53;1;0\n", "by_hand.csv")
     (found,) = read_ratings(path)
-    assert found.names == ("MYC", "TP53", "aurka")
+    assert found.names == ("AURKA", "MYC", "TP53")
     assert found.programs == ("cell cycle", "strength")
-    np.testing.assert_array_equal(found.marks, [[-2.5, 3], [1, 0], [np.nan, 1]])
+    np.testing.assert_array_equal(found.marks, [[np.nan, 1], [-2.5, 3], [1, 0]])
     assert found.source == "by_hand.csv"
     np.testing.assert_array_equal(found.strength(["TP53", "NOBODY"]), [0, np.nan])
 

@@ -44,9 +44,11 @@ class NamedNeighbours:
         subject -> (neighbours, best first; reason), e.g. `RecordedSelector.answers`.
     source
         Who named them.
+    label
+        Before the names of the kernels: "named", and another one for a second set of lists.
     """
 
-    def __init__(self, answers: Mapping[str, Answer], source: str) -> None:
+    def __init__(self, answers: Mapping[str, Answer], source: str, *, label: str = "named") -> None:
         if not answers:
             raise InputError("no recorded answer to build a kernel from")
         self.source = source
@@ -64,6 +66,8 @@ class NamedNeighbours:
         reasons = [answers[x][1] if x in answers else "" for x in names]
         if any(r.strip() for r in reasons):
             self._rows |= _reason_rows(reasons, w)
+        if label != "named":
+            self._rows = {f"{label}: {kind}": rows for kind, rows in self._rows.items()}
         self.kinds = tuple(self._rows)
 
     def rows(self, kind: str, genes: Sequence[str]) -> csr_matrix:

@@ -16,6 +16,7 @@ from pertwise._files import read_text, reading, reason_of
 from pertwise._names import canonical_perturbation
 from pertwise.errors import InputError
 
+_SUBJECTS = ("subject", "gene", "drug")
 #: Names, best first, and one text on why.
 Answer = tuple[tuple[str, ...], str]
 
@@ -59,7 +60,9 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
     (name -> {kNN: [...], reason}) or ``answers`` directly; or JSON lines with ``subject`` (or
     ``drug``/``gene``), ``neighbours`` (or ``kNN``) and optionally ``reason`` (one for the list) or
     ``reasons`` (one for each neighbour). The text of an answer is its ``reason``, else its
-    different ``reasons`` in their order, else the ``mechanism`` of the subject. JSON lines with a
+    different ``reasons`` in their order, else the ``mechanism`` of the subject. An answer (under
+    ``answers`` or ``edits``) with ``graph_neighbours``, ``add`` and ``remove`` is a list of graph
+    neighbours that was corrected: what was kept, then what was added. JSON lines with a
     ``cell`` hold for that context only: their key is `context_key`.
 
     Raises
@@ -79,12 +82,13 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
         whole = json.loads(text)
     except (ValueError, RecursionError):
         whole = None
-    if isinstance(whole, dict) and ("folds" in whole or "answers" in whole):
-        origin = {k: v for k, v in whole.items() if k not in ("folds", "answers")}
+    parts = ("folds", "answers", "edits")
+    if isinstance(whole, dict) and any(k in whole for k in parts):
+        origin = {k: v for k, v in whole.items() if k not in parts}
         with reading(file, "recorded answers"):
             for part in whole.get("folds", [whole]):
-                for subject, answer in part["answers"].items():
-                    _add(found, file, canonical_perturbation(subject), answer)
+                for name, answer in _answers(part):
+                    _add(found, file, canonical_perturbation(name), answer)
         return replace(found, origin=origin)
     sources, contexts = set(), set()
     for number, line in enumerate(text.splitlines(), start=1):
@@ -99,7 +103,7 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
             ) from error
         if not isinstance(row, dict):
             raise InputError(f"{file} line {number} is no JSON object")
-        subject = next((row[k] for k in ("subject", "gene", "drug") if k in row), None)
+        subject = next((row[k] for k in _SUBJECTS if k in row), None)
         if subject is None:
             raise InputError(f"{file} line {number} has no subject, gene or drug")
         named = canonical_perturbation(subject)
@@ -114,6 +118,29 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
     )
 
 
+def _answers(part: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """(subject, answer) of one fold: ``answers`` or ``edits``, by subject or as a list."""
+    held = part["answers"] if "answers" in part else part["edits"]
+    if isinstance(held, Mapping):
+        return list(held.items())
+    return [(next(a[k] for k in _SUBJECTS if k in a), a) for a in held]
+
+
+def _edited(file: Path, key: str, answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The list that is left when graph neighbours were corrected: kept ones, then those added."""
+    shown, added, removed = (
+        [n["name"] if isinstance(n, Mapping) else n for n in answer.get(k) or ()]
+        for k in ("graph_neighbours", "add", "remove")
+    )
+    if not all(isinstance(n, str) for n in (*shown, *added, *removed)):
+        raise InputError(f"{file}: the edits for {key!r} must be names, or have a 'name' each")
+    notes = [n.get("reason") for n in answer.get("add") or () if isinstance(n, Mapping)]
+    kept = [n for n in shown if n not in removed]
+    names = list(dict.fromkeys([*kept, *added]))
+    reason = "; ".join(dict.fromkeys(str(t).rstrip(".;") for t in notes if t))
+    return {"neighbours": names, "reason": answer.get("reason") or reason}
+
+
 def context_key(subject: str, context: str | None) -> str:
     """Key of an answer that holds in one context; the subject itself without a context."""
     return f"{context}\t{subject}" if context else subject
@@ -122,6 +149,8 @@ def context_key(subject: str, context: str | None) -> str:
 def _add(found: Recording, file: Path, key: str, answer: Mapping[str, Any]) -> None:
     if key in found.answers:
         raise InputError(f"{file} answers {key!r} twice; keep one answer for each subject")
+    if "graph_neighbours" in answer:
+        answer = _edited(file, key, answer)
     names = answer.get("neighbours", answer.get("kNN"))
     if not isinstance(names, list):
         raise InputError(f"{file}: the answer for {key!r} has no list 'neighbours' or 'kNN'")

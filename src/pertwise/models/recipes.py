@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from pertwise.errors import unknown_name
 from pertwise.kernels.genes import REFERENCE_KERNELS
 from pertwise.kernels.named import NamedNeighbours
 from pertwise.kernels.ratings import Marked
 from pertwise.kernels.transfer import OtherScreen
+from pertwise.models.base import Predictor
 from pertwise.models.context_kernel import ContextKernelPredictor, HoldOut
 from pertwise.models.contexts import joined
 from pertwise.models.forest import ForestPredictor
@@ -29,8 +32,13 @@ from pertwise.select.recorded import LinkedSelector, RecordedSelector
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
 
-#: Trees of a forest inside a stack, and the pull of the weights to equal ones.
-N_TREES = 300
+#: Trees of a forest inside a stack and on its inner folds, which only weigh the members, and the
+#: pull of the weights to equal ones.
+N_TREES, N_INNER_TREES = 300, 100
+#: What a stretched prediction may lose of its squared error on the inner folds.
+RETRIEVAL_TOLERANCE = 0.015
+Purpose = Literal["error", "retrieval"]
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 STACKING_PRIOR = 0.1
 
 
@@ -194,6 +202,7 @@ def chat_kernel(
 @part(needs="knowledge", reads="ratings")
 def stacked(
     *,
+    purpose: Purpose = "error",
     tolerance: float | None = None,
     turn: float = 0.5,
     n_trees: int = N_TREES,
@@ -201,15 +210,25 @@ def stacked(
     name: str = "stacked",
     **settings: Any,
 ) -> StackedPredictor:
-    """Multi-kernel, radial and forest, weighted by inner folds; better directions than alone."""
+    """Multi-kernel, radial and forest, weighted by inner folds; better directions than alone.
+
+    `purpose`: see `fused`.
+    """
+    if purpose not in PURPOSES:
+        raise unknown_name("purpose", purpose, PURPOSES)
+    if purpose == "retrieval" and tolerance is None:
+        tolerance = RETRIEVAL_TOLERANCE
+
+    def forest(trees: int) -> ForestPredictor:
+        return ForestPredictor(direction=0.5, n_trees=trees, seed=seed, **settings)
+
     return StackedPredictor(
         {
             "multi-kernel": lambda: multi_kernel_of_genes(**settings),
             "radial": lambda: RadialPredictor(**settings),
-            "forest": lambda: ForestPredictor(
-                direction=0.5, n_trees=n_trees, seed=seed, **settings
-            ),
+            "forest": lambda: forest(n_trees),
         },
+        inner={"forest": lambda: forest(min(n_trees, N_INNER_TREES))},
         tolerance=tolerance,
         turn=turn,
         prior=STACKING_PRIOR,
@@ -250,11 +269,18 @@ def recorded_langpert(
     return in_contexts(build, n_related)
 
 
-@part(needs="knowledge", reads=("answers", "ratings"), argument="answers", gene_by_gene=True)
+@part(
+    needs="knowledge",
+    reads=("answers", "edits", "ratings"),
+    argument="answers",
+    gene_by_gene=True,
+)
 def fused(
-    answers: str | os.PathLike[str],
+    answers: str | os.PathLike[str] | None = None,
     *,
-    tolerance: float | None = 0.015,
+    edits: str | os.PathLike[str] | None = None,
+    purpose: Purpose = "error",
+    tolerance: float | None = None,
     turn: float = 0.5,
     n_trees: int = N_TREES,
     seed: int = 0,
@@ -263,30 +289,61 @@ def fused(
     name: str = "fused",
     **settings: Any,
 ) -> ByContexts:
-    """Knowledge and named neighbours in one: reasoning and graph fused, not chosen between.
+    """Knowledge and whatever a judge said in one: lists, reasons, marks, edited graph neighbours.
 
-    Five members: the multi-kernel model, the radial one and a forest, which see the knowledge
-    kernels and those of the named neighbours and reasons; a forest that sees the latter alone; and
+    Members: the multi-kernel model, the radial one and a forest, which see the knowledge kernels,
+    those of the lists and reasons, and those of marks; a forest that sees what was said alone; and
     the mean of the neighbours that the lists link (`select.recorded.LinkedSelector`). Over several
     contexts, or for compounds: `ContextKernelPredictor` on all kernels and those of the lists.
 
-    `answers` is a file of neighbour lists (`select.recorded`): those of a language model for the
-    perturbations to predict and, where there are any, for the measured ones.
+    Parameters
+    ----------
+    answers, edits
+        Files of neighbour lists and of edited graph neighbours (`knowledge.recorded`): those of a
+        language model for the perturbations to predict and, where there are any, for the measured
+        ones. Marks come with the knowledge, or as ``ratings=FILE``.
+    purpose
+        "error": least squared error. "retrieval": predictions are stretched within `tolerance` more
+        squared error (`RETRIEVAL_TOLERANCE` if None), which tells perturbations apart better and
+        makes the error of weak ones larger.
     """
-    recorded = RecordedSelector.from_file(answers)
-    sources = (NamedNeighbours(recorded.answers, recorded.source),)
-    linked = LinkedSelector(recorded.answers, source=recorded.source)
-    trees: dict[str, Any] = {"direction": 0.5, "n_trees": n_trees, "seed": seed}
+    if purpose not in PURPOSES:
+        raise unknown_name("purpose", purpose, PURPOSES)
+    if purpose == "retrieval" and tolerance is None:
+        tolerance = RETRIEVAL_TOLERANCE
+    recorded = [RecordedSelector.from_file(f) for f in (answers, edits) if f is not None]
+    labels = ("named", "edited") if answers is not None else ("edited",)
+    sources = tuple(
+        NamedNeighbours(r.answers, r.source, label=label)
+        for r, label in zip(recorded, labels, strict=False)
+    )
+
+    def forest(trees: int) -> ForestPredictor:
+        return ForestPredictor(sources=sources, direction=0.5, n_trees=trees, seed=seed, **settings)
+
+    def said(trees: int) -> ForestPredictor:
+        marked = settings.get("ratings", True)
+        return ForestPredictor(
+            (), sources=sources, ratings=marked, direction=0.5, n_trees=trees, seed=seed
+        )
+
+    members: dict[str, Callable[[], Predictor]] = {
+        "multi-kernel": lambda: multi_kernel_of_genes(sources=sources, prior=0.003, **settings),
+        "radial": lambda: RadialPredictor(sources=sources, **settings),
+        "forest": lambda: forest(n_trees),
+        "forest of what was said": lambda: said(n_trees),
+    }
+    few = min(n_trees, N_INNER_TREES)
+    inner = {"forest": lambda: forest(few), "forest of what was said": lambda: said(few)}
+    for found, label in zip(recorded, labels, strict=False):
+        linked = LinkedSelector(found.answers, source=found.source)
+        title = "linked neighbours" if label == "named" else "linked edited neighbours"
+        members[title] = partial(
+            NeighbourPredictor, linked, k=linked.max_neighbours, how="similarity", name=title
+        )
     stack = StackedPredictor(
-        {
-            "multi-kernel": lambda: multi_kernel_of_genes(sources=sources, prior=0.003, **settings),
-            "radial": lambda: RadialPredictor(sources=sources, **settings),
-            "forest": lambda: ForestPredictor(sources=sources, **trees, **settings),
-            "forest of named": lambda: ForestPredictor((), sources=sources, **trees),
-            "linked neighbours": lambda: NeighbourPredictor(
-                linked, k=linked.max_neighbours, how="similarity", name="linked neighbours"
-            ),
-        },
+        members,
+        inner=inner,
         tolerance=tolerance,
         turn=turn,
         prior=STACKING_PRIOR,
@@ -295,7 +352,7 @@ def fused(
     )
     several = ContextKernelPredictor(
         settings.get("kernels", "all"),
-        answers=recorded,
+        answers=recorded[0] if answers is not None else None,
         ratings=settings.get("ratings", True),
         hold_out=hold_out,
         n_related=n_related,

@@ -102,6 +102,9 @@ class StackedPredictor:
         on the inner folds gives it (`direction.fit_turn`); 0 = not at all.
     prior
         Pull of the weights to equal ones (`stacking_weights`).
+    inner
+        label -> a cheaper one of the same kind for the inner folds, e.g. with fewer trees; the
+        member itself where there is none.
     """
 
     def __init__(
@@ -112,6 +115,7 @@ class StackedPredictor:
         tolerance: float | None = None,
         turn: float = 0.0,
         prior: float = 1.0,
+        inner: Mapping[str, Callable[[], Predictor]] | None = None,
         seed: int = 0,
         name: str = "stacked",
     ) -> None:
@@ -120,6 +124,7 @@ class StackedPredictor:
         if n_folds < 2:
             raise InputError(f"n_folds must be at least 2, got {n_folds}")
         self.members = dict(members)
+        self._inner = {**self.members, **(inner or {})}
         if not 0.0 <= turn <= 1.0:
             raise InputError(f"turn is a share between 0 and 1, got {turn}")
         self.n_folds, self.tolerance, self.seed, self.name = n_folds, tolerance, seed, name
@@ -161,7 +166,7 @@ class StackedPredictor:
             part = measured.take(rest)
             names = [data.names[i] for i in rows]
             centre[rows] = TrainingData.from_screen(part, self.name).mean
-            for i, make in enumerate(self.members.values()):
+            for i, make in enumerate(self._inner.values()):
                 out[i, rows] = make().fit(part, knowledge).predict(names).mean
         return out, centre
 
