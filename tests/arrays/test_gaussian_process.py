@@ -12,6 +12,7 @@ from pertwise.arrays.gaussian_process import (
     negative_log_likelihood,
     posterior_variance,
     solve,
+    solved,
 )
 
 
@@ -59,6 +60,9 @@ def test_leave_one_out_equals_refitting():
         rest = np.delete(np.arange(len(y)), i)
         a = np.linalg.solve(k[np.ix_(rest, rest)] + 0.5 * np.eye(len(rest)), y[rest])
         np.testing.assert_allclose(quick[i], k[i, rest] @ a, atol=1e-8)
+    alpha, same = solved(k.copy(), 0.5, y)
+    np.testing.assert_allclose(alpha, np.linalg.solve(k + 0.5 * np.eye(len(y)), y), atol=1e-8)
+    np.testing.assert_array_equal(same, quick)
     noise, errors = choose_noise(k, y @ y.T, np.array([0.1, 0.5, 3.0]))
     direct = [((leave_one_out(k, s, y) - y) ** 2).sum() for s in (0.1, 0.5, 3.0)]
     np.testing.assert_allclose(errors, direct, rtol=1e-8)

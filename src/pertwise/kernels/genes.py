@@ -107,11 +107,13 @@ class GeneBlocks:
         """
         return _ones_on_diagonal(self.cross(self))
 
-    def cross_blocks(self, other: GeneBlocks) -> Iterator[tuple[slice, np.ndarray]]:
+    def cross_blocks(
+        self, other: GeneBlocks, *, lower: bool = False
+    ) -> Iterator[tuple[slice, np.ndarray]]:
         """`cross` for some rows at a time: (rows, (m, n_rows, n_other)).
 
         All kernels at once take m n n_other values; a block takes `memory.BLOCK_BYTES`. There is
-        always one block, be it empty.
+        always one block, be it empty. `lower` leaves out the columns after the last row of a block.
         """
         step = rows_at_once(8 * len(self.blocks) * len(other.names))
         pairs = list(zip(self.blocks, other.blocks, strict=True))
@@ -120,21 +122,22 @@ class GeneBlocks:
             return
         # Whether to multiply densely is decided by the whole, and the right side made once.
         dense = [_is_dense(a, b) for a, b in pairs]
-        right = [
-            b.toarray().T if d else b.T.tocsr() for (_, b), d in zip(pairs, dense, strict=True)
-        ]
+        right = [b.toarray() if d else b for (_, b), d in zip(pairs, dense, strict=True)]
         for start in range(0, len(self.names), step):
             rows = slice(start, min(start + step, len(self.names)))
-            out = np.empty((len(pairs), rows.stop - start, len(other.names)))
+            width = rows.stop if lower else len(other.names)
+            out = np.empty((len(pairs), rows.stop - start, width))
             for i, (a, _) in enumerate(pairs):
-                out[i] = (
-                    a[rows].toarray() @ right[i] if dense[i] else (a[rows] @ right[i]).toarray()
-                )
+                b = right[i][:width].T
+                out[i] = a[rows].toarray() @ b if dense[i] else (a[rows] @ b.tocsr()).toarray()
             yield rows, out
 
-    def gram_blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """`gram` for some rows at a time: (rows, (m, n_rows, n))."""
-        for rows, out in self.cross_blocks(self):
+    def gram_blocks(self, *, lower: bool = False) -> Iterator[tuple[slice, np.ndarray]]:
+        """`gram` for some rows at a time: (rows, (m, n_rows, n)).
+
+        `lower`: (m, n_rows, rows.stop), without what the symmetry tells.
+        """
+        for rows, out in self.cross_blocks(self, lower=lower):
             yield rows, _ones_on_diagonal(out, rows.start)
 
     def grams(self) -> Iterator[np.ndarray]:

@@ -14,8 +14,7 @@ from pertwise.arrays.gaussian_process import (
     combine,
     fit_weights,
     kernel_axes,
-    leave_one_out,
-    solve,
+    solved,
 )
 from pertwise.arrays.memory import rows_at_once
 from pertwise.arrays.spread import fit_error_model
@@ -102,8 +101,9 @@ class RadialPredictor(KernelModel):
             part = target[rows]
             found = fit_weights(gram, part @ part.T, part.shape[1])
             k = np.concatenate([combine(r, found.weights) for _, r in self._radial(x)])
-            self._fits.append((found.weights, solve(k, found.noise, target)))
-            held_out.append(leave_one_out(k, found.noise, target))
+            alpha, left_out = solved(k, found.noise, target)
+            self._fits.append((found.weights, alpha))
+            held_out.append(left_out)
         mixed = held_out[0]
         if len(held_out) > 1:
             mixed = with_direction(mixed, held_out[1], self.direction)
