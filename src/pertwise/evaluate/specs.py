@@ -22,6 +22,12 @@ class MetricSpec(Settings):
     main: tuple[str, ...] = ("squared_error", "cosine", "pearson_reference", "retrieval_l2")
     #: Further metrics: names of parts, such as ``path/to/file.py:Class``; shown after `main`.
     more: tuple[PartName, ...] = ()
+    #: A table of one row a signature instead of tidy scores (`sides.signature_table`), of these
+    #: metrics alone (None: all that the screen's unit allows) ...
+    by_row: bool = False
+    only: tuple[PartName, ...] | None = None
+    #: ... also on the features that vary most over the training rows.
+    variable: tuple[int, ...] = ()
 
     @property
     def shown(self) -> tuple[str, ...]:

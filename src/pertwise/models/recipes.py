@@ -97,6 +97,7 @@ def kernel_ridge(
     kernels: Sequence[str] | None = None,
     *,
     hold_out: HoldOut = "perturbation",
+    n_related: int = 5,
     name: str = "kernel ridge",
     **settings: Any,
 ) -> ByContexts:
@@ -107,7 +108,9 @@ def kernel_ridge(
     """
     return ByContexts(
         KernelPredictor(kernels or REFERENCE_KERNELS, weights="equal", name=name),
-        ContextKernelPredictor(kernels or "plain", hold_out=hold_out, name=name, **settings),
+        ContextKernelPredictor(
+            kernels or "plain", hold_out=hold_out, n_related=n_related, name=name, **settings
+        ),
     )
 
 
@@ -151,6 +154,7 @@ def chat_kernel(
     answers: str | os.PathLike[str],
     *,
     hold_out: HoldOut = "perturbation",
+    n_related: int = 5,
     name: str = "chat kernel",
     **settings: Any,
 ) -> ByContexts:
@@ -159,7 +163,9 @@ def chat_kernel(
     sources = (NamedNeighbours(recorded.answers, recorded.source),)
     return ByContexts(
         KernelPredictor((), sources=sources, name=name),
-        ContextKernelPredictor((), answers=recorded, hold_out=hold_out, name=name, **settings),
+        ContextKernelPredictor(
+            (), answers=recorded, hold_out=hold_out, n_related=n_related, name=name, **settings
+        ),
     )
 
 

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from pertwise._external import check_class, load_class, methods_of
 from pertwise.errors import InputError, suggest, unknown_name
-from pertwise.parts.built_in import BUILT_IN
+from pertwise.parts.built_in import BUILT_IN, FORMER
 from pertwise.parts.facts import Facts as Facts
 from pertwise.parts.facts import facts as facts
 from pertwise.parts.facts import part as part
@@ -207,6 +207,7 @@ def describe(kind: str, name: str) -> Part:
     head, colon, argument = str(name).partition(":")
     given = argument or None
     slug = slugify(head)
+    slug = FORMER.get(kind, {}).get(slug, slug)
     if not _is_path(head):
         if slug in built_in:
             found = _attribute(built_in[slug])
@@ -224,7 +225,8 @@ def describe(kind: str, name: str) -> Part:
 def label(kind: str, name: str) -> str:
     """Name in tables of a part that need not exist yet: a class of one's own is not looked for."""
     slug = slugify(name.partition(":")[0])
-    return describe(kind, name).label if slug in names(kind) else name.rpartition(":")[2]
+    known = slug in FORMER.get(kind, ()) or slug in names(kind)
+    return describe(kind, name).label if known else name.rpartition(":")[2]
 
 
 def find(kind: str, name: str) -> Any:

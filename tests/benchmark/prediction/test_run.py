@@ -9,6 +9,7 @@ from drug_example import drug_frame, drug_screen
 
 from pertwise.benchmark import bench
 from pertwise.benchmark.engine import run_task
+from pertwise.benchmark.prediction import inputs as inputs_module
 from pertwise.benchmark.prediction import run as run_module
 from pertwise.benchmark.prediction.config import PredictionConfig
 from pertwise.benchmark.prediction.run import Inputs, PredictionTask, make_splits
@@ -248,10 +249,10 @@ def test_components_of_two_files_are_not_mixed():
     a = make_screen(np.ones((2, 2)), ["A", "B"], ["PC1", "PC2"])
     spec = config("control", split={"kind": "transfer", "source": "y"}).split
     with pytest.raises(InputError, match="need not be the same axes"):
-        run_module._shared_features(a, a, spec)
+        inputs_module._shared_features(a, a, spec)
     b = make_screen(np.ones((2, 2)), ["A", "B"], ["KLF1", "MYC"])
     with pytest.raises(InputError, match="common features"):
-        run_module._shared_features(a, b, spec)
+        inputs_module._shared_features(a, b, spec)
 
 
 def test_processes_give_the_same_as_one(screen, tmp_path):

@@ -106,6 +106,8 @@ class PredictionConfig(Settings):
     split: SplitSpec = Field(default_factory=SplitSpec)
     metrics: MetricSpec = Field(default_factory=MetricSpec)
     methods: tuple[MethodSpec, ...] = Field(min_length=1)
+    #: Contexts that an unmeasured one borrows its mean from.
+    n_related: int = Field(default=5, ge=1)
     cells: CellsSpec | None = None
     #: Graphs that named neighbours are compared with; None = the usual ones of the folder.
     graphs: tuple[str, ...] | None = None
