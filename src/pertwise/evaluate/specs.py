@@ -10,6 +10,8 @@ from pertwise.evaluate.retrieval import DISTANCES, Distance
 
 #: Name under which the answer-seeing bound is asked for.
 ORACLE = "oracle"
+#: Rows of a result table that describe the answer rather than score it.
+DIAGNOSTICS = ("coverage_50", "coverage_80", "coverage_90", "coverage_95", "spread", "error")
 
 
 class MetricSpec(Settings):

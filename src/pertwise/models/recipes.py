@@ -139,7 +139,8 @@ def multi_kernel(
     return ByContexts(
         multi_kernel_of_genes(name=name, **settings),
         ContextKernelPredictor(
-            settings.get("kernels", "all"),
+            # Kernels of genes alone: over several contexts all that fit are used beside them.
+            settings.get("kernels") or "all",
             weight_prior=settings.get("prior", 0.01),
             hold_out=hold_out,
             n_related=n_related,

@@ -26,7 +26,6 @@ from pertwise.config import FileName, PartName, Settings
 from pertwise.errors import InputError
 from pertwise.evaluate.given import read_toml_split
 from pertwise.evaluate.plates import centre_within, plate_confounding
-from pertwise.evaluate.row_scores import allowed_metrics
 from pertwise.evaluate.specs import MetricSpec
 from pertwise.evaluate.splits import REGIME_WORDS, Split, check_leaks, split_rows
 from pertwise.kernels.known import DRUG_KERNELS, drug_kernels, fitting
@@ -204,7 +203,6 @@ class RegimesTask(PredictionTask):
     def metrics(self) -> MetricSpec:
         """One row a signature, of the metrics asked for or all that the unit allows."""
         given = self.settings
-        allowed_metrics(self.opened.screen, given.metrics)
         return MetricSpec(by_row=True, only=given.metrics, variable=given.top_n)
 
     @cached_property
@@ -251,8 +249,8 @@ class RegimesTask(PredictionTask):
             named = tuple(MethodSpec(use=u) for u in USUAL if not self._unmet(u))
         return [(self.method(m.use, m.name, **m.settings), m.knowledge) for m in named]
 
-    @property
-    def methods(self) -> list[Method]:  # type: ignore[override]
+    @cached_property
+    def methods(self) -> list[Method]:
         """Each checked to exist, to take its settings and to find what it needs."""
         rules = [Method(rule, "dose", {"rule": rule}) for rule in RULES]
         doses = rules if "dose" in self.settings.regimes else []

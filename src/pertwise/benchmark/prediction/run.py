@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,9 @@ from pertwise.benchmark.prediction.config import MethodSpec, PredictionConfig
 from pertwise.benchmark.prediction.inputs import Inputs, described_items, open_inputs
 from pertwise.benchmark.prediction.tables import comparisons, summary
 from pertwise.benchmark.task import Failed, Played, Tables, Task, Unit
+from pertwise.config import Settings
 from pertwise.errors import InputError
+from pertwise.evaluate.row_scores import check_asked
 from pertwise.evaluate.sides import Sides
 from pertwise.evaluate.specs import ORACLE, MetricSpec
 from pertwise.evaluate.splits import REGIME_WORDS, Split, split_rows
@@ -84,13 +86,14 @@ class PredictionTask(Task):
         Opened before (files are then not read).
     """
 
-    name, mark, settings_of = "prediction", "methods", PredictionConfig
+    name, mark = "prediction", "methods"
+    settings_of: ClassVar[type[Settings]] = PredictionConfig
     scores = "results.parquet"
     page_by = "pertwise.report.prediction_bench:write_page"
     settings: PredictionConfig
 
     def __init__(
-        self, settings: PredictionConfig, opened: Inputs | None = None, *, replay: bool = False
+        self, settings: Settings, opened: Inputs | None = None, *, replay: bool = False
     ) -> None:
         super().__init__(settings, replay=replay)
         self._last: tuple[tuple[Split, bool], Sides] | None = None
@@ -135,7 +138,14 @@ class PredictionTask(Task):
         return self.opened.screen, self.opened.source
 
     def units(self) -> list[Unit]:
-        """One for each of `meetings`."""
+        """One for each of `meetings`.
+
+        Raises
+        ------
+        pertwise.errors.InputError
+            For unknown methods, metrics or splits, or a magnitude asked of ranks.
+        """
+        check_asked(self.metrics, self.opened.screen)
         data = contents(self.inputs)
         more: dict[str, Any] = {"means": True} if self.settings.keep_predictions else {}
         wanted = self.metrics
