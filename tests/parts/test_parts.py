@@ -72,6 +72,19 @@ class Digit:
         return csr_matrix(out)
 
 
+class Alphabet:
+    """Alike by how near the first letters are."""
+
+    name = "alphabet"
+
+    def between(self, rows, others, pool):
+        a, b = (np.array([ord(n[0]) for n in names], float) for names in (rows, others))
+        return np.exp(-np.abs(a[:, None] - b[None, :]).reshape(len(a), len(b)) / 5)
+
+    def missing(self, names):
+        return ()
+
+
 class Worst:
     """Largest error of any feature."""
 
@@ -136,7 +149,7 @@ def test_every_line_of_the_table_is_there_and_says_what_it_is():
     assert needs["strategy", "llm"] == "uncertainty, chat"
     assert needs["selector", "oracle"] == "truth"
     reads = found.set_index(["kind", "name"])["reads"]
-    assert reads["predictor", "cross-line-transfer"] == "other"
+    assert reads["predictor", "cross-line-transfer"] == "other, ratings"
     assert reads["predictor", "neighbours"] == "selector, fallbacks, prefilter"
 
 

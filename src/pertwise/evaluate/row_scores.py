@@ -122,8 +122,7 @@ def score_rows(
             further = arrays[2:] if "reference" in part.facts.needs else []
             score = part.load()
             values, perfect = (
-                score(arrays[0], guess, *further)
-                for guess in (arrays[1], np.nan_to_num(arrays[0]))
+                score(arrays[0], guess, *further) for guess in (arrays[1], np.nan_to_num(arrays[0]))
             )
             out[part.label + suffix] = filled(values, perfect, metric_named(name).undefined)[0]
     return pd.DataFrame(out)

@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pertwise.kernels.genes import REFERENCE_KERNELS
+from pertwise.kernels.genes import REFERENCE_KERNELS, SourceKernel
 from pertwise.kernels.named import NamedNeighbours
+from pertwise.kernels.ratings import Marked
 from pertwise.kernels.transfer import OtherScreen
 from pertwise.models.context_kernel import ContextKernelPredictor, HoldOut
 from pertwise.models.contexts import joined
@@ -89,29 +90,60 @@ def gp_text(kinds: Sequence[str] = ("text",), name: str = "gp text") -> KernelPr
     The GP + LLM-embedding baseline of the perturbation-prediction literature, with the texts'
     TF-IDF/SVD embedding where no precomputed one is registered.
     """
-    return KernelPredictor([f"emb:{k}" for k in kinds], skip_missing=False, name=name)
+    return KernelPredictor(
+        [f"emb:{k}" for k in kinds], skip_missing=False, ratings=False, name=name
+    )
 
 
-@part(label="kernel ridge", needs="knowledge", argument="kernels*")
+@part(label="kernel ridge", needs="knowledge", reads="ratings", argument="kernels*")
 def kernel_ridge(
     kernels: Sequence[str] | None = None,
     *,
     hold_out: HoldOut = "perturbation",
     n_related: int = 5,
+    ratings: Marked = True,
     name: str = "kernel ridge",
     **settings: Any,
 ) -> ByContexts:
     """Kernel ridge on the plain sum of kernels, noise by leave-one-out.
 
     Over several contexts, or for compounds, `ContextKernelPredictor` (`settings` are its own) on
-    the chemistry of compounds or the same kernels of genes.
+    the chemistry of compounds or the same kernels of genes. `ratings`: see `KernelModel`.
     """
     return ByContexts(
-        KernelPredictor(kernels or REFERENCE_KERNELS, weights="equal", name=name),
+        KernelPredictor(kernels or REFERENCE_KERNELS, weights="equal", ratings=ratings, name=name),
         ContextKernelPredictor(
-            kernels or "plain", hold_out=hold_out, n_related=n_related, name=name, **settings
+            kernels or "plain",
+            hold_out=hold_out,
+            n_related=n_related,
+            ratings=ratings,
+            name=name,
+            **settings,
         ),
     )
+
+
+@part(label="marks", reads="ratings", argument="ratings")
+def marks(
+    ratings: Marked = True,
+    *,
+    hold_out: HoldOut = "perturbation",
+    name: str = "marks",
+    **settings: Any,
+) -> ByContexts:
+    """Kernel ridge on marks alone (`kernels.ratings`), weights of the kernels learned.
+
+    What a judge's marks are worth without anything else that is known; `ratings` is a file, or True
+    for those of the knowledge.
+    """
+    return ByContexts(
+        KernelPredictor((), ratings=ratings, direction=0.5, name=name),
+        ContextKernelPredictor((), ratings=ratings, hold_out=hold_out, name=name, **settings),
+    )
+
+
+def _listed(kernels: Sequence[str] | str) -> tuple[str, ...]:
+    return (kernels,) if isinstance(kernels, str) else tuple(kernels)
 
 
 def multi_kernel_of_genes(
@@ -121,7 +153,7 @@ def multi_kernel_of_genes(
     return KernelPredictor(direction=direction, name=name, **settings)
 
 
-@part(needs="knowledge")
+@part(needs="knowledge", reads="ratings")
 def multi_kernel(
     *,
     hold_out: HoldOut = "perturbation",
@@ -134,14 +166,17 @@ def multi_kernel(
 
     Genes in one context: `multi_kernel_of_genes` (`settings` are its own). Several contexts, or
     compounds: `ContextKernelPredictor` with `hold_out`, `n_related`, `seed` and, where given,
-    ``kernels`` and ``prior`` of the weights.
+    ``kernels``, ``ratings`` and ``prior`` of the weights.
     """
     return ByContexts(
         multi_kernel_of_genes(name=name, **settings),
         ContextKernelPredictor(
-            # Kernels of genes alone: over several contexts all that fit are used beside them.
-            settings.get("kernels") or "all",
+            (
+                *_listed(settings.get("kernels", "all")),
+                *(SourceKernel(s, k) for s in settings.get("sources", ()) for k in s.kinds),
+            ),
             weight_prior=settings.get("prior", 0.01),
+            ratings=settings.get("ratings", True),
             hold_out=hold_out,
             n_related=n_related,
             seed=seed,
@@ -163,14 +198,20 @@ def chat_kernel(
     recorded = RecordedSelector.from_file(answers)
     sources = (NamedNeighbours(recorded.answers, recorded.source),)
     return ByContexts(
-        KernelPredictor((), sources=sources, name=name),
+        KernelPredictor((), sources=sources, ratings=False, name=name),
         ContextKernelPredictor(
-            (), answers=recorded, hold_out=hold_out, n_related=n_related, name=name, **settings
+            (),
+            answers=recorded,
+            ratings=False,
+            hold_out=hold_out,
+            n_related=n_related,
+            name=name,
+            **settings,
         ),
     )
 
 
-@part(needs="knowledge")
+@part(needs="knowledge", reads="ratings")
 def stacked(
     *,
     tolerance: float | None = None,
@@ -229,7 +270,7 @@ def recorded_langpert(
     return in_contexts(build, n_related)
 
 
-@part(needs="knowledge", reads="answers", argument="answers", gene_by_gene=True)
+@part(needs="knowledge", reads=("answers", "ratings"), argument="answers", gene_by_gene=True)
 def fused(
     answers: str | os.PathLike[str],
     *,
@@ -275,6 +316,7 @@ def fused(
     several = ContextKernelPredictor(
         settings.get("kernels", "all"),
         answers=recorded,
+        ratings=settings.get("ratings", True),
         hold_out=hold_out,
         n_related=n_related,
         seed=seed,
@@ -283,7 +325,7 @@ def fused(
     return ByContexts(stack, several)
 
 
-@part(label="cross-line transfer", needs="knowledge", reads="other", argument="other")
+@part(label="cross-line transfer", needs="knowledge", reads=("other", "ratings"), argument="other")
 def transfer(
     other: Screen | str | os.PathLike[str],
     *,
