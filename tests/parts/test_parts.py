@@ -161,6 +161,12 @@ def test_every_line_of_the_table_is_there_and_says_what_it_is():
         ("graph+edit", "graph-edit"),
         ("langpert (recorded)", "langpert-recorded"),
         ("cross-line_transfer", "cross-line-transfer"),
+        ("cell mean", "context-mean"),
+        ("cell mean (shrunk)", "context-mean-shrunk"),
+        ("drug mean", "perturbation-mean"),
+        ("drug + cell", "additive-contexts"),
+        ("chemistry kNN", "chemistry-knn"),
+        ("LGR (shrunk)", "lgr-shrunk"),
     ],
 )
 def test_old_words_find_their_part(given, slug):

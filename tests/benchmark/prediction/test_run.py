@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from drug_example import drug_screen
 from drug_example import drug_frame, drug_screen
 
 from pertwise.benchmark import bench
@@ -222,6 +223,28 @@ def test_oracle_is_the_bound_and_shows_its_neighbours(screen, tmp_path):
     neighbours = pd.read_parquet(folder / "neighbours.parquet")
     assert set(neighbours["method"]) == {"oracle"}
     assert neighbours.groupby(["seed", "perturbation"]).size().eq(5).all()
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({"main": ["squared_error"]}, "'squared_error' compares magnitudes"),
+        ({"main": ["cosine", "mse_top20"]}, "'mse_top20' compares magnitudes"),
+        ({"more": ["slope"]}, "'slope' compares magnitudes"),
+        ({"main": ["cosin"]}, "no metric is called 'cosin'"),
+    ],
+)
+def test_what_ranks_cannot_tell_is_refused_by_name(metrics, message, tmp_path):
+    ranked = drug_screen().in_context("A549")
+    ask = config("context-mean", metrics=metrics, split={"folds": 2, "shuffles": 1})
+    with pytest.raises(InputError, match=message):
+        run_prediction(ask, tmp_path / "a", inputs=inputs(ranked))
+    assert not (tmp_path / "a").exists()
+    usual = config("context-mean", split={"folds": 2, "shuffles": 1})
+    found = pd.read_parquet(
+        run_prediction(usual, tmp_path / "b", inputs=inputs(ranked)) / "results.parquet"
+    )
+    assert not [m for m in found["metric"].unique() if m.startswith(("squared", "mse", "mae"))]
 
 
 def test_growing_and_given(screen, tmp_path):
