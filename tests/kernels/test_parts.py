@@ -95,5 +95,5 @@ def test_sources_alone_also_over_several_contexts(own):
     source = parts.load("kernel", f"{own}:First")
     made = model("multi-kernel", kernels=(), sources=[source])
     found = made.fit(drug_screen(), drug_knowledge())
-    assert [k for k in found.chosen.weights if "context" not in k][0] == "first letter"
+    assert next(k for k in found.chosen.weights if "context" not in k) == "first letter"
     assert found.predict(["Aspirin"], "A549").support["fallback"].tolist() == [""]

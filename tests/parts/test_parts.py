@@ -23,6 +23,7 @@ from pertwise.acquire.strategies.random import Random
 from pertwise.evaluate.splits import Split
 from pertwise.models import TrainingMeanPredictor
 from pertwise.select import Pick, Selection
+from pertwise.select.closed_list import checked_candidates
 
 
 class Half(TrainingMeanPredictor):
@@ -54,6 +55,7 @@ class Twin:
         self.known, self.most = set(screen.perturbations), max_neighbours
 
     def select(self, query, candidates, n):
+        candidates = checked_candidates(candidates, n)
         same = [c for c in sorted(candidates) if c[-1] == query.subject[-1] and c in self.known]
         picks = tuple(Pick(c, "same last digit") for c in same if c != query.subject)
         return Selection(picks[: min(n, self.most)], "twin")

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from drug_example import drug_screen
 from drug_example import drug_frame, drug_screen
 
 from pertwise.benchmark import bench
