@@ -10,7 +10,6 @@ from pertwise.arrays.gaussian_process import (
     fit_weights,
     leave_one_out,
     negative_log_likelihood,
-    posterior_variance,
     solve,
     solved,
 )
@@ -79,9 +78,3 @@ def test_missing_values_are_left_out_exactly():
         want = np.linalg.solve(k[np.ix_(rows, rows)] + 0.4 * np.eye(len(rows)), y[rows, j])
         np.testing.assert_allclose(a[rows, j], want, atol=1e-10)
         assert (np.delete(a[:, j], rows) == 0).all()
-
-
-def test_posterior_variance_by_hand():
-    # one training point, k = 1, noise 1, cross 0.5: 1 - 0.5^2 / 2 + 1
-    got = posterior_variance(np.eye(1), 1.0, np.array([[0.5]]), np.ones(1))
-    np.testing.assert_allclose(got, [1 - 0.125 + 1])

@@ -223,10 +223,3 @@ def _factor(k: Floats, noise: float) -> tuple[Floats, bool]:
     k[np.diag_indices(len(k))] += noise
     found: tuple[Floats, bool] = cho_factor(k, lower=True, overwrite_a=True, check_finite=False)
     return found
-
-
-def posterior_variance(k_train: Floats, noise: float, k_cross: Floats, k_self: Floats) -> Floats:
-    """(q,) variance of a new *observation* in units of the scale c: k** - k* K^-1 k*^T + noise."""
-    factor = cho_factor(k_train + noise * np.eye(len(k_train)), lower=True, check_finite=False)
-    explained = np.einsum("ij,ji->i", k_cross, cho_solve(factor, k_cross.T, check_finite=False))
-    return np.asarray(np.maximum(k_self - explained, 0.0) + noise)

@@ -24,7 +24,7 @@ from pertwise.kernels.genes import (
     linked,
 )
 from pertwise.kernels.ratings import Marked
-from pertwise.models.base import MEAN_FALLBACK, Prediction, only_context, support_table
+from pertwise.models.base import Prediction, only_context
 from pertwise.models.kernel_model import KernelModel
 from pertwise.parts import part
 from pertwise.screen.training import canonical
@@ -138,10 +138,7 @@ class RadialPredictor(KernelModel):
             alike[rows] = cross[_ALIKE]
             for out, (own, alpha) in zip(found, self._fits, strict=True):
                 out[rows] = combine(cross, own) @ alpha
-        mean = found[0]
-        if len(found) > 1:
-            mean = with_direction(mean, found[1], self.direction)
-        mean = np.where(known[:, None], mean, data.mean)
+        mean, support = self._answer(names, known, found, self.direction)
         spread = self._errors.spread(alike, mean)
         weights = dict(zip(_LABELS, map(float, self._fits[0][0]), strict=True))
         return Prediction(
@@ -149,11 +146,7 @@ class RadialPredictor(KernelModel):
             features=data.features,
             mean=mean.astype(np.float32),
             spread=spread.astype(np.float32),
-            support=support_table(
-                names,
-                np.where(known, len(data.names), 0),
-                ["" if i else MEAN_FALLBACK for i in known],
-            ),
+            support=support,
             provenance={"method": self.name, "scales": weights, "dim": self._x.shape[1]},
         )
 
