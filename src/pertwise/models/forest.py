@@ -106,7 +106,7 @@ class ForestPredictor(KernelModel):
         if names:
             found = [np.asarray(f.predict(x)).reshape(len(names), -1) for f in self._forests]  # type: ignore[attr-defined]
             if len(found) > 1:
-                found = [with_direction(*found, self.direction)]
+                found = [with_direction(found[0], found[1], self.direction)]
             if self._basis is not None:
                 found = [found[0] @ self._basis]
         mean, support = self._answer(names, known, found, self.direction)
