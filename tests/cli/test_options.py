@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+import pytest
 import typer
 from typer.testing import CliRunner
 
-from pertwise.cli.options import OptionGroup, grouped
+from pertwise.cli.options import OptionGroup, grouped, refuse_given
 from pertwise.errors import InputError
 
 
@@ -33,6 +34,7 @@ def run(*words):
         seen.update(name=name, sizes=sizes, plain=plain, seed=seed)
         if plain:
             sizes.refuse("nothing is sized when plain", but=("small",))
+            refuse_given(["seed"], "plain is not random")
 
     result = CliRunner().invoke(app, words)
     return seen, result
@@ -56,9 +58,11 @@ def test_help_shows_the_fields():
     assert "given" not in result.output
 
 
-def test_what_would_not_be_used_is_refused_even_at_its_default():
-    named = "--very-large"
-    _, result = run("x", "--plain", named, "a")
+@pytest.mark.parametrize(
+    ("words", "named"), [(("--very-large", "a"), "--very-large"), (("--seed", "0"), "--seed")]
+)
+def test_what_would_not_be_used_is_refused_even_at_its_default(words, named):
+    _, result = run("x", "--plain", *words)
     assert isinstance(result.exception, InputError)
     assert str(result.exception).startswith(f"{named}: not used here")
 

@@ -59,6 +59,20 @@ class OptionGroup:
         return self
 
 
+def refuse_given(names: Iterable[str], why: str) -> None:
+    """Refuse single options (by parameter name) of a `grouped` command that would not be used.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        Names those that were given, and says why.
+    """
+    said = _SAID.get()
+    unused = [said[name] for name in names if name in said]
+    if unused:
+        raise InputError(f"{', '.join(unused)}: not used here, since {why}; leave it out")
+
+
 def _said(context: typer.Context) -> dict[str, str]:
     # By name: typer 0.29 carries a click of its own, whose enumeration is another object.
     return {
