@@ -313,6 +313,7 @@ def test_config_mistakes_name_the_field(tmp_path):
         ('screen = "s"\nmethods = ["a", "a"]', "occurs twice"),
         ('screen = "s"\nmethods = ["a"]\nreference = "b"', "'b' is not among"),
         ('screen = "s"\nmethods = ["a"]\n[split]\nfolds = 1', "split.folds"),
+        ('screen = "s"\nmethods = ["a"]\n[metrics]\nonly = ["cosine"]', "of `bench drugs`"),
         ("x = ", "not valid TOML"),
     ):
         path.write_text(text)

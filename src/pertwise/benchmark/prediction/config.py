@@ -119,6 +119,8 @@ class PredictionConfig(Settings):
 
     @model_validator(mode="after")
     def _names(self) -> Self:
+        if self.metrics.by_row or self.metrics.only is not None or self.metrics.variable:
+            raise ValueError("metrics: by_row, only and variable are those of `bench drugs`")
         labels = [m.name for m in self.methods]
         twice = sorted({name for name in labels if labels.count(name) > 1})
         if twice:
