@@ -6,7 +6,11 @@ STAMP := $(VENV)/.installed
 # The suite runs one BLAS thread a worker: two workers fill two cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test lint types clean
+.PHONY: setup demo test matrix lint types clean
+
+# Versions of Python that `make matrix` looks for, and what it runs on each.
+PYTHONS ?= 3.11 3.12 3.13
+TESTS ?= tests
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,5 +32,17 @@ types: $(STAMP)
 test: lint types
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# One environment a version: the first of python3.N and ~/.pyenv/versions/3.N.* that runs.
+matrix:
+	@set -e; for v in $(PYTHONS); do found=; \
+	for p in python$$v $$(ls -d $(HOME)/.pyenv/versions/$$v.*/bin/python 2>/dev/null | sort -rV); do \
+	  if test "$$($$p -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = $$v; \
+	  then found=$$p; break; fi; done; \
+	if test -z "$$found"; then echo "Python $$v: skipped, there is no such interpreter"; continue; fi; \
+	echo "Python $$v: $$found"; env=.venv-$$v; \
+	test -x $$env/bin/python || $$found -m venv $$env; \
+	$$env/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[all,test]"; \
+	$$env/bin/python -m pytest -n 2 --dist loadfile $(TESTS); done
+
 clean:
-	rm -rf $(VENV) demo-out
+	rm -rf $(VENV) .venv-3.* demo-out

@@ -102,11 +102,11 @@ def test_a_class_of_the_protocol_is_taken(door, own):
 
 def test_what_is_missing_is_said(own):
     with pytest.raises(InputError, match=r"has no method 'predict'; it needs fit\(screen, know"):
-        load_class(f"{own}:Half", Predictor, "method")
+        load_class(f"{own}:Half", lambda _: Predictor, "method")
     with pytest.raises(InputError, match="takes other arguments in 'choose'"):
-        load_class(f"{own}:Short", Strategy, "strategy")
+        load_class(f"{own}:Short", lambda _: Strategy, "strategy")
     with pytest.raises(InputError, match="is a function, not a class"):
-        load_class(f"{own}:make", Strategy, "strategy")
+        load_class(f"{own}:make", lambda _: Strategy, "strategy")
 
 
 @pytest.mark.parametrize(

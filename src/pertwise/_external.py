@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,14 +20,16 @@ from pertwise.errors import InputError, unknown_name
 DECLARED = "__part__"
 
 
-def load_class(use: str, protocol: type, kind: str, known: Iterable[str] = ()) -> type[Any]:
+def load_class(
+    use: str, protocol: Callable[[Any], type], kind: str, known: Iterable[str] = ()
+) -> type[Any]:
     """The class that "module:Class" or "path/to/file.py:Class" names, or a function there that is
     declared as a part (`pertwise.parts.part`).
 
     Parameters
     ----------
     protocol
-        `typing.Protocol` whose methods the class must have, taking as many arguments.
+        Class found -> `typing.Protocol` whose methods it must have, taking as many arguments.
     kind, known
         What is wanted ("predictor", "strategy") and the built-in names, for messages.
 
@@ -47,7 +49,7 @@ def load_class(use: str, protocol: type, kind: str, known: Iterable[str] = ()) -
     if found is None:
         classes = [n for n, v in vars(module).items() if inspect.isclass(v) and n[:1] != "_"]
         raise unknown_name("class", attribute, classes, f"in {source}")
-    check_class(found, use, protocol, kind)
+    check_class(found, use, protocol(found), kind)
     return found  # type: ignore[no-any-return]
 
 

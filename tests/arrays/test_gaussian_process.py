@@ -10,8 +10,8 @@ from pertwise.arrays.gaussian_process import (
     fit_weights,
     leave_one_out,
     negative_log_likelihood,
-    posterior_variance,
     solve,
+    solved,
 )
 
 
@@ -59,6 +59,9 @@ def test_leave_one_out_equals_refitting():
         rest = np.delete(np.arange(len(y)), i)
         a = np.linalg.solve(k[np.ix_(rest, rest)] + 0.5 * np.eye(len(rest)), y[rest])
         np.testing.assert_allclose(quick[i], k[i, rest] @ a, atol=1e-8)
+    alpha, same = solved(k.copy(), 0.5, y)
+    np.testing.assert_allclose(alpha, np.linalg.solve(k + 0.5 * np.eye(len(y)), y), atol=1e-8)
+    np.testing.assert_array_equal(same, quick)
     noise, errors = choose_noise(k, y @ y.T, np.array([0.1, 0.5, 3.0]))
     direct = [((leave_one_out(k, s, y) - y) ** 2).sum() for s in (0.1, 0.5, 3.0)]
     np.testing.assert_allclose(errors, direct, rtol=1e-8)
@@ -75,9 +78,3 @@ def test_missing_values_are_left_out_exactly():
         want = np.linalg.solve(k[np.ix_(rows, rows)] + 0.4 * np.eye(len(rows)), y[rows, j])
         np.testing.assert_allclose(a[rows, j], want, atol=1e-10)
         assert (np.delete(a[:, j], rows) == 0).all()
-
-
-def test_posterior_variance_by_hand():
-    # one training point, k = 1, noise 1, cross 0.5: 1 - 0.5^2 / 2 + 1
-    got = posterior_variance(np.eye(1), 1.0, np.array([[0.5]]), np.ones(1))
-    np.testing.assert_allclose(got, [1 - 0.125 + 1])

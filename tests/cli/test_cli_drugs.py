@@ -36,7 +36,7 @@ def test_bench_drugs_errors_are_told(folder):
         app, ["bench", "drugs", str(folder / "bench.toml"), "--method", "LGR"]
     )  # fmt: skip
     assert isinstance(done.exception, InputError)
-    assert "unknown drug method 'LGR'" in str(done.exception)
+    assert "'LGR' needs the setting answers=FILE" in str(done.exception)
 
 
 def test_ask_writes_resumes_and_feeds_the_bench(folder):

@@ -32,14 +32,6 @@ from pertwise.benchmark.acquisition import config as acquisition_config
 from pertwise.benchmark.acquisition.judged import JudgeConfig, JudgeTask
 from pertwise.benchmark.acquisition.replay import make_split
 from pertwise.benchmark.acquisition.run import AcquisitionTask
-from pertwise.benchmark.drugs.methods import build_method, method_names, open_lists
-from pertwise.benchmark.drugs.run import (
-    BenchConfig,
-    DrugTask,
-    bench_splits,
-    load_bench,
-    summarise,
-)
 from pertwise.benchmark.engine import BenchmarkRun, run_task
 from pertwise.benchmark.perturbqa import (
     TASKS,
@@ -49,7 +41,9 @@ from pertwise.benchmark.perturbqa import (
     predictor_scorer,
     selector_scorer,
 )
+from pertwise.benchmark.prediction.clusters import summarise
 from pertwise.benchmark.prediction.config import PredictionConfig
+from pertwise.benchmark.prediction.regimes import RegimesConfig, RegimesTask
 from pertwise.benchmark.prediction.run import PredictionTask
 from pertwise.config import check_settings
 from pertwise.evaluate import (
@@ -318,7 +312,7 @@ class World:
         )
         return folder
 
-    def drug_config(self, **changes: Any) -> BenchConfig:
+    def drug_config(self, **changes: Any) -> RegimesConfig:
         """Settings of a drug benchmark on `drug_folder`."""
         data = {
             "name": "simulated",
@@ -330,18 +324,19 @@ class World:
             "split": "split.toml",
             **changes.pop("data", {}),
         }
-        return BenchConfig.model_validate({"data": data, "n_folds": 3, "k": 3, **changes})
+        given = {"data": data, "n_folds": 3, "k": 3, **changes}
+        return check_settings(given, RegimesConfig, place=lambda name: str(self.drug_folder / name))
 
     @cached_property
     def drugs(self) -> Any:
         """The loaded drug benchmark on ranks."""
-        return load_bench(self.drug_config(), self.drug_folder)
+        return RegimesTask(self.drug_config())
 
     @cached_property
     def raw_drugs(self) -> Any:
         """The same screen with magnitudes, without cell-line facts or lists."""
         data = {"signatures": "raw.h5ad", "cells": None, "lists": None}
-        return load_bench(self.drug_config(data=data), self.drug_folder)
+        return RegimesTask(self.drug_config(data=data))
 
     @cached_property
     def doses(self) -> Screen:
@@ -411,7 +406,7 @@ def _screens(w: World) -> Value:
         "screen": w.screen.responses,
         "doubles": w.doubles[0].responses,
         "other": w.other.responses,
-        "drugs": w.drugs.screen.responses,
+        "drugs": w.drugs.opened.screen.responses,
         "doses": w.doses.responses,
         "relations": [f"{k} {r.kind} {r.evidence} {r.module}" for k, r in relations.items()],
     }
@@ -544,10 +539,10 @@ for kind in DEFAULT_KERNELS:
 
 @case("kernels of drugs")
 def _drug_kernels(w: World) -> Value:
-    names = [*w.drugs.screen.perturbations, "NoSuchDrug"]
-    known = w.drugs.knowledge
+    names = [*w.drugs.opened.screen.perturbations, "NoSuchDrug"]
+    known = w.drugs.opened.knowledge
     made = [kernel(known, k) for k in drug_kernels(known)]
-    made += list_kernels(open_lists(w.drugs.known).answers)
+    made += list_kernels(open_lists(w).answers)
     return {k.name: k.between(names, names[:7], names) for k in made}
 
 
@@ -625,7 +620,7 @@ def _classes(w: World) -> Value:
 
 @case("selector/drugs")
 def _drug_selectors(w: World) -> Value:
-    known, lists = w.drugs.knowledge, open_lists(w.drugs.known)
+    known, lists = w.drugs.opened.knowledge, open_lists(w)
     chemistry = KernelSelector(kernel(known, "chemistry"))
     chat = lgr_selector(
         w.chat(), k=3, facts=known.facts, resolve=known.canonical,
@@ -638,7 +633,7 @@ def _drug_selectors(w: World) -> Value:
         "hybrid": HybridSelector(lists, chemistry, min_coverage=1.0),
         "lgr": chat,
     }
-    asked = compound_questions(w.drugs.screen, knowledge=known)
+    asked = compound_questions(w.drugs.opened.screen, knowledge=known)
     questions = asked.questions[:: len(DRUGS)]
     return {
         name: {str(i): chosen(s.select(q, pool, 4)) for i, (q, pool) in enumerate(questions)}
@@ -803,9 +798,15 @@ DRUG_METHODS = {
 REGIMES_LEARNED = ("unseen drug", "unseen line", "open world", "scaffold", "given")
 
 
+def open_lists(w: World) -> RecordedSelector:
+    """The recorded lists, their names resolved."""
+    lists = RecordedSelector.from_file(w.drugs.settings.data.lists)
+    return lists.resolving(w.drugs.opened.knowledge)
+
+
 def uncovered_drugs(w: World) -> set[str]:
     """Drug methods and regimes that no golden builds."""
-    methods = {*method_names(w.drugs.known), *method_names(w.raw_drugs.known)}
+    methods = {m.label for bench in (w.drugs, w.raw_drugs) for m in bench.methods}
     return (methods - set(DRUG_METHODS.values())) | (
         set(REGIMES)
         - {REGIME_WORDS.get(r, r) for r in REGIMES_LEARNED}
@@ -817,10 +818,10 @@ def _drug_method(w: World, name: str, regime: str, raw: bool = False) -> Value:
     """Predictions for all that the first two splits hold out, for a line and a drug unheard of."""
     bench = w.raw_drugs if raw else w.drugs
     out = {}
-    for split in bench_splits(bench, regime, 0)[:2]:
-        train, test = split.of(bench.screen)
-        model = build_method(DRUG_METHODS[name], bench.known, split.hold_out)
-        model.fit(train, bench.knowledge)
+    for split in bench.splits_of(regime, 0)[:2]:
+        train, test = split.of(bench.opened.screen)
+        model = bench.method(DRUG_METHODS[name]).build(split.hold_out)
+        model.fit(train, bench.opened.knowledge)
         for line in test.contexts:
             drugs = list(test.in_context(line).obs["perturbation"])
             out[f"{split.fold} {line}"] = told(model.predict([*drugs, "NoSuchDrug"], line))
@@ -874,17 +875,17 @@ def _one_drug(w: World) -> Value:
         ("Aspirin", "CVCL_0546"),
     ):
         found = predict(
-            w.drugs.screen,
+            w.drugs.opened.screen,
             [drug],
-            knowledge=w.drugs.knowledge,
+            knowledge=w.drugs.opened.knowledge,
             method="fused",
-            settings={"answers": w.drugs.known.answers},
+            settings={"answers": w.drugs.settings.data.lists},
             context=line,
             folds=0,
         )
         out[drug] = {
             **told(found.prediction),
-            "notes": [n.replace(w.drugs.known.answers or "-", "FILE") for n in found.notes],
+            "notes": [n.replace(w.drugs.settings.data.lists or "-", "FILE") for n in found.notes],
         }
     return out
 
@@ -896,8 +897,8 @@ def _drug_report(w: World) -> Value:
         methods=["context mean", "perturbation mean", "chemistry kNN", "multi-kernel", "fused"],
         top_n=[20],
     )
-    bench = load_bench(config, w.drug_folder)
-    table = run_task(DrugTask(config, bench)).table
+    run = run_task(RegimesTask(config))
+    table, notes = run.table, run.record["notes_on_data"]
     summary = summarise(table, n_resamples=200)
     columns = [c for c in table.columns if c not in ("data", "seed")]
     page = Page("")
@@ -906,7 +907,7 @@ def _drug_report(w: World) -> Value:
         "scores": table[columns],
         "summary": summary,
         "report": page.markdown(),
-        "notes": normalised(json.dumps(bench.notes, default=str, sort_keys=True), str(w.folder)),
+        "notes": normalised(json.dumps(notes, default=str, sort_keys=True), str(w.folder)),
     }
 
 
@@ -941,8 +942,8 @@ def _gene_splits(w: World) -> Value:
 def _drug_split(w: World, regime: str) -> Value:
     bench = w.drugs
     if regime == "dose":
-        return {"splits": sides(split_rows(w.doses, regime, bench.knowledge))}
-    return {"splits": sides([s for seed in (0, 1) for s in bench_splits(bench, regime, seed)])}
+        return {"splits": sides(split_rows(w.doses, regime, bench.opened.knowledge))}
+    return {"splits": sides([s for seed in (0, 1) for s in bench.splits_of(regime, seed)])}
 
 
 for regime in (*REGIMES_LEARNED, "dose"):
@@ -1159,7 +1160,7 @@ def _drug_scores(w: World) -> Value:
     interval = statistics.cluster_interval(
         p[:, 0], clusters, rng, weights=np.abs(p[:, 1]), n_resamples=300
     )
-    raw = w.raw_drugs.screen
+    raw = w.raw_drugs.opened.screen
     plated = raw.take(np.arange(len(raw)))
     plated.obs["plate"] = [f"p{i % 3}" for i in range(len(raw))]
     centred, left_out = plates.centre_within(plated, "plate")

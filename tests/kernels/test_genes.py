@@ -136,6 +136,11 @@ def test_kernels_in_blocks_are_the_kernels_at_once(monkeypatch, rows):
         together = np.concatenate([kernels for _, kernels in pieces], axis=1)
         np.testing.assert_array_equal(together[0], whole[0])
         np.testing.assert_allclose(together[1], whole[1], atol=1e-6)
+    half = np.zeros_like(known.gram())
+    for at, kernels in known.gram_blocks(lower=True):
+        half[:, at, : at.stop] = kernels
+        half[:, : at.stop, at] = kernels.transpose(0, 2, 1)
+    np.testing.assert_allclose(half, known.gram(), atol=1e-6)
     np.testing.assert_array_equal(np.stack(list(known.grams())), known.gram())
     part, whole = known.take([4, 0, 9]).gram(), known.gram()[:, [[4], [0], [9]], [4, 0, 9]]
     np.testing.assert_array_equal(part[0], whole[0])

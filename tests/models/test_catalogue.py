@@ -9,9 +9,12 @@ from pertwise.errors import InputError, UnknownNameError
 from pertwise.testing.predictors import CHECKS, check_predictor, example_screen
 
 CONSTANT = {"control", "training-mean", "context-mean", "context-mean-shrunk"}
-NEEDS_ANSWERS = {"langpert-recorded", "fused", "chat-kernel"}
+NEEDS_ANSWERS = {"langpert-recorded", "fused", "chat-kernel", "lgr", "lgr-shrunk"}
 #: Tried in tests of their own.
-ELSEWHERE = {"llmpert", "langpert", "graph-edit", "dose", "external"}
+ELSEWHERE = {
+    "llmpert", "langpert", "graph-edit", "dose", "external", "chemistry-knn", "mechanism-knn",
+    "target-knn", "hybrid",
+}  # fmt: skip
 #: Fewer trees: the suite checks the contract, not the accuracy.
 SETTINGS = {"forest": {"n_trees": 4}, "stacked": {"n_trees": 4}, "fused": {"n_trees": 4}}
 

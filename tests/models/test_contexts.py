@@ -327,7 +327,7 @@ def test_chat_lists_become_a_kernel_that_helps():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kernels": []}, "at least one"),
+        ({"kernels": []}, "no kernel that fits"),
         ({"kernels": [CHEMISTRY, CHEMISTRY]}, "share a name"),
         ({"kernels": [CHEMISTRY], "hold_out": "x"}, "hold_out"),
         ({"kernels": [CHEMISTRY], "n_folds": 1}, "n_folds"),

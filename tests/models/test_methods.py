@@ -28,7 +28,10 @@ def own(tmp_path):
     return path
 
 
-NEED_A_FILE = ("langpert-recorded", "fused", "chat-kernel", "external", "cross-line-transfer")
+NEED_A_FILE = (
+    "langpert-recorded", "fused", "chat-kernel", "external", "cross-line-transfer", "lgr",
+    "lgr-shrunk", "hybrid",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NEED_A_FILE)

@@ -23,6 +23,7 @@ from pertwise.acquire.strategies.random import Random
 from pertwise.evaluate.splits import Split
 from pertwise.models import TrainingMeanPredictor
 from pertwise.select import Pick, Selection
+from pertwise.select.closed_list import checked_candidates
 
 
 class Half(TrainingMeanPredictor):
@@ -54,6 +55,7 @@ class Twin:
         self.known, self.most = set(screen.perturbations), max_neighbours
 
     def select(self, query, candidates, n):
+        candidates = checked_candidates(candidates, n)
         same = [c for c in sorted(candidates) if c[-1] == query.subject[-1] and c in self.known]
         picks = tuple(Pick(c, "same last digit") for c in same if c != query.subject)
         return Selection(picks[: min(n, self.most)], "twin")
@@ -70,6 +72,19 @@ class Digit:
         for i, gene in enumerate(genes):
             out[i, int(gene[-1]) if gene[-1].isdigit() else 0] = 1
         return csr_matrix(out)
+
+
+class Alphabet:
+    """Alike by how near the first letters are."""
+
+    name = "alphabet"
+
+    def between(self, rows, others, pool):
+        a, b = (np.array([ord(n[0]) for n in names], float) for names in (rows, others))
+        return np.exp(-np.abs(a[:, None] - b[None, :]).reshape(len(a), len(b)) / 5)
+
+    def missing(self, names):
+        return ()
 
 
 class Worst:
@@ -136,7 +151,7 @@ def test_every_line_of_the_table_is_there_and_says_what_it_is():
     assert needs["strategy", "llm"] == "uncertainty, chat"
     assert needs["selector", "oracle"] == "truth"
     reads = found.set_index(["kind", "name"])["reads"]
-    assert reads["predictor", "cross-line-transfer"] == "other"
+    assert reads["predictor", "cross-line-transfer"] == "other, ratings"
     assert reads["predictor", "neighbours"] == "selector, fallbacks, prefilter"
 
 
@@ -148,6 +163,12 @@ def test_every_line_of_the_table_is_there_and_says_what_it_is():
         ("graph+edit", "graph-edit"),
         ("langpert (recorded)", "langpert-recorded"),
         ("cross-line_transfer", "cross-line-transfer"),
+        ("cell mean", "context-mean"),
+        ("cell mean (shrunk)", "context-mean-shrunk"),
+        ("drug mean", "perturbation-mean"),
+        ("drug + cell", "additive-contexts"),
+        ("chemistry kNN", "chemistry-knn"),
+        ("LGR (shrunk)", "lgr-shrunk"),
     ],
 )
 def test_old_words_find_their_part(given, slug):

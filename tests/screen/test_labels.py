@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 
 from pertwise.errors import InputError
+from pertwise.screen.grouping import group_rows
 from pertwise.screen.labels import control_kind, guide_gene, is_uncalled, numbered_gene
-from pertwise.screen.layouts import Keys, group_rows, recognise
+from pertwise.screen.layouts import Keys, recognise
 
 _CONTROLS = """ctrl control CTRL negCtrl NegCtrl12 NT NT_1 NT-23 NTC NTC_4 non-targeting
     non_targeting_0001 nontargeting safe-targeting safe_targeting_3 scramble scrambled_2 NTg4

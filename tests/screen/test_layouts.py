@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 
 from pertwise.errors import InputError, UnknownNameError
-from pertwise.screen.layouts import Keys, check_any, group_rows, parse_label, recognise
+from pertwise.screen.grouping import check_any, group_rows
+from pertwise.screen.layouts import Keys, parse_label, recognise
 
 
 def groups_of(obs, **keys):

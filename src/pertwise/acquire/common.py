@@ -151,6 +151,28 @@ def selection(
     )
 
 
+def by_position(
+    state: AcquisitionState,
+    phi: Floats,
+    order: Sequence[int],
+    distance: Floats,
+    reasons: Mapping[int, str],
+    name: str,
+) -> Selection:
+    """A batch drawn in the space of ensemble deviations: picks in their order, then by `distance`.
+
+    Parameters
+    ----------
+    phi
+        (n_candidates, width) deviations; distance (n_candidates,) to the nearest pick.
+    """
+    chosen = set(order)
+    rest = [int(j) for j in best_first(distance, tie_order(state.candidates)) if j not in chosen]
+    utilities = order_utilities([*order, *rest], len(phi))
+    provenance = {"strategy": name, "features": "ensemble deviations"}
+    return selection(state, order, utilities, reasons, name, provenance=provenance)
+
+
 def random_start(state: AcquisitionState, n: int, name: str) -> Selection:
     """The declared cold start of strategies that need a model: a random batch, said openly."""
     from pertwise.acquire.strategies.random import Random

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from pertwise.benchmark.drugs.run import BenchConfig
+    from pertwise.benchmark.prediction.regimes import RegimesConfig
 
 
 def bench_drugs(
@@ -32,21 +32,21 @@ def bench_drugs(
     ] = False,
 ) -> None:
     """Drug responses: regimes x methods on one screen, with intervals over compounds."""
-    from pertwise.benchmark.drugs.run import BenchConfig, DrugTask
     from pertwise.benchmark.engine import run_task
+    from pertwise.benchmark.prediction.regimes import RegimesConfig, RegimesTask
     from pertwise.cli.bench import show_table, tell_failures
     from pertwise.config import read_settings
 
     settings = _with(
-        read_settings(config, BenchConfig, folder=data),
+        read_settings(config, RegimesConfig, folder=data),
         regimes=regime,
         methods=method,
         seeds=seed,
         by_compound=False if ungrouped else None,
         drop_duplicates=True if drop_duplicates else None,
     )
-    task = DrugTask(settings)
-    for key, value in task.bench.notes.items():
+    task = RegimesTask(settings)
+    for key, value in task.opened.notes.items():
         if value:
             typer.echo(f"{key}: {value}")
     run = run_task(task, out)
@@ -61,7 +61,7 @@ def bench_drugs(
     typer.echo(f"written: {out}/scores.parquet, summary.csv, report.html, report.md, run.json")
 
 
-def _with(config: BenchConfig, **changes: object) -> BenchConfig:
+def _with(config: RegimesConfig, **changes: object) -> RegimesConfig:
     """The config with the changes that are given, checked again."""
     given = {k: v for k, v in changes.items() if v is not None}
     return type(config).model_validate({**config.model_dump(), **given})

@@ -229,9 +229,11 @@ def _inputs(
         return _Inputs(screen, facts.knowledge, facts.drugs or [], facts.lines, method)
     facts.refuse(f"{screen} says what is known")
     reading.refuse(f"{screen} says how to read")
-    from pertwise.benchmark.drugs.run import BenchConfig, load_bench
+    from pertwise.benchmark.prediction.regimes import RegimesConfig, open_regimes
     from pertwise.config import read_settings
 
-    bench = load_bench(read_settings(screen, BenchConfig, folder=data))
-    answers = bench.known.answers or ""
-    return _Inputs(bench.screen, bench.knowledge, [], None, "fused" if answers else method, answers)
+    config = read_settings(screen, RegimesConfig, folder=data)
+    opened, answers = open_regimes(config), config.data.lists or ""
+    return _Inputs(
+        opened.screen, opened.knowledge, [], None, "fused" if answers else method, answers
+    )

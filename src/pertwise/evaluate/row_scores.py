@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from pertwise import parts
 from pertwise.errors import InputError, unknown_name
 from pertwise.evaluate.metrics import Floats, filled
-from pertwise.evaluate.score import METRICS, metric_named
+from pertwise.evaluate.score import METRICS, Metric, metric_named, metric_of
+from pertwise.evaluate.specs import DIAGNOSTICS, MetricSpec
 from pertwise.screen.core import Screen
 from pertwise.screen.signatures import is_ranked
 
@@ -35,14 +36,36 @@ def allowed_metrics(screen: Screen, wanted: Sequence[str] | None = None) -> tupl
     if wanted is None:
         return RANKED if ranked else ROWWISE
     for name in wanted:
-        if name not in ROWWISE and not (name in METRICS and METRICS[name].magnitude):
+        own = name not in METRICS and parts.describe("metric", name).own
+        if name not in ROWWISE and not own and not (name in METRICS and METRICS[name].magnitude):
             raise unknown_name("metric", name, ROWWISE)
         if ranked:
             refuse_magnitude(name)
     return tuple(wanted)
 
 
-def refuse_magnitude(name: str) -> None:
+def check_asked(spec: MetricSpec, screen: Screen) -> None:
+    """Refuse what was asked for by name and cannot be scored; the usual metrics are just left out.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        For a name that is no metric (or a column of one, "cosine_top50"), or a metric of magnitude
+        on ranked signatures.
+    """
+    if spec.by_row:
+        allowed_metrics(screen, spec.only)
+    for name in spec.main if "main" in spec.model_fields_set else ():
+        if name in DIAGNOSTICS:
+            continue
+        found = metric_of(name, spec.more)
+        if found.magnitude and is_ranked(screen):
+            refuse_magnitude(name, found)
+    for name in spec.more if is_ranked(screen) else ():
+        refuse_magnitude(name)
+
+
+def refuse_magnitude(name: str, metric: Metric | None = None) -> None:
     """Refuse a metric that speaks of how large a response is, for a screen of ranks.
 
     Raises
@@ -50,7 +73,7 @@ def refuse_magnitude(name: str) -> None:
     pertwise.errors.InputError
         Names those that may be asked for.
     """
-    if metric_named(name).magnitude:
+    if (metric or metric_named(name)).magnitude:
         raise InputError(
             f"metric {name!r} compares magnitudes, but this screen holds ranks, which have none; "
             f"use any of {', '.join(RANKED)}"
@@ -97,9 +120,9 @@ def score_rows(
         for name in names:
             part = parts.describe("metric", name)
             further = arrays[2:] if "reference" in part.facts.needs else []
+            score = part.load()
             values, perfect = (
-                part.found(arrays[0], guess, *further)
-                for guess in (arrays[1], np.nan_to_num(arrays[0]))
+                score(arrays[0], guess, *further) for guess in (arrays[1], np.nan_to_num(arrays[0]))
             )
-            out[name + suffix] = filled(values, perfect, metric_named(name).undefined)[0]
+            out[part.label + suffix] = filled(values, perfect, metric_named(name).undefined)[0]
     return pd.DataFrame(out)

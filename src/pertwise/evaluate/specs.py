@@ -10,6 +10,8 @@ from pertwise.evaluate.retrieval import DISTANCES, Distance
 
 #: Name under which the answer-seeing bound is asked for.
 ORACLE = "oracle"
+#: Rows of a result table that describe the answer rather than score it.
+DIAGNOSTICS = ("coverage_50", "coverage_80", "coverage_90", "coverage_95", "spread", "error")
 
 
 class MetricSpec(Settings):
@@ -22,6 +24,12 @@ class MetricSpec(Settings):
     main: tuple[str, ...] = ("squared_error", "cosine", "pearson_reference", "retrieval_l2")
     #: Further metrics: names of parts, such as ``path/to/file.py:Class``; shown after `main`.
     more: tuple[PartName, ...] = ()
+    #: A table of one row a signature instead of tidy scores (`sides.signature_table`), of these
+    #: metrics alone (None: all that the screen's unit allows) ...
+    by_row: bool = False
+    only: tuple[PartName, ...] | None = None
+    #: ... also on the features that vary most over the training rows.
+    variable: tuple[int, ...] = ()
 
     @property
     def shown(self) -> tuple[str, ...]:

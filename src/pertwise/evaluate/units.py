@@ -22,12 +22,11 @@ from pertwise.errors import (
 from pertwise.evaluate.calibration import LEVELS, interval_coverage, spread_and_error
 from pertwise.evaluate.cells import CellBank, energy_distances
 from pertwise.evaluate.score import Scores, score_predictions
+from pertwise.evaluate.sides import Question, Sides, signature_table
 from pertwise.evaluate.specs import ORACLE, MetricSpec
 from pertwise.evaluate.splits import Split
 from pertwise.llm import FatalChatError
-from pertwise.models.base import Prediction, predict_in
-from pertwise.models.baselines import TrainingMeanPredictor
-from pertwise.models.context_means import ContextMean
+from pertwise.models.base import Prediction
 from pertwise.models.methods import Method
 from pertwise.models.neighbours import list_cuts
 from pertwise.screen.degs import compare_to_control
@@ -53,7 +52,8 @@ class UnitResult:
     scores
         Tidy: method, split, seed, fold, n_train, perturbation, stratum, metric, value, undefined,
         fallback, and context where a split of rows holds several. Interval coverages
-        ("coverage_90"), "spread", "error" and "n_support" are rows like any metric.
+        ("coverage_90"), "spread", "error" and "n_support" are rows like any metric. With
+        `MetricSpec.by_row` the `sides.signature_table`.
     neighbours
         Prediction.neighbours with method, seed and fold, or None.
     answers
@@ -83,6 +83,7 @@ def run_unit(
     *,
     keep_means: bool = False,
     cells: CellBank | None = None,
+    sides: Sides | None = None,
 ) -> UnitResult:
     """Fit on the training side of a split of `source`, predict and score the held-out of `screen`.
 
@@ -93,6 +94,11 @@ def run_unit(
     fallback, so that the unit stays in every average; any other exception is a defect and is raised
     with the method and split named.
 
+    Parameters
+    ----------
+    sides
+        Of this split, where many methods come to it in turn; made here by default.
+
     Raises
     ------
     pertwise.errors.InputError
@@ -100,13 +106,9 @@ def run_unit(
     pertwise.errors.BudgetError, pertwise.errors.ReplayMissError, pertwise.llm.FatalChatError
         A chat model cannot be asked any further; what was answered is in its ledger.
     """
-    train, truth = split.of(screen, source)
-    if len(truth) != len(split.test):
-        raise InputError(
-            f"{len(split.test)} held-out perturbations have {len(truth)} rows; the benchmark needs "
-            "one row each (choose one context and dose)"
-        )
-    questions = [Question.of(train, truth, screen, c, knowledge) for c in _contexts(split, truth)]
+    if sides is None:
+        sides = Sides.of(split, screen, source, knowledge)
+    train, questions = sides.train, sides.questions
     started = time.perf_counter()
     error, found = "", []
     try:
@@ -114,7 +116,7 @@ def run_unit(
             found = [oracle(train, q.truth) for q in questions]
         else:
             model = method.build(split.hold_out if split.by == "row" else "").fit(train, knowledge)
-            found = [predict_in(model, q.names, q.context) for q in questions]
+            found = [q.ask(model) for q in questions]
     except STOPS:
         # The run must stop and can go on later; a stored fallback would never be asked again.
         raise
@@ -133,12 +135,16 @@ def run_unit(
     for question, prediction in zip(questions, found, strict=True):
         here = {} if question.context is None else {"context": question.context}
         _check(prediction, question.names, screen.features, method.label)
-        tables.append(_table(question, prediction, metrics, cells).assign(**labels, **here))
+        if not metrics.by_row:
+            tables.append(_table(question, prediction, metrics, cells).assign(**labels, **here))
         near.append(_neighbours(prediction, method, split))
         answers.append(_answers(prediction, method, split))
         means.append(_means(prediction, method, split) if keep_means else None)
-    table = pd.concat(tables, ignore_index=True)
-    table["stratum"] = table["perturbation"].map(dict(split.strata)).fillna("").astype(str)
+    if metrics.by_row:
+        table = signature_table(sides, found, metrics, knowledge)
+    else:
+        table = pd.concat(tables, ignore_index=True)
+        table["stratum"] = table["perturbation"].map(dict(split.strata)).fillna("").astype(str)
     return UnitResult(
         scores=table,
         neighbours=_together(near),
@@ -146,64 +152,6 @@ def run_unit(
         means=_together(means),
         facts={"seconds": seconds, "error": error},
     )
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked in one context, and what the answer is scored with.
-
-    Attributes
-    ----------
-    context
-        None where the whole screen is one context.
-    truth, candidates
-        Held-out rows, and all measured rows that a prediction may be mistaken for.
-    reference
-        (d,) mean response of the training rows in this context (borrowed where there are none).
-    """
-
-    context: str | None
-    truth: Screen
-    candidates: Screen
-    reference: NDArray[np.float64]
-    mean: Prediction | None = None
-
-    @classmethod
-    def of(
-        cls,
-        train: Screen,
-        truth: Screen,
-        screen: Screen,
-        context: str | None,
-        knowledge: Knowledge | None,
-    ) -> Question:
-        """The question of one context."""
-        if context is None:
-            return cls(None, truth, screen, masked_mean(train.responses))
-        part = truth.in_context(context)
-        names = list(part.obs["perturbation"])
-        mean = ContextMean().fit(train, knowledge).predict(names, context)
-        reference = mean.mean[0].astype(np.float64)
-        return cls(context, part, screen.in_context(context), reference, mean)
-
-    @property
-    def names(self) -> list[str]:
-        """Held-out perturbations, in the order of their rows."""
-        return list(self.truth.obs["perturbation"])
-
-    def fallback(self, train: Screen) -> Prediction:
-        """The mean that stands in for a method that failed."""
-        if self.mean is None:
-            out = TrainingMeanPredictor().fit(train).predict(self.names)
-            out.support["fallback"] = "training mean (method failed)"
-        else:
-            out = self.mean
-            out.support["fallback"] = "context mean (method failed)"
-        return out
-
-
-def _contexts(split: Split, truth: Screen) -> tuple[str | None, ...]:
-    return truth.contexts if split.by == "row" else (None,)
 
 
 def _together(parts: Sequence[pd.DataFrame | None]) -> pd.DataFrame | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.sparse import csr_matrix, diags, hstack
@@ -14,7 +14,7 @@ from pertwise import parts as registry
 from pertwise._names import split_combination
 from pertwise.arrays.memory import rows_at_once
 from pertwise.errors import InputError, unknown_name
-from pertwise.kernels.base import same_names
+from pertwise.kernels.base import Kernel, same_names
 from pertwise.knowledge import Knowledge
 from pertwise.knowledge.genes.features import take_rows, unit_rows
 
@@ -107,11 +107,13 @@ class GeneBlocks:
         """
         return _ones_on_diagonal(self.cross(self))
 
-    def cross_blocks(self, other: GeneBlocks) -> Iterator[tuple[slice, np.ndarray]]:
+    def cross_blocks(
+        self, other: GeneBlocks, *, lower: bool = False
+    ) -> Iterator[tuple[slice, np.ndarray]]:
         """`cross` for some rows at a time: (rows, (m, n_rows, n_other)).
 
         All kernels at once take m n n_other values; a block takes `memory.BLOCK_BYTES`. There is
-        always one block, be it empty.
+        always one block, be it empty. `lower` leaves out the columns after the last row of a block.
         """
         step = rows_at_once(8 * len(self.blocks) * len(other.names))
         pairs = list(zip(self.blocks, other.blocks, strict=True))
@@ -120,21 +122,22 @@ class GeneBlocks:
             return
         # Whether to multiply densely is decided by the whole, and the right side made once.
         dense = [_is_dense(a, b) for a, b in pairs]
-        right = [
-            b.toarray().T if d else b.T.tocsr() for (_, b), d in zip(pairs, dense, strict=True)
-        ]
+        right = [b.toarray() if d else b for (_, b), d in zip(pairs, dense, strict=True)]
         for start in range(0, len(self.names), step):
             rows = slice(start, min(start + step, len(self.names)))
-            out = np.empty((len(pairs), rows.stop - start, len(other.names)))
+            width = rows.stop if lower else len(other.names)
+            out = np.empty((len(pairs), rows.stop - start, width))
             for i, (a, _) in enumerate(pairs):
-                out[i] = (
-                    a[rows].toarray() @ right[i] if dense[i] else (a[rows] @ right[i]).toarray()
-                )
+                b = right[i][:width].T
+                out[i] = a[rows].toarray() @ b if dense[i] else (a[rows] @ b.tocsr()).toarray()
             yield rows, out
 
-    def gram_blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """`gram` for some rows at a time: (rows, (m, n_rows, n))."""
-        for rows, out in self.cross_blocks(self):
+    def gram_blocks(self, *, lower: bool = False) -> Iterator[tuple[slice, np.ndarray]]:
+        """`gram` for some rows at a time: (rows, (m, n_rows, n)).
+
+        `lower`: (m, n_rows, rows.stop), without what the symmetry tells.
+        """
+        for rows, out in self.cross_blocks(self, lower=lower):
             yield rows, _ones_on_diagonal(out, rows.start)
 
     def grams(self) -> Iterator[np.ndarray]:
@@ -154,19 +157,12 @@ class GeneBlocks:
         return np.asarray(np.sum(counts, axis=0) > 0)
 
 
-@dataclass(frozen=True)
-class GeneKernel:
-    """One kind of feature rows of a knowledge folder as a `Kernel`; see `DEFAULT_KERNELS`."""
-
-    knowledge: Knowledge
-    name: str
-    exclude_from_screen: bool = True
+class _RowKernel:
+    """Cosine of unit rows as a `Kernel`."""
 
     def _rows(self, names: Sequence[str]) -> csr_matrix:
-        found = gene_blocks(
-            self.knowledge, names, (self.name,), exclude_from_screen=self.exclude_from_screen
-        )
-        return found.blocks[0]
+        """(n_names, k) unit rows, zero where nothing is known."""
+        raise NotImplementedError
 
     def between(
         self, rows: Sequence[str], others: Sequence[str], pool: Sequence[str] = ()
@@ -180,6 +176,37 @@ class GeneKernel:
         """Names without a feature."""
         known = np.asarray(self._rows(names).getnnz(axis=1)) > 0
         return tuple(n for n, k in zip(names, known, strict=True) if not k)
+
+
+@dataclass(frozen=True)
+class GeneKernel(_RowKernel):
+    """One kind of feature rows of a knowledge folder as a `Kernel`; see `DEFAULT_KERNELS`."""
+
+    knowledge: Knowledge
+    name: str
+    exclude_from_screen: bool = True
+
+    def _rows(self, names: Sequence[str]) -> csr_matrix:
+        found = gene_blocks(
+            self.knowledge, names, (self.name,), exclude_from_screen=self.exclude_from_screen
+        )
+        return found.blocks[0]
+
+
+@dataclass(frozen=True)
+class SourceKernel(_RowKernel):
+    """One kind of a `KernelSource` as a `Kernel`."""
+
+    source: KernelSource
+    kind: str
+
+    @property
+    def name(self) -> str:
+        """The kind."""
+        return self.kind
+
+    def _rows(self, names: Sequence[str]) -> csr_matrix:
+        return csr_matrix(self.source.rows(self.kind, list(names)))
 
 
 def product(a: csr_matrix, b: csr_matrix) -> np.ndarray:
@@ -321,12 +348,33 @@ def _of_elsewhere(kind: str) -> bool:
     return ":" in kind or slug in registry.names("kernel")
 
 
+def own_kernel(
+    knowledge: Knowledge, kind: str, exclude_from_screen: bool = True
+) -> KernelSource | Kernel | None:
+    """A kernel that is not of the folder (one's own, of another package), None for those that are.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        If its class cannot be found or made.
+    """
+    if not _of_elsewhere(kind):
+        return None
+    made: KernelSource | Kernel = registry.describe("kernel", kind).serve(
+        knowledge=knowledge, exclude_from_screen=exclude_from_screen
+    )
+    return made
+
+
 def _own_rows(
     knowledge: Knowledge, kind: str, genes: Sequence[str], exclude_from_screen: bool
 ) -> csr_matrix:
-    made = registry.describe("kernel", kind).serve(
-        knowledge=knowledge, exclude_from_screen=exclude_from_screen
-    )
+    made: Any = own_kernel(knowledge, kind, exclude_from_screen)
+    if not hasattr(made, "kinds"):
+        raise InputError(
+            f"the kernel {kind} has no feature rows, only similarities: give it rows(kind, names) "
+            "and kinds, or use it over several contexts or for compounds"
+        )
     rows = [csr_matrix(made.rows(k, genes)) for k in made.kinds]
     return rows[0] if len(rows) == 1 else unit_rows(hstack(rows).tocsr())
 

@@ -21,7 +21,13 @@ from pertwise.kernels.drugs import (
     target_similarity,
     text_similarity,
 )
-from pertwise.kernels.genes import DEFAULT_KERNELS, REFERENCE_KERNELS, GeneKernel, available
+from pertwise.kernels.genes import (
+    DEFAULT_KERNELS,
+    REFERENCE_KERNELS,
+    GeneKernel,
+    available,
+    own_kernel,
+)
 from pertwise.knowledge.recorded import Answer
 from pertwise.knowledge.store import Knowledge
 
@@ -48,13 +54,15 @@ def kernel(knowledge: Knowledge, name: str, *, exclude_from_screen: bool = True)
     Parameters
     ----------
     name
-        One of `DRUG_KERNELS`, or of the kernels of genes (`genes.DEFAULT_KERNELS`).
+        One of `DRUG_KERNELS`, of the kernels of genes (`genes.DEFAULT_KERNELS`), or another part
+        (``path/to/file.py:Class``), which gives feature rows or similarities.
 
     Raises
     ------
     pertwise.errors.UnknownNameError
         When it cannot be built from what is known.
     """
+    name = name.replace("target-graph", "target_graph")
     if name in DRUG_KERNELS:
         there = drug_kernels(knowledge)
         if name not in there:
@@ -63,7 +71,14 @@ def kernel(knowledge: Knowledge, name: str, *, exclude_from_screen: bool = True)
     if not available(knowledge, name):
         known = (*drug_kernels(knowledge), *knowledge.feature_kinds(), *knowledge.graph_names())
         raise unknown_name("kernel", name, known)
-    return GeneKernel(knowledge, name, exclude_from_screen)
+    own = own_kernel(knowledge, name, exclude_from_screen)
+    return own if isinstance(own, Kernel) else GeneKernel(knowledge, name, exclude_from_screen)
+
+
+def only_similarities(knowledge: Knowledge, name: str) -> bool:
+    """Whether a kernel has no feature rows that gene kernels could be stacked with."""
+    name = name.replace("target-graph", "target_graph")
+    return name in DRUG_KERNELS or isinstance(own_kernel(knowledge, name), Kernel)
 
 
 def _compounds(knowledge: Knowledge, name: str) -> Kernel:

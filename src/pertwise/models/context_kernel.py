@@ -188,12 +188,14 @@ class ContextKernelPredictor(ContextPredictor):
 
     def _open(self, names: Sequence[str]) -> tuple[Kernel, ...]:
         """The kernels to use for perturbations such as these."""
-        known, wanted = self._knowledge, self.kernels
-        if isinstance(wanted, str):
-            chosen = {"all": fitting, "plain": plain}.get(wanted)
-            found = () if known is None or chosen is None else chosen(known, names)
-            wanted = found if chosen else (wanted,)
-        made = [self._named(k) if isinstance(k, str) else k for k in wanted]
+        known, made = self._knowledge, list[Kernel]()
+        for one in (self.kernels,) if isinstance(self.kernels, str) else self.kernels:
+            if not isinstance(one, str):
+                made.append(one)
+            elif (choose := {"all": fitting, "plain": plain}.get(one)) is None:
+                made.append(self._named(one))
+            elif known is not None:
+                made += map(self._named, choose(known, names))
         if self.answers is not None:
             lists = self.answers
             if not isinstance(lists, RecordedSelector):

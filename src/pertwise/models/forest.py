@@ -16,7 +16,7 @@ from pertwise.kernels.genes import (
     linked,
 )
 from pertwise.kernels.ratings import Marked
-from pertwise.models.base import MEAN_FALLBACK, Prediction, only_context, support_table
+from pertwise.models.base import Prediction, only_context
 from pertwise.models.kernel_model import KernelModel
 from pertwise.parts import part
 from pertwise.screen.training import canonical
@@ -100,30 +100,25 @@ class ForestPredictor(KernelModel):
         only_context(self.name, data.context, context)
         names = canonical(perturbations)
         asked = self._asked(names)
-        mean = np.zeros((len(names), len(data.features)))
         x = np.empty((len(names), sum(m.shape[1] for m in self._maps)))
         known = np.zeros(len(names), dtype=bool)
         for rows, parts in asked.cross_blocks(self._blocks):
             known[rows] = linked(parts)
             pairs = zip(parts, self._maps, strict=True)
             x[rows] = np.concatenate([p @ m for p, m in pairs], axis=1)
+        found = [np.zeros((0, len(data.features)))]
         if names:
             found = [np.asarray(f.predict(x)).reshape(len(names), -1) for f in self._forests]  # type: ignore[attr-defined]
-            mean = found[0]
             if len(found) > 1:
-                mean = with_direction(mean, found[1], self.direction)
+                found = [with_direction(found[0], found[1], self.direction)]
             if self._basis is not None:
-                mean = mean @ self._basis
-        mean = np.where(known[:, None], mean, data.mean)
+                found = [found[0] @ self._basis]
+        mean, support = self._answer(names, known, found, self.direction)
         return Prediction(
             perturbations=names,
             features=data.features,
             mean=mean.astype(np.float32),
             spread=None,
-            support=support_table(
-                names,
-                np.where(known, len(data.names), 0),
-                ["" if i else MEAN_FALLBACK for i in known],
-            ),
+            support=support,
             provenance={"method": self.name, "n_trees": self.n_trees, "seed": self.seed},
         )

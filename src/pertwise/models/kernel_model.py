@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pertwise.arrays.direction import with_direction
+from pertwise.arrays.gaussian_process import Floats
 from pertwise.arrays.memory import BLOCK_BYTES, require_memory
 from pertwise.errors import InputError
 from pertwise.kernels.genes import GeneBlocks, KernelSource, gene_blocks
 from pertwise.kernels.ratings import Marked, mark_kernels
 from pertwise.knowledge import Knowledge
+from pertwise.models.base import MEAN_FALLBACK, support_table
 from pertwise.screen.training import TrainingData
 
 if TYPE_CHECKING:
@@ -102,6 +109,21 @@ class KernelModel:
         """Feature rows of other perturbations, of the kernels that the fit used."""
         own = {k for source in self.sources for k in source.kinds}
         return self._rows(names, [k for k in self._blocks.kinds if k not in own], False)
+
+    def _answer(
+        self,
+        names: tuple[str, ...],
+        known: NDArray[np.bool_],
+        means: Sequence[Floats],
+        direction: float,
+    ) -> tuple[Floats, pd.DataFrame]:
+        """(q, d) means, turned to those of a second model by `direction`, and their support: the
+        training mean, stated, where no kernel knows a name."""
+        data = self._trained()
+        mean = with_direction(means[0], means[1], direction) if len(means) > 1 else means[0]
+        count = np.where(known, len(data.names), 0)
+        support = support_table(names, count, ["" if i else MEAN_FALLBACK for i in known])
+        return np.where(known[:, None], mean, data.mean), support
 
     def _rows(self, names: Sequence[str], kinds: Sequence[str], skip_missing: bool) -> GeneBlocks:
         return gene_blocks(

@@ -18,6 +18,7 @@ from pertwise.arrays.gaussian_process import (
     fit_weights,
     leave_one_out,
     solve,
+    solved,
 )
 from pertwise.arrays.spread import ErrorModel, fit_error_model
 from pertwise.errors import unknown_name
@@ -106,7 +107,9 @@ class KernelPredictor(KernelModel):
         self._missing = float(np.isnan(data.y).mean())
         self._centre = np.zeros_like(data.mean) if self.constant else data.mean
         target = data.y - self._centre
-        filled = np.where(np.isfinite(data.y), data.y, data.mean) - self._centre
+        filled = target
+        if self._missing:
+            filled = np.where(np.isfinite(data.y), data.y, data.mean) - self._centre
         rows = np.arange(0, len(filled), int(np.ceil(len(filled) / MAX_ROWS_FOR_WEIGHTS)))
         sample = self._with_constant(self._blocks.take(rows).gram())
         self._fit = self._hyperparameters(sample, filled[rows])
@@ -118,8 +121,9 @@ class KernelPredictor(KernelModel):
         self._alpha, held_out = self._solved(sums.pop(0), self._fit, target, filled)
         self._direction: tuple[KernelFit, Floats] | None = None
         if half is not None:
-            scaled = half_scaled(target), half_scaled(filled)
-            alpha, turned = self._solved(sums.pop(0), half, *scaled)
+            scaled = half_scaled(target)
+            also = scaled if target is filled else half_scaled(filled)
+            alpha, turned = self._solved(sums.pop(0), half, scaled, also)
             self._direction = (half, alpha)
             held_out = with_direction(held_out, turned, self.direction)
         #: Leave-one-out predictions of the training rows (hyper-parameters from all rows).
@@ -131,7 +135,9 @@ class KernelPredictor(KernelModel):
     def _solved(
         k: Floats, found: KernelFit, target: Floats, filled: Floats
     ) -> tuple[Floats, Floats]:
-        """Coefficients and leave-one-out predictions for one kind of target."""
+        """Coefficients and leave-one-out predictions for one kind of target; `k` is lost."""
+        if target is filled:
+            return solved(k, found.noise, filled)
         return solve(k, found.noise, target), leave_one_out(k, found.noise, filled)
 
     def _sums(self, fits: Sequence[KernelFit]) -> list[Floats]:
@@ -139,10 +145,11 @@ class KernelPredictor(KernelModel):
         n = len(self._blocks.names)
         weights = [*(f.weights for f in fits), self._gene_weights()]
         out = [np.empty((n, n)) for _ in weights]
-        for rows, parts in self._blocks.gram_blocks():
-            full = self._with_constant(parts)
+        for rows, parts in self._blocks.gram_blocks(lower=True):
+            columns = slice(0, rows.stop)
             for k, w in zip(out, weights, strict=True):
-                k[rows] = combine(full[-len(w) :], w)
+                k[rows, columns] = self._combined(parts, w)
+                k[columns, rows] = k[rows, columns].T
         return out
 
     def _hyperparameters(self, gram: Floats, y: Floats) -> KernelFit:
@@ -164,6 +171,14 @@ class KernelPredictor(KernelModel):
         if not self.constant:
             return kernels
         return np.concatenate([np.ones((1, *kernels.shape[1:])), kernels])
+
+    @staticmethod
+    def _combined(parts: Floats, weights: Floats) -> Floats:
+        """Weighted sum of (m, a, b) kernels; a weight more than kernels is that of the constant."""
+        out = combine(parts, weights[len(weights) - len(parts) :])
+        if len(weights) > len(parts):
+            out += weights[0]
+        return out
 
     def _gene_weights(self) -> Floats:
         """Weights of the gene kernels (the constant left out), sum 1."""
@@ -192,12 +207,11 @@ class KernelPredictor(KernelModel):
 
     def _mean(self, parts: Floats) -> Floats:
         """(q, d) posterior mean around the centre from (m, q, n) kernels."""
-        full = self._with_constant(parts)
-        mean = combine(full, self._fit.weights) @ self._alpha
+        mean = self._combined(parts, self._fit.weights) @ self._alpha
         if self._direction is None:
             return mean
         found, alpha = self._direction
-        return with_direction(mean, combine(full, found.weights) @ alpha, self.direction)
+        return with_direction(mean, self._combined(parts, found.weights) @ alpha, self.direction)
 
     def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Posterior means; perturbations that no kernel knows get the training mean, stated."""

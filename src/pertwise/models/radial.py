@@ -14,8 +14,7 @@ from pertwise.arrays.gaussian_process import (
     combine,
     fit_weights,
     kernel_axes,
-    leave_one_out,
-    solve,
+    solved,
 )
 from pertwise.arrays.memory import rows_at_once
 from pertwise.arrays.spread import fit_error_model
@@ -25,7 +24,7 @@ from pertwise.kernels.genes import (
     linked,
 )
 from pertwise.kernels.ratings import Marked
-from pertwise.models.base import MEAN_FALLBACK, Prediction, only_context, support_table
+from pertwise.models.base import Prediction, only_context
 from pertwise.models.kernel_model import KernelModel
 from pertwise.parts import part
 from pertwise.screen.training import canonical
@@ -104,8 +103,9 @@ class RadialPredictor(KernelModel):
             part = target[rows]
             found = fit_weights(gram, part @ part.T, part.shape[1])
             k = np.concatenate([combine(r, found.weights) for _, r in self._radial(x)])
-            self._fits.append((found.weights, solve(k, found.noise, target)))
-            held_out.append(leave_one_out(k, found.noise, target))
+            alpha, left_out = solved(k, found.noise, target)
+            self._fits.append((found.weights, alpha))
+            held_out.append(left_out)
         mixed = held_out[0]
         if len(held_out) > 1:
             mixed = with_direction(mixed, held_out[1], self.direction)
@@ -138,10 +138,7 @@ class RadialPredictor(KernelModel):
             alike[rows] = cross[_ALIKE]
             for out, (own, alpha) in zip(found, self._fits, strict=True):
                 out[rows] = combine(cross, own) @ alpha
-        mean = found[0]
-        if len(found) > 1:
-            mean = with_direction(mean, found[1], self.direction)
-        mean = np.where(known[:, None], mean, data.mean)
+        mean, support = self._answer(names, known, found, self.direction)
         spread = self._errors.spread(alike, mean)
         weights = dict(zip(_LABELS, map(float, self._fits[0][0]), strict=True))
         return Prediction(
@@ -149,11 +146,7 @@ class RadialPredictor(KernelModel):
             features=data.features,
             mean=mean.astype(np.float32),
             spread=spread.astype(np.float32),
-            support=support_table(
-                names,
-                np.where(known, len(data.names), 0),
-                ["" if i else MEAN_FALLBACK for i in known],
-            ),
+            support=support,
             provenance={"method": self.name, "scales": weights, "dim": self._x.shape[1]},
         )
 

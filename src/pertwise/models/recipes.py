@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pertwise.errors import unknown_name
-from pertwise.kernels.genes import REFERENCE_KERNELS
+from pertwise.kernels.genes import REFERENCE_KERNELS, SourceKernel
 from pertwise.kernels.named import NamedNeighbours
 from pertwise.kernels.ratings import Marked
 from pertwise.kernels.transfer import OtherScreen
@@ -108,6 +108,7 @@ def kernel_ridge(
     kernels: Sequence[str] | None = None,
     *,
     hold_out: HoldOut = "perturbation",
+    n_related: int = 5,
     ratings: Marked = True,
     name: str = "kernel ridge",
     **settings: Any,
@@ -120,7 +121,12 @@ def kernel_ridge(
     return ByContexts(
         KernelPredictor(kernels or REFERENCE_KERNELS, weights="equal", ratings=ratings, name=name),
         ContextKernelPredictor(
-            kernels or "plain", hold_out=hold_out, ratings=ratings, name=name, **settings
+            kernels or "plain",
+            hold_out=hold_out,
+            n_related=n_related,
+            ratings=ratings,
+            name=name,
+            **settings,
         ),
     )
 
@@ -142,6 +148,10 @@ def marks(
         KernelPredictor((), ratings=ratings, direction=0.5, name=name),
         ContextKernelPredictor((), ratings=ratings, hold_out=hold_out, name=name, **settings),
     )
+
+
+def _listed(kernels: Sequence[str] | str) -> tuple[str, ...]:
+    return (kernels,) if isinstance(kernels, str) else tuple(kernels)
 
 
 def multi_kernel_of_genes(
@@ -169,7 +179,10 @@ def multi_kernel(
     return ByContexts(
         multi_kernel_of_genes(name=name, **settings),
         ContextKernelPredictor(
-            settings.get("kernels", "all"),
+            (
+                *_listed(settings.get("kernels", "all")),
+                *(SourceKernel(s, k) for s in settings.get("sources", ()) for k in s.kinds),
+            ),
             weight_prior=settings.get("prior", 0.01),
             ratings=settings.get("ratings", True),
             hold_out=hold_out,
@@ -185,6 +198,7 @@ def chat_kernel(
     answers: str | os.PathLike[str],
     *,
     hold_out: HoldOut = "perturbation",
+    n_related: int = 5,
     name: str = "chat kernel",
     **settings: Any,
 ) -> ByContexts:
@@ -194,7 +208,13 @@ def chat_kernel(
     return ByContexts(
         KernelPredictor((), sources=sources, ratings=False, name=name),
         ContextKernelPredictor(
-            (), answers=recorded, ratings=False, hold_out=hold_out, name=name, **settings
+            (),
+            answers=recorded,
+            ratings=False,
+            hold_out=hold_out,
+            n_related=n_related,
+            name=name,
+            **settings,
         ),
     )
 

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from pertwise._external import check_class, load_class, methods_of
 from pertwise.errors import InputError, suggest, unknown_name
-from pertwise.parts.built_in import BUILT_IN
+from pertwise.parts.built_in import BUILT_IN, FORMER
 from pertwise.parts.facts import Facts as Facts
 from pertwise.parts.facts import facts as facts
 from pertwise.parts.facts import part as part
@@ -53,11 +53,14 @@ class Kind:
         "module:Class" of the `typing.Protocol` that a part must follow.
     plain
         A function is the part itself, not a factory of parts.
+    other
+        Another protocol that will do as well.
     """
 
     group: str
     protocol: str
     plain: bool = False
+    other: str = ""
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
@@ -65,7 +68,11 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "predictor": Kind("pertwise.predictors", "pertwise.models.base:Predictor"),
         "strategy": Kind("pertwise.strategies", "pertwise.acquire.base:Strategy"),
         "selector": Kind("pertwise.selectors", "pertwise.select.base:Selector"),
-        "kernel": Kind("pertwise.kernels", "pertwise.kernels.genes:KernelSource"),
+        "kernel": Kind(
+            "pertwise.kernels",
+            "pertwise.kernels.genes:KernelSource",
+            other="pertwise.kernels.base:Kernel",
+        ),
         "metric": Kind("pertwise.metrics", "pertwise.evaluate.metrics:MetricFunction", True),
         "split": Kind("pertwise.splits", "pertwise.evaluate.splits:Splitter", True),
         "layout": Kind("pertwise.layouts", "pertwise.screen.layouts:LayoutPart", True),
@@ -153,10 +160,11 @@ class Part:
         except TypeError as error:
             told = f"does not take the settings {', '.join(given)}: {error}"
             raise InputError(f"the {self.kind} {self.use!r} {told}") from error
-        for name in methods_of(protocol_of(self.kind)):
+        protocol = protocol_of(self.kind, made)
+        for name in methods_of(protocol):
             if not callable(getattr(made, name, None)):
                 raise InputError(f"{self.use} has no method {name!r}, so it is no {self.kind}")
-        for name in getattr(protocol_of(self.kind), "__annotations__", {}):
+        for name in getattr(protocol, "__annotations__", {}):
             if not hasattr(made, name):
                 raise InputError(f"{self.use} has no attribute {name!r}, so it is no {self.kind}")
         return made
@@ -207,6 +215,7 @@ def describe(kind: str, name: str) -> Part:
     head, colon, argument = str(name).partition(":")
     given = argument or None
     slug = slugify(head)
+    slug = FORMER.get(kind, {}).get(slug, slug)
     if not _is_path(head):
         if slug in built_in:
             found = _attribute(built_in[slug])
@@ -217,14 +226,15 @@ def describe(kind: str, name: str) -> Part:
             return Part(kind, slug, found, facts(found), _distribution(offered[slug]), given)
         if not colon or (suggest(slug, names(kind)) and not _importable(head)):
             raise _unknown(kind, str(name))
-    found = load_class(str(name), protocol_of(kind), kind, names(kind))
+    found = load_class(str(name), partial(protocol_of, kind), kind, names(kind))
     return Part(kind, str(name), found, facts(found))
 
 
 def label(kind: str, name: str) -> str:
     """Name in tables of a part that need not exist yet: a class of one's own is not looked for."""
     slug = slugify(name.partition(":")[0])
-    return describe(kind, name).label if slug in names(kind) else name.rpartition(":")[2]
+    known = slug in FORMER.get(kind, ()) or slug in names(kind)
+    return describe(kind, name).label if known else name.rpartition(":")[2]
 
 
 def find(kind: str, name: str) -> Any:
@@ -267,9 +277,13 @@ def table(kind: str | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def protocol_of(kind: str) -> type:
-    """The protocol of a kind."""
-    found: type = _attribute(_kind(kind).protocol)
+def protocol_of(kind: str, part: Any = None) -> type:
+    """The protocol of a kind; of a part (or its class), the other one if it has its methods."""
+    one = _kind(kind)
+    other: type | None = _attribute(one.other) if one.other else None
+    if other is not None and all(hasattr(part, name) for name in methods_of(other)):
+        return other
+    found: type = _attribute(one.protocol)
     return found
 
 
@@ -304,7 +318,7 @@ def _opened(kind: str, entry: EntryPoint) -> Any:
             f"the {kind} {entry.name!r} of {_distribution(entry)} ({entry.value}) cannot be "
             f"imported: {type(error).__name__}: {error}"
         ) from error
-    check_class(found, entry.value, protocol_of(kind), kind)
+    check_class(found, entry.value, protocol_of(kind, found), kind)
     return found
 
 

@@ -49,6 +49,13 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "perturbation-mean": _MODELS + "context_means:PerturbationMean",
             "additive-contexts": _MODELS + "context_means:AdditiveContexts",
             "pca-ridge": _MODELS + "feature_ridge:FeatureRidge",
+            "chemistry-knn": _MODELS + "compound_recipes:chemistry_knn",
+            "mechanism-knn": _MODELS + "compound_recipes:mechanism_knn",
+            "target-knn": _MODELS + "compound_recipes:target_knn",
+            "combined-knn": _MODELS + "compound_recipes:combined_knn",
+            "lgr": _MODELS + "compound_recipes:lgr",
+            "lgr-shrunk": _MODELS + "compound_recipes:lgr_shrunk",
+            "hybrid": _MODELS + "compound_recipes:hybrid",
             "external": _MODELS + "external:ExternalPredictor",
             "dose": _MODELS + "dose:DosePredictor",
         },
@@ -72,6 +79,11 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "emb": "pertwise.kernels.folder:emb",
             "diffusion": "pertwise.kernels.folder:diffusion",
             "symbol": "pertwise.kernels.folder:symbol",
+            "chemistry": "pertwise.kernels.compounds:chemistry",
+            "mechanism": "pertwise.kernels.compounds:mechanism",
+            "target": "pertwise.kernels.compounds:target",
+            "target-graph": "pertwise.kernels.compounds:target_graph",
+            "pathway": "pertwise.kernels.compounds:pathway",
         },
         "metric": {
             "squared-error": _EVALUATE + "metrics:squared_error",
@@ -135,7 +147,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "task": {
             "acquisition": "pertwise.benchmark.acquisition.run:AcquisitionTask",
             "judges": "pertwise.benchmark.acquisition.judged:JudgeTask",
-            "drugs": "pertwise.benchmark.drugs.run:DrugTask",
+            "drugs": "pertwise.benchmark.prediction.regimes:RegimesTask",
             "perturbqa": "pertwise.benchmark.perturbqa:PerturbqaTask",
             "prefilter": "pertwise.benchmark.prefilter:PrefilterTask",
             "prediction": "pertwise.benchmark.prediction.run:PredictionTask",
@@ -151,5 +163,16 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "edit": _SELECT + "chat.recipes:edit",
             "oracle": _SELECT + "oracle:OracleSelector",
         },
+    }
+)
+#: Names that parts had in tables and configurations before, which still find them.
+FORMER: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "predictor": {
+            "cell-mean": "context-mean",
+            "cell-mean-shrunk": "context-mean-shrunk",
+            "drug-mean": "perturbation-mean",
+            "drug-cell": "additive-contexts",
+        }
     }
 )

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from pertwise.benchmark.drugs.run import DrugTask, metric_columns
 from pertwise.benchmark.engine import BenchmarkRun
+from pertwise.benchmark.prediction.clusters import metric_columns
+from pertwise.benchmark.prediction.regimes import RegimesTask
 from pertwise.report.page import Page, record_facts
 
 
-def write_page(run: BenchmarkRun[DrugTask], path: Path) -> Path:
+def write_page(run: BenchmarkRun[RegimesTask], path: Path) -> Path:
     """Write the page, and report.md beside it."""
     name = run.task.settings.data.name
     page = Page(f"Drug responses: {name}", simulated=bool(run.record.get("simulated")))
@@ -21,7 +22,7 @@ def write_page(run: BenchmarkRun[DrugTask], path: Path) -> Path:
         "without a fallback; k used: measured signatures an answer rests on."
     )
     for failure in run.failed:
-        page.warn(f"{failure['unit']}: {failure['error']}; the cell mean stands in")
+        page.warn(f"{failure['unit']}: {failure['error']}; the context mean stands in")
     regimes(page, run.summary, metric_columns(run.table))
     page.head("Provenance")
     page.facts(record_facts(run.record))

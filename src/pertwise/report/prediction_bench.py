@@ -12,8 +12,8 @@ import pandas as pd
 from pertwise.benchmark.engine import BenchmarkRun
 from pertwise.benchmark.prediction import analyses, tables
 from pertwise.benchmark.prediction.config import PredictionConfig
+from pertwise.benchmark.prediction.inputs import Inputs
 from pertwise.benchmark.prediction.run import (
-    Inputs,
     PredictionTask,
     at_full_size,
     main_metrics,

@@ -15,11 +15,10 @@ from pertwise._names import is_combination
 from pertwise.errors import InputError
 from pertwise.screen.cells import check_exists, open_cells
 from pertwise.screen.core import Screen
+from pertwise.screen.grouping import Grouping, group_rows
 from pertwise.screen.layouts import (
-    Grouping,
     Keys,
     Layout,
-    group_rows,
     label_counts,
     no_control,
     recognise,

@@ -18,12 +18,10 @@ from pertwise.screen.anndata_file import open_hdf5
 from pertwise.screen.cells import check_exists, open_cells
 from pertwise.screen.core import OBS_COLUMNS, Screen, make_obs
 from pertwise.screen.flags import texts
+from pertwise.screen.grouping import Grouping, check_any, group_rows
 from pertwise.screen.layouts import (
-    Grouping,
     Keys,
     Layout,
-    check_any,
-    group_rows,
     label_counts,
     no_control,
     perturbation_labels,

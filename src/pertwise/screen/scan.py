@@ -14,20 +14,22 @@ from numpy.typing import NDArray
 from pertwise._progress import track
 from pertwise.errors import InputError, unknown_name
 from pertwise.screen.cells import CellFile, open_cells
-from pertwise.screen.layouts import (
+from pertwise.screen.grouping import (
     Grouping,
-    Keys,
-    Layout,
     check_any,
     group_keys,
     group_rows,
+    sort_groups,
+)
+from pertwise.screen.layouts import (
+    Keys,
+    Layout,
     label_counts,
     no_control,
     parse_label,
     recognise,
     relevant_columns,
     settle,
-    sort_groups,
 )
 from pertwise.screen.scale import Verdict, decide_scale, judge_values, tag_of
 

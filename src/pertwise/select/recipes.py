@@ -14,7 +14,7 @@ import numpy as np
 from pertwise.arrays.gaussian_process import Floats
 from pertwise.errors import InputError
 from pertwise.kernels.genes import gene_blocks
-from pertwise.kernels.known import DRUG_KERNELS, fitting, mean_kernel
+from pertwise.kernels.known import fitting, mean_kernel, only_similarities
 from pertwise.parts import part
 from pertwise.select.embedding import EmbeddingSelector
 from pertwise.select.graph import GraphSelector
@@ -73,7 +73,7 @@ def kernel(
     """
     names, _, least = ",".join(kernels).partition(">")
     kernels = fitting(knowledge, screen.perturbations) if names == "all" else names.split(",")
-    if least or set(kernels) & set(DRUG_KERNELS):
+    if least or any(only_similarities(knowledge, k) for k in kernels):
         made = mean_kernel(knowledge, kernels)
         return KernelSelector(made, above=_number(least), max_neighbours=max_neighbours)
 

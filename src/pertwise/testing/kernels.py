@@ -7,22 +7,38 @@ from collections.abc import Sequence
 import numpy as np
 
 from pertwise.kernels.base import Kernel
+from pertwise.kernels.genes import KernelSource, SourceKernel
 
 #: A similarity below zero by more than rounding is none that a Gaussian process can use.
 ROUNDING = 1e-6
 
 
-def check_kernel(kernel: Kernel, names: Sequence[str], *, unknown: str = "NOSUCHGENE1") -> None:
+def check_kernel(
+    kernel: Kernel | KernelSource, names: Sequence[str], *, unknown: str = "NOSUCHGENE1"
+) -> None:
     """Run every check; raises AssertionError at the first that fails.
 
     Parameters
     ----------
+    kernel
+        Similarities between names, or their feature rows (each kind is then checked).
     names
         At least four perturbations that the kernel knows; the first half are the pool.
     unknown
         A name that it does not know.
     """
-    assert isinstance(kernel, Kernel), "a kernel has a name and between(rows, others, pool)"
+    if not isinstance(kernel, Kernel):
+        assert callable(getattr(kernel, "rows", None)), (
+            "a kernel has a name and between(rows, others, pool), or kinds and rows(kind, names)"
+        )
+        assert kernel.kinds, "a kernel of feature rows names its kinds"
+        assert isinstance(kernel.source, str), "a kernel of feature rows says its source"
+        for kind in kernel.kinds:
+            rows = kernel.rows(kind, [*names, unknown])
+            length = np.asarray(rows.multiply(rows).sum(axis=1)).ravel()
+            assert np.all((abs(length - 1) < 1e-5) | (length == 0)), "rows are of length 1, or zero"
+            check_kernel(SourceKernel(kernel, kind), names, unknown=unknown)
+        return
     assert isinstance(kernel.name, str)
     assert kernel.name, "a kernel says what tables call it"
     known = list(names)

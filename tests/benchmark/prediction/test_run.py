@@ -9,6 +9,7 @@ from drug_example import drug_frame, drug_screen
 
 from pertwise.benchmark import bench
 from pertwise.benchmark.engine import run_task
+from pertwise.benchmark.prediction import inputs as inputs_module
 from pertwise.benchmark.prediction import run as run_module
 from pertwise.benchmark.prediction.config import PredictionConfig
 from pertwise.benchmark.prediction.run import Inputs, PredictionTask, make_splits
@@ -223,6 +224,28 @@ def test_oracle_is_the_bound_and_shows_its_neighbours(screen, tmp_path):
     assert neighbours.groupby(["seed", "perturbation"]).size().eq(5).all()
 
 
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({"main": ["squared_error"]}, "'squared_error' compares magnitudes"),
+        ({"main": ["cosine", "mse_top20"]}, "'mse_top20' compares magnitudes"),
+        ({"more": ["slope"]}, "'slope' compares magnitudes"),
+        ({"main": ["cosin"]}, "no metric is called 'cosin'"),
+    ],
+)
+def test_what_ranks_cannot_tell_is_refused_by_name(metrics, message, tmp_path):
+    ranked = drug_screen().in_context("A549")
+    ask = config("context-mean", metrics=metrics, split={"folds": 2, "shuffles": 1})
+    with pytest.raises(InputError, match=message):
+        run_prediction(ask, tmp_path / "a", inputs=inputs(ranked))
+    assert not (tmp_path / "a").exists()
+    usual = config("context-mean", split={"folds": 2, "shuffles": 1})
+    found = pd.read_parquet(
+        run_prediction(usual, tmp_path / "b", inputs=inputs(ranked)) / "results.parquet"
+    )
+    assert not [m for m in found["metric"].unique() if m.startswith(("squared", "mse", "mae"))]
+
+
 def test_growing_and_given(screen, tmp_path):
     c = config("training mean", split={"kind": "growing", "train_sizes": [2, 8, 99], "shuffles": 2})
     results = pd.read_parquet(
@@ -248,10 +271,10 @@ def test_components_of_two_files_are_not_mixed():
     a = make_screen(np.ones((2, 2)), ["A", "B"], ["PC1", "PC2"])
     spec = config("control", split={"kind": "transfer", "source": "y"}).split
     with pytest.raises(InputError, match="need not be the same axes"):
-        run_module._shared_features(a, a, spec)
+        inputs_module._shared_features(a, a, spec)
     b = make_screen(np.ones((2, 2)), ["A", "B"], ["KLF1", "MYC"])
     with pytest.raises(InputError, match="common features"):
-        run_module._shared_features(a, b, spec)
+        inputs_module._shared_features(a, b, spec)
 
 
 def test_processes_give_the_same_as_one(screen, tmp_path):
@@ -290,6 +313,7 @@ def test_config_mistakes_name_the_field(tmp_path):
         ('screen = "s"\nmethods = ["a", "a"]', "occurs twice"),
         ('screen = "s"\nmethods = ["a"]\nreference = "b"', "'b' is not among"),
         ('screen = "s"\nmethods = ["a"]\n[split]\nfolds = 1', "split.folds"),
+        ('screen = "s"\nmethods = ["a"]\n[metrics]\nonly = ["cosine"]', "of `bench drugs`"),
         ("x = ", "not valid TOML"),
     ):
         path.write_text(text)

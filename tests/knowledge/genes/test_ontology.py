@@ -53,8 +53,3 @@ def test_most_specific_terms_cover_all_and_imply_none(parents, data):
     for t in kept:
         assert not any(t in walk(parents, u) for u in kept if u != t)
     assert [n_genes[t] for t in kept] == sorted(n_genes[t] for t in kept)
-
-
-def test_information_content_by_hand():
-    content = ontology.information_content(np.array([1, 2, 8, 0]), 8)
-    assert content.tolist() == [3.0, 2.0, 0.0, 0.0]

@@ -5,16 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pertwise.acquire.base import AcquisitionState
-from pertwise.acquire.common import (
-    Floats,
-    best_first,
-    check_n,
-    deviations,
-    order_utilities,
-    random_start,
-    selection,
-    tie_order,
-)
+from pertwise.acquire.common import Floats, by_position, check_n, deviations, random_start
 from pertwise.select.base import Selection
 
 
@@ -69,10 +60,6 @@ class Badge:
             return random_start(state, n, self.name)
         phi = deviations(state.member_predictions)
         order, distance = kmeans_plus_plus(phi, n, state.rng)
-        chosen = set(order)
-        rest = [
-            int(j) for j in best_first(distance, tie_order(state.candidates)) if j not in chosen
-        ]
         u = np.einsum("ij,ij->i", phi, phi)
         reasons = {
             j: f"uncertainty {u[j]:.3g}; members disagree about it in another way than about the "
@@ -81,11 +68,4 @@ class Badge:
             else f"largest uncertainty ({u[j]:.3g})"
             for i, j in enumerate(order)
         }
-        return selection(
-            state,
-            order,
-            order_utilities([*order, *rest], len(phi)),
-            reasons,
-            self.name,
-            provenance={"strategy": self.name, "features": "ensemble deviations"},
-        )
+        return by_position(state, phi, order, distance, reasons, self.name)

@@ -65,6 +65,11 @@ def noise_level(state: AcquisitionState) -> tuple[float, str]:
     return 1.0, "1 (nothing known about the noise)"
 
 
+def provenance(name: str, noise: float, noise_from: str) -> dict[str, Any]:
+    """What a strategy of information tells of its noise."""
+    return {"strategy": name, "noise_variance": noise, "noise_from": noise_from}
+
+
 class Bald:
     """BALD: information that one measurement would give about which ensemble member is right.
 
@@ -87,15 +92,5 @@ class Bald:
             f"{len(utilities)}"
             for i, j in enumerate(order)
         }
-        return selection(
-            state,
-            order,
-            utilities,
-            reasons,
-            self.name,
-            provenance={
-                "strategy": self.name,
-                "noise_variance": noise,
-                "noise_from": noise_source,
-            },
-        )
+        noted = provenance(self.name, noise, noise_source)
+        return selection(state, order, utilities, reasons, self.name, provenance=noted)

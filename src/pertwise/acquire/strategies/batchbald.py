@@ -18,7 +18,7 @@ from pertwise.acquire.common import (
     selection,
     tie_order,
 )
-from pertwise.acquire.strategies.bald import noise_level
+from pertwise.acquire.strategies.bald import noise_level, provenance
 from pertwise.select.base import Selection
 
 
@@ -88,15 +88,5 @@ class BatchBald:
             j: f"adds {g:.3g} nats to the batch (alone: rank {position[j]} of {len(utilities)})"
             for j, g in zip(order, gains, strict=True)
         }
-        return selection(
-            state,
-            order,
-            utilities,
-            reasons,
-            self.name,
-            provenance={
-                "strategy": self.name,
-                "noise_variance": noise,
-                "noise_from": noise_source,
-            },
-        )
+        noted = provenance(self.name, noise, noise_source)
+        return selection(state, order, utilities, reasons, self.name, provenance=noted)

@@ -9,12 +9,10 @@ from pertwise.acquire.base import AcquisitionState
 from pertwise.acquire.common import (
     Floats,
     arg_best,
-    best_first,
+    by_position,
     check_n,
     deviations,
-    order_utilities,
     random_start,
-    selection,
     tie_order,
 )
 from pertwise.select.base import Selection
@@ -78,18 +76,9 @@ class Lcmd:
         phi = deviations(state.member_predictions)
         ties = tie_order(state.candidates)
         order, distance = largest_cluster_maximum_distance(phi, n, ties)
-        chosen = set(order)
-        rest = [int(j) for j in best_first(distance, ties) if j not in chosen]
         u = np.einsum("ij,ij->i", phi, phi)
         reasons = {
             j: f"farthest in the largest group of like disagreement; uncertainty {u[j]:.3g}"
             for j in order
         }
-        return selection(
-            state,
-            order,
-            order_utilities([*order, *rest], len(phi)),
-            reasons,
-            self.name,
-            provenance={"strategy": self.name, "features": "ensemble deviations"},
-        )
+        return by_position(state, phi, order, distance, reasons, self.name)

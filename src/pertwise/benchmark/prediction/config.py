@@ -106,6 +106,8 @@ class PredictionConfig(Settings):
     split: SplitSpec = Field(default_factory=SplitSpec)
     metrics: MetricSpec = Field(default_factory=MetricSpec)
     methods: tuple[MethodSpec, ...] = Field(min_length=1)
+    #: Contexts that an unmeasured one borrows its mean from.
+    n_related: int = Field(default=5, ge=1)
     cells: CellsSpec | None = None
     #: Graphs that named neighbours are compared with; None = the usual ones of the folder.
     graphs: tuple[str, ...] | None = None
@@ -117,6 +119,8 @@ class PredictionConfig(Settings):
 
     @model_validator(mode="after")
     def _names(self) -> Self:
+        if self.metrics.by_row or self.metrics.only is not None or self.metrics.variable:
+            raise ValueError("metrics: by_row, only and variable are those of `bench drugs`")
         labels = [m.name for m in self.methods]
         twice = sorted({name for name in labels if labels.count(name) > 1})
         if twice:

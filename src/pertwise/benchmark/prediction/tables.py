@@ -10,16 +10,13 @@ import pandas as pd
 
 from pertwise.errors import InputError
 from pertwise.evaluate.metrics import learning_curve_area
-from pertwise.evaluate.specs import ORACLE
+from pertwise.evaluate.specs import DIAGNOSTICS, ORACLE
 from pertwise.evaluate.statistics import (
     bootstrap_mean,
     compare_methods,
     quantile_strata,
     summarise_seeds,
 )
-
-#: Rows of a result table that describe the answer rather than score it.
-DIAGNOSTICS = ("coverage_50", "coverage_80", "coverage_90", "coverage_95", "spread", "error")
 
 
 def per_perturbation(results: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -102,14 +102,6 @@ def propagate(annotations: csr_matrix, closure: csr_matrix) -> csr_matrix:
     return full
 
 
-def information_content(n_genes: NDArray[np.int64], total: int) -> NDArray[np.float64]:
-    """-log2(n_genes / total), 0 where no gene carries the term. Shape (n_terms,)."""
-    counts = np.asarray(n_genes, dtype=np.float64)
-    with np.errstate(divide="ignore"):
-        ic = -np.log2(np.where(counts > 0, counts, total) / max(total, 1))
-    return np.asarray(np.maximum(ic, 0.0))
-
-
 def most_specific(
     term_indices: NDArray[np.int64],
     closure: csr_matrix,

@@ -3,18 +3,12 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from drug_example import LINES, cell_table, drug_frame, drug_knowledge, drug_screen
+from drug_example import LINES, cell_table, drug_frame, drug_screen
 
-from pertwise.benchmark.drugs.methods import MethodInputs, build_method, method_names
-from pertwise.benchmark.drugs.run import (
-    BenchConfig,
-    DrugTask,
-    bench_splits,
-    load_bench,
-    summarise,
-)
 from pertwise.benchmark.engine import run_task
-from pertwise.config import read_settings
+from pertwise.benchmark.prediction.clusters import summarise
+from pertwise.benchmark.prediction.regimes import RegimesConfig, RegimesTask
+from pertwise.config import check_settings, read_settings
 from pertwise.errors import InputError
 from pertwise.evaluate.plates import centre_within, plate_confounding
 from pertwise.evaluate.row_scores import allowed_metrics, score_rows, top_variable
@@ -53,15 +47,20 @@ def config(**changes):
         "name": "test", "signatures": "screen.h5ad", "drugs": ["drugs.parquet"],
         "cells": "cells.csv", "lists": "lists.json", **changes.pop("data", {}),
     }  # fmt: skip
-    return BenchConfig.model_validate({"data": data, "n_folds": 3, "k": 3, **changes})
+    return {"data": data, "n_folds": 3, "k": 3, **changes}
 
 
-def run_bench(bench, out=None):
-    return run_task(DrugTask(bench.config, bench), out).table
+def load(given, folder):
+    place = lambda name: str(folder / name)  # noqa: E731
+    return RegimesTask(check_settings(given, RegimesConfig, place=place))
+
+
+def run_bench(task, out=None):
+    return run_task(task, out).table
 
 
 def read_config(path):
-    return read_settings(path, BenchConfig)
+    return read_settings(path, RegimesConfig)
 
 
 # -- scores ---------------------------------------------------------------------------------------
@@ -198,8 +197,10 @@ def test_plate_effect_is_measured_and_centring_removes_it():
 
 
 def test_every_method_in_every_regime_answers_every_row(folder):
-    bench = load_bench(config(regimes=["compound", "context", "scaffold"]), folder)
-    assert {"fused", "LGR", "hybrid", "multi-kernel", "PCA + ridge"} <= set(bench.methods)
+    bench = load(config(regimes=["compound", "context", "scaffold"]), folder)
+    assert {"fused", "LGR", "hybrid", "multi-kernel", "PCA + ridge"} <= {
+        m.label for m in bench.methods
+    }
     table = run_bench(bench)
     counts = table.groupby(["regime", "method"]).size()
     assert set(counts) == {len(SCREEN)}
@@ -223,7 +224,7 @@ def test_every_method_in_every_regime_answers_every_row(folder):
 
 
 def test_a_second_run_reads_the_parts_and_settings_change_them(folder):
-    first = load_bench(config(regimes=["compound"], methods=["context mean", "LGR"]), folder)
+    first = load(config(regimes=["compound"], methods=["context mean", "LGR"]), folder)
     out = folder / "out"
     table = run_bench(first, out)
     parts = sorted((out / "units").glob("*.json"))
@@ -233,10 +234,10 @@ def test_a_second_run_reads_the_parts_and_settings_change_them(folder):
     again = run_bench(first, out)
     pd.testing.assert_frame_equal(table, again)
     assert [p.stat().st_mtime_ns for p in sorted((out / "units").glob("*.json"))][1:] == stamps[1:]
-    other = load_bench(config(regimes=["compound"], methods=["LGR"], k=2), folder)
+    other = load(config(regimes=["compound"], methods=["LGR"], k=2), folder)
     run_bench(other, out)
     assert len(list((out / "units").glob("*.json"))) == 9
-    run_task(DrugTask(first.config, first), out).page(out / "report.html")
+    run_task(first, out).page(out / "report.html")
     run = json.loads((out / "run.json").read_text())
     assert run["notes_on_data"]["duplicates"] == [["Salicylic acid", "Sodium salicylate"]]
     assert run["notes_on_data"]["lists_source"] == "recorded answers: a test"
@@ -245,9 +246,9 @@ def test_a_second_run_reads_the_parts_and_settings_change_them(folder):
 
 
 def test_duplicates_can_be_left_out(folder):
-    bench = load_bench(config(drop_duplicates=True), folder)
-    assert "Salicylic acid" not in bench.screen.perturbations
-    assert len(bench.screen.perturbations) == 10
+    bench = load(config(drop_duplicates=True), folder)
+    assert "Salicylic acid" not in bench.opened.screen.perturbations
+    assert len(bench.opened.screen.perturbations) == 10
 
 
 def test_config_errors_name_the_entry(folder):
@@ -260,17 +261,23 @@ def test_config_errors_name_the_entry(folder):
         read_config(path)
     with pytest.raises(InputError, match="no such file"):
         read_config(folder / "none.toml")
-    with pytest.raises(InputError, match="unknown drug method 'fuse'; did you mean"):
-        load_bench(config(methods=["fuse"]), folder)
+    with pytest.raises(InputError, match="unknown predictor 'fuse'; did you mean"):
+        load(config(methods=["fuse"]), folder).units()
     with pytest.raises(InputError, match="metric 'mse' compares magnitudes"):
-        load_bench(config(metrics=["mse"]), folder)
+        load(config(metrics=["mse"]), folder).units()
 
 
-def test_chat_methods_need_lists():
-    known = MethodInputs(drug_knowledge())
-    assert "LGR" not in method_names(known)
-    with pytest.raises(InputError, match="need neighbour lists"):
-        build_method("fused", known)
+def test_methods_are_chosen_by_what_they_need(folder):
+    task = load(config(data={"lists": None}), folder)
+    assert "LGR" not in {m.label for m in task.methods}
+    with pytest.raises(InputError, match="'fused' needs the setting answers=FILE"):
+        task.method("fused")
+    frame = drug_frame().drop(columns="smiles")
+    frame.to_parquet(folder / "drugs.parquet")
+    task = load(config(methods=["chemistry kNN"]), folder)
+    with pytest.raises(InputError, match="'chemistry kNN' needs chemistry, which"):
+        task.units()
+    assert "multi-kernel" in {m.label for m in load(config(), folder).methods}
 
 
 def test_a_drug_whose_structure_is_unreadable_stays_in_the_score(folder):
@@ -279,9 +286,9 @@ def test_a_drug_whose_structure_is_unreadable_stays_in_the_score(folder):
     frame = frame[frame["drug"] != "Ethanol"]
     frame.to_parquet(folder / "drugs.parquet")
     settings = config(regimes=["compound"], methods=["chemistry kNN", "PCA + ridge"])
-    bench = load_bench(settings, folder)
-    assert "not SMILES syntax" in bench.notes["no_structure"]["Caffeine"]
-    assert bench.notes["not_in_drug_tables"] == ["Ethanol"]
+    bench = load(settings, folder)
+    assert "not SMILES syntax" in bench.opened.notes["no_structure"]["Caffeine"]
+    assert bench.opened.notes["not_in_drug_tables"] == ["Ethanol"]
     table = run_bench(bench)
     assert table.groupby("method").size().eq(len(SCREEN)).all()
     odd = table[table["drug"].isin(["Caffeine", "Ethanol"])]
@@ -300,7 +307,7 @@ def test_predictions_of_another_tool(folder):
         regimes=["compound"], methods=["context mean"],
         external=[{"name": "perfect", "file": "other.parquet", "regime": "compound"}],
     )  # fmt: skip
-    table = run_bench(load_bench(settings, folder))
+    table = run_bench(load(settings, folder))
     own = table[table["method"] == "perfect"]
     assert (own["fallback"] != "").sum() == 5
     assert own.loc[own["fallback"] == "", "pearson_delta"].min() > 0.99
@@ -339,26 +346,24 @@ def test_predictions_of_another_tool_for_genes(tmp_path):
 @pytest.mark.shared
 def test_fused_beats_cell_mean_and_lgr_on_real_signatures(shared_data):
     """One fifth of the compounds of Open Problems 2023; the lists are one model's real answers."""
-    settings = BenchConfig.model_validate(
-        {
-            "data": {
-                "name": "neurips2023",
-                "signatures": "drugs/neurips2023_ranks_uint16.npz",
-                "obs": "drugs/neurips2023_obs.parquet",
-                "drugs": ["drugs/neurips2023_obs.parquet"],
-                "lists": "llm/lgr_neurips2023.json.gz",
-            }
+    settings = {
+        "data": {
+            "name": "neurips2023",
+            "signatures": "drugs/neurips2023_ranks_uint16.npz",
+            "obs": "drugs/neurips2023_obs.parquet",
+            "drugs": ["drugs/neurips2023_obs.parquet"],
+            "lists": "llm/lgr_neurips2023.json.gz",
         }
-    )
-    bench = load_bench(settings, shared_data)
-    train, test = bench_splits(bench, "compound", 0)[0].of(bench.screen)
+    }
+    bench = load(settings, shared_data)
+    train, test = bench.splits_of("compound", 0)[0].of(bench.opened.screen)
     means = {}
     for name in ("context mean", "LGR", "fused"):
-        model = build_method(name, bench.known).fit(train, bench.knowledge)
+        model = bench.method(name).build().fit(train, bench.opened.knowledge)
         rows = []
         for line in test.contexts:
             own = test.in_context(line)
-            centre = build_method("context mean", bench.known).fit(train, bench.knowledge)
+            centre = bench.method("context mean").build().fit(train, bench.opened.knowledge)
             drugs = list(own.obs["perturbation"])
             rows.append(
                 score_rows(

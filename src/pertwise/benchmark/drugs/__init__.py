@@ -1,1 +1,0 @@
-"""The drug task: regimes x methods."""
