@@ -210,3 +210,11 @@ def test_no_label_takes_long(part):
     for label in (part * 12 + "!", (part * 40)[:60], part * 50 + "q"):
         control_kind(label), is_uncalled(label), guide_gene(label), numbered_gene(label)
     assert time.perf_counter() - start < 0.5
+
+
+def test_names_of_compounds_are_no_controls_of_guides():
+    names = ["NT-157", "SCR-7", "Tram; 34", "Mito_NT", "LY2109761, hydrochloride"]
+    obs = pd.DataFrame({"drug": ["DMSO", "vehicle", "saline", *names]})
+    layout = recognise(obs, Keys())
+    groups = group_rows(obs, layout).groups
+    assert set(groups.loc[~groups["is_control"], "perturbation"]) == set(names)

@@ -212,15 +212,19 @@ def read_labels(
     names: list[str] = []
     for label in rest:
         parts = split_combination(label)
-        if all(p in used or control_kind(p) for p in parts):
+        kinds = [control_kind(p) for p in parts]
+        if drugs:
+            # NT-157 and SCR-7 are compounds.
+            kinds = [k if len(k) > 3 else "" for k in kinds]
+        if all(p in used or kind for p, kind in zip(parts, kinds, strict=True)):
             # "ctrl+ctrl" is the control itself where "ctrl" is.
             if len(parts) == 1 or not used & set(parts):
                 left["also look like controls"].append(label)
         elif any(is_uncalled(p) for p in parts):
             left["cells without a call"].append(label)
-        elif gene := _beside_control(label):
+        elif not drugs and (gene := _beside_control(label)):
             rename[label] = gene
-        elif _is_mix(label):
+        elif not drugs and _is_mix(label):
             mixes.append(label)
         else:
             names.append(label)
