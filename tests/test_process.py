@@ -143,3 +143,19 @@ def alive(pid):
             return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+SLOW_END = """
+import atexit, signal, time
+from pertwise.cli import main
+atexit.register(time.sleep, 60)
+main.app = lambda: signal.raise_signal(signal.SIGTERM)
+main.main()
+"""
+
+
+def test_an_interrupted_command_does_not_wait_for_the_interpreters_end():
+    ended = subprocess.run(
+        [sys.executable, "-c", SLOW_END], capture_output=True, text=True, timeout=50
+    )
+    assert (ended.returncode, ended.stderr) == (143, "interrupted\n")
