@@ -46,7 +46,7 @@ def test_price_file(tmp_path):
     path.write_text('{"m": 3}')
     with pytest.raises(InputError, match=r"p\.json"):
         read_prices(path)
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="no such file"):
         read_prices(tmp_path / "no.json")
 
 

@@ -93,6 +93,10 @@ class Facts(OptionGroup):
     lines: Annotated[
         Path | None, typer.Option(help="Table of cell-line facts (organ, driver genes).")
     ] = None
+    ratings: Annotated[
+        list[Path] | None,
+        typer.Option(help="Table of marks (pertwise rate, or filled in by hand); repeat."),
+    ] = None
 
     def open(self) -> Knowledge | None:
         """The knowledge, or None when nothing was given."""
@@ -100,7 +104,12 @@ class Facts(OptionGroup):
 
         if not self.given:
             return None
-        return Knowledge.open(self.knowledge, drugs=self.drugs or (), lines=self.lines)
+        return Knowledge.open(
+            self.knowledge,
+            drugs=self.drugs or (),
+            lines=self.lines,
+            ratings=self.ratings or (),
+        )
 
     def needed(self) -> Knowledge:
         """The knowledge.

@@ -34,6 +34,7 @@ from pertwise.knowledge.types import (
 if TYPE_CHECKING:
     from pertwise.knowledge.drugs.table import DrugCard, DrugTable
     from pertwise.knowledge.lines import CellTable
+    from pertwise.knowledge.ratings import Ratings
 
 T = TypeVar("T")
 Path = str | os.PathLike[str]
@@ -52,21 +53,25 @@ class Knowledge:
         Names, structures, targets, mechanisms; None when no table of drugs was given.
     lines
         Organs and driver alterations of cell lines; None when no table was given.
+    ratings
+        Marks of perturbations on programs, from a model or a person; one table a context.
     """
 
     path: str
     drugs: DrugTable | None = None
     lines: CellTable | None = None
+    ratings: tuple[Ratings, ...] = ()
 
     def __init__(
         self,
         tables: Tables | None = None,
         drugs: DrugTable | None = None,
         lines: CellTable | None = None,
+        ratings: Sequence[Ratings] = (),
     ) -> None:
         self._tables = Tables.empty() if tables is None else tables
         self.path = self._tables.path
-        self.drugs, self.lines = drugs, lines
+        self.drugs, self.lines, self.ratings = drugs, lines, tuple(ratings)
 
     # --- the folder ----------------------------------------------------------------------------
 
@@ -77,6 +82,7 @@ class Knowledge:
         *,
         drugs: Path | Sequence[Path] = (),
         lines: Path | None = None,
+        ratings: Path | Sequence[Path] = (),
     ) -> Knowledge:
         """Open a knowledge folder (reads only its manifest), tables of drugs and of cell lines.
 
@@ -88,6 +94,8 @@ class Knowledge:
             Tables of drug facts (`DrugTable.read`); earlier ones win.
         lines
             A table of cell-line facts (`CellTable.read`).
+        ratings
+            Tables of marks (`read_ratings`): of `pertwise rate`, or filled in by hand.
 
         Raises
         ------
@@ -95,9 +103,11 @@ class Knowledge:
             When it is not a knowledge folder, of another format version, a file is missing or no
             table of its kind; when nothing is given at all.
         """
-        given = [drugs] if isinstance(drugs, str | os.PathLike) else list(drugs)
-        if path is None and not given and lines is None:
-            raise InputError("nothing to open: give a knowledge folder, drugs=[TABLE] or lines=")
+        given, marked = _several(drugs), _several(ratings)
+        if path is None and not given and lines is None and not marked:
+            raise InputError(
+                "nothing to open: give a knowledge folder, drugs=[TABLE], lines= or ratings=[TABLE]"
+            )
         tables = Tables.empty() if path is None else Tables.open(path)
         table = cells = None
         if given:
@@ -108,21 +118,30 @@ class Knowledge:
             from pertwise.knowledge.lines import CellTable
 
             cells = CellTable.read(lines)
-        return cls(tables, table, cells)
+        found: list[Ratings] = []
+        if marked:
+            from pertwise.knowledge.ratings import read_ratings
+
+            found = [r for file in marked for r in read_ratings(file)]
+        return cls(tables, table, cells, found)
 
     def spelt(self, names: Sequence[str]) -> Knowledge:
         """The same knowledge, its drugs also under these spellings of a screen."""
         table = None if self.drugs is None else self.drugs.spelt(names)
         if table is self.drugs:
             return self
-        return Knowledge(self._tables.reopened(), table, self.lines)
+        return Knowledge(self._tables.reopened(), table, self.lines, self.ratings)
 
     def with_drug(self, card: DrugCard) -> Knowledge:
         """The same knowledge with one more drug; kernels are built anew."""
         from pertwise.knowledge.drugs.table import DrugTable
 
         table = DrugTable.from_cards([card]) if self.drugs is None else self.drugs.with_card(card)
-        return Knowledge(self._tables.reopened(), table, self.lines)
+        return Knowledge(self._tables.reopened(), table, self.lines, self.ratings)
+
+    def with_ratings(self, ratings: Sequence[Ratings]) -> Knowledge:
+        """The same knowledge with these marks in the place of its own."""
+        return Knowledge(self._tables, self.drugs, self.lines, ratings)
 
     @property
     def manifest(self) -> Mapping[str, Any]:
@@ -136,11 +155,12 @@ class Knowledge:
 
     def fingerprint(self) -> str:
         """Short hash over all tables: goes into plans and reports."""
-        if self.drugs is None and self.lines is None:
+        if self.drugs is None and self.lines is None and not self.ratings:
             return self._tables.fingerprint()
         about = [dict(self.drugs.cards) if self.drugs else "", dict(self.lines.lines) if self.lines
                  else ""]  # fmt: skip
-        text = self._tables.fingerprint() + repr(about)
+        marks = [r.fingerprint() for r in self.ratings]
+        text = self._tables.fingerprint() + repr(about) + (repr(marks) if marks else "")
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def keep(self, key: Any, make: Callable[[], T]) -> T:
@@ -455,3 +475,8 @@ class Knowledge:
         approved = self.resolve(genes).approved
         symbols = [approved.get(g, "") for g in genes]
         return embeddings.embed(self._tables, genes, symbols, kind, dim)
+
+
+def _several(paths: Path | Sequence[Path]) -> list[Path]:
+    """One path or several, as a list."""
+    return [paths] if isinstance(paths, str | os.PathLike) else list(paths)

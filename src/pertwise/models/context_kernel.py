@@ -36,6 +36,7 @@ from pertwise.arrays.gaussian_process import combine, fit_weights
 from pertwise.errors import InputError
 from pertwise.kernels.base import Kernel
 from pertwise.kernels.known import fitting, kernel, list_kernels, plain
+from pertwise.kernels.ratings import Marked, kernels_of_marks
 from pertwise.models.base import Prediction
 from pertwise.models.contexts import (
     CONTEXT_PRIOR,
@@ -143,6 +144,8 @@ class ContextKernelPredictor(ContextPredictor):
     answers
         File of recorded neighbour lists, or an opened one: their kernels beside the others (fused);
         with ``kernels=()`` the only ones.
+    ratings
+        Marks whose kernels join: those of the knowledge (True), a file, or none (False).
     hold_out
         What the inner folds hold out, as the test does: "perturbation", "context" or "pair".
         Names of one thing (salts, aliases; `Knowledge.identity`) are held out together.
@@ -155,6 +158,7 @@ class ContextKernelPredictor(ContextPredictor):
         kernels: str | Sequence[str | Kernel] = "all",
         *,
         answers: str | os.PathLike[str] | RecordedSelector | None = None,
+        ratings: Marked = True,
         name: str = "kernel ridge",
         hold_out: HoldOut = "perturbation",
         n_related: int = 5,
@@ -164,7 +168,7 @@ class ContextKernelPredictor(ContextPredictor):
         seed: int = 0,
     ) -> None:
         super().__init__(n_related=n_related, prior=prior, name=name)
-        if not kernels and answers is None:
+        if not kernels and answers is None and ratings is False:
             raise InputError("kernel ridge needs at least one kernel")
         if hold_out not in HOLD_OUT:
             raise InputError(f"hold_out must be one of {', '.join(HOLD_OUT)}, got {hold_out!r}")
@@ -173,7 +177,7 @@ class ContextKernelPredictor(ContextPredictor):
         self.kernels = kernels if isinstance(kernels, str) else tuple(kernels)
         # Kernels that were built already need nothing more.
         self.needs = ("knowledge",) if any(isinstance(k, str) for k in self.kernels) else ()
-        self.answers, self.hold_out = answers, hold_out
+        self.answers, self.hold_out, self.ratings = answers, hold_out, ratings
         self.weight_prior = weight_prior
         self.n_folds, self.seed = n_folds, seed
         self.weights: dict[str, float] = {}
@@ -195,6 +199,7 @@ class ContextKernelPredictor(ContextPredictor):
             if not isinstance(lists, RecordedSelector):
                 lists = RecordedSelector.from_file(lists)
             made += list_kernels(lists.answers)
+        made += kernels_of_marks(known, self.ratings)
         if not made:
             raise InputError(
                 f"{self.name!r}: what is known gives no kernel that fits perturbations such as "

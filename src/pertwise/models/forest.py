@@ -14,6 +14,7 @@ from pertwise.kernels.genes import (
     KernelSource,
     linked,
 )
+from pertwise.kernels.ratings import Marked
 from pertwise.models.base import MEAN_FALLBACK, Prediction, only_context, support_table
 from pertwise.models.kernel_model import KernelModel
 from pertwise.parts import part
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 MAX_OUTPUTS = 64
 
 
-@part(needs="knowledge", source="Geurts et al. 2006 (extra-trees)")
+@part(needs="knowledge", reads="ratings", source="Geurts et al. 2006 (extra-trees)")
 class ForestPredictor(KernelModel):
     """Extra-trees (Geurts et al. 2006) on the first axes of every knowledge kernel.
 
@@ -35,7 +36,7 @@ class ForestPredictor(KernelModel):
 
     Parameters
     ----------
-    kernels, sources, exclude_from_screen
+    kernels, sources, ratings, exclude_from_screen
         See `KernelModel`.
     dim
         Axes taken from each kernel.
@@ -51,11 +52,12 @@ class ForestPredictor(KernelModel):
         n_trees: int = 200,
         direction: float = 0.0,
         sources: Sequence[KernelSource] = (),
+        ratings: Marked = True,
         exclude_from_screen: bool = True,
         seed: int = 0,
         name: str = "forest",
     ) -> None:
-        super().__init__(kernels, sources, exclude_from_screen, name)
+        super().__init__(kernels, sources, exclude_from_screen, name, ratings=ratings)
         self.dim, self.n_trees, self.direction, self.seed = dim, n_trees, direction, seed
 
     def fit(self, screen: Screen, knowledge: Knowledge | None = None) -> Self:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from pertwise.arrays.memory import BLOCK_BYTES, require_memory
 from pertwise.errors import InputError
 from pertwise.kernels.genes import GeneBlocks, KernelSource, gene_blocks
+from pertwise.kernels.ratings import Marked, mark_kernels
+from pertwise.knowledge import Knowledge
 from pertwise.screen.training import TrainingData
 
 if TYPE_CHECKING:
-    from pertwise.knowledge import Knowledge
     from pertwise.screen import Screen
 
 
@@ -25,6 +26,9 @@ class KernelModel:
     sources
         Further kernels: neighbours named by a language model (`named.NamedNeighbours`), responses
         in another cell line (`transfer.OtherScreen`); with ``kernels=()`` the only ones.
+    ratings
+        Marks whose kernels join the others (`kernels.ratings.mark_kernels`): True for those that
+        the knowledge holds, a file, or False for none.
     exclude_from_screen
         Leave out knowledge that was derived from a perturbation screen.
     skip_missing
@@ -42,9 +46,11 @@ class KernelModel:
         exclude_from_screen: bool,
         name: str,
         skip_missing: bool = True,
+        ratings: Marked = True,
     ) -> None:
         self.kernels = (kernels,) if isinstance(kernels, str) else tuple(kernels)
-        self.sources = tuple(sources)
+        self._given_sources, self.ratings = tuple(sources), ratings
+        self.sources = self._given_sources
         self.exclude_from_screen = exclude_from_screen
         self.skip_missing = skip_missing
         self.name = name
@@ -61,8 +67,11 @@ class KernelModel:
             need more than the available memory.
         """
         if knowledge is None:
-            raise InputError(f"{self.name!r} needs a knowledge folder: pass knowledge to fit")
+            if self.kernels or not (self._given_sources or not isinstance(self.ratings, bool)):
+                raise InputError(f"{self.name!r} needs a knowledge folder: pass knowledge to fit")
+            knowledge = Knowledge()  # what was given says it all
         data = TrainingData.from_screen(screen, self.name)
+        self.sources = (*self._given_sources, *mark_kernels(knowledge, self.ratings))
         n, d = data.y.shape
         require_memory(
             8 * n * (self._squares * n + self._tables * d) + 3 * BLOCK_BYTES,

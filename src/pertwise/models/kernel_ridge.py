@@ -26,6 +26,7 @@ from pertwise.kernels.genes import (
     KernelSource,
     linked,
 )
+from pertwise.kernels.ratings import Marked
 from pertwise.models.base import MEAN_FALLBACK, Prediction, only_context, support_table
 from pertwise.models.kernel_model import KernelModel
 from pertwise.screen.training import TrainingData, canonical
@@ -55,7 +56,7 @@ class KernelPredictor(KernelModel):
 
     Parameters
     ----------
-    kernels, sources, exclude_from_screen, skip_missing
+    kernels, sources, ratings, exclude_from_screen, skip_missing
         See `KernelModel`; kernels left out are named in the provenance.
     weights
         "learned" or "equal".
@@ -79,13 +80,14 @@ class KernelPredictor(KernelModel):
         constant: bool = True,
         direction: float = 0.0,
         sources: Sequence[KernelSource] = (),
+        ratings: Marked = True,
         exclude_from_screen: bool = True,
         skip_missing: bool = True,
         name: str = "multi-kernel",
     ) -> None:
         if weights not in ("learned", "equal"):
             raise unknown_name("kernel weighting", str(weights), ("learned", "equal"))
-        super().__init__(kernels, sources, exclude_from_screen, name, skip_missing)
+        super().__init__(kernels, sources, exclude_from_screen, name, skip_missing, ratings)
         self.weights = weights
         self.prior = prior
         self.constant = constant

@@ -24,6 +24,7 @@ from pertwise.kernels.genes import (
     KernelSource,
     linked,
 )
+from pertwise.kernels.ratings import Marked
 from pertwise.models.base import MEAN_FALLBACK, Prediction, only_context, support_table
 from pertwise.models.kernel_model import KernelModel
 from pertwise.parts import part
@@ -47,7 +48,7 @@ def radial_kernels(a: Floats, b: Floats, unit: float) -> Floats:
     return np.stack([np.ones_like(distance), *near, a @ b.T])
 
 
-@part(needs="knowledge")
+@part(needs="knowledge", reads="ratings")
 class RadialPredictor(KernelModel):
     """Kernel ridge with radial kernels on the leading axes of the mean knowledge kernel.
 
@@ -58,7 +59,7 @@ class RadialPredictor(KernelModel):
 
     Parameters
     ----------
-    kernels, sources, exclude_from_screen
+    kernels, sources, ratings, exclude_from_screen
         See `KernelModel`.
     dim
         Axes of the mean kernel.
@@ -73,10 +74,11 @@ class RadialPredictor(KernelModel):
         dim: int = 80,
         direction: float = 0.5,
         sources: Sequence[KernelSource] = (),
+        ratings: Marked = True,
         exclude_from_screen: bool = True,
         name: str = "radial",
     ) -> None:
-        super().__init__(kernels, sources, exclude_from_screen, name)
+        super().__init__(kernels, sources, exclude_from_screen, name, ratings=ratings)
         self.dim, self.direction = dim, direction
 
     def fit(self, screen: Screen, knowledge: Knowledge | None = None) -> Self:

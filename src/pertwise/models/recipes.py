@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pertwise.kernels.genes import REFERENCE_KERNELS
 from pertwise.kernels.named import NamedNeighbours
+from pertwise.kernels.ratings import Marked
 from pertwise.kernels.transfer import OtherScreen
 from pertwise.models.context_kernel import ContextKernelPredictor, HoldOut
 from pertwise.models.contexts import joined
@@ -89,25 +90,49 @@ def gp_text(kinds: Sequence[str] = ("text",), name: str = "gp text") -> KernelPr
     The GP + LLM-embedding baseline of the perturbation-prediction literature, with the texts'
     TF-IDF/SVD embedding where no precomputed one is registered.
     """
-    return KernelPredictor([f"emb:{k}" for k in kinds], skip_missing=False, name=name)
+    return KernelPredictor(
+        [f"emb:{k}" for k in kinds], skip_missing=False, ratings=False, name=name
+    )
 
 
-@part(label="kernel ridge", needs="knowledge", argument="kernels*")
+@part(label="kernel ridge", needs="knowledge", reads="ratings", argument="kernels*")
 def kernel_ridge(
     kernels: Sequence[str] | None = None,
     *,
     hold_out: HoldOut = "perturbation",
+    ratings: Marked = True,
     name: str = "kernel ridge",
     **settings: Any,
 ) -> ByContexts:
     """Kernel ridge on the plain sum of kernels, noise by leave-one-out.
 
     Over several contexts, or for compounds, `ContextKernelPredictor` (`settings` are its own) on
-    the chemistry of compounds or the same kernels of genes.
+    the chemistry of compounds or the same kernels of genes. `ratings`: see `KernelModel`.
     """
     return ByContexts(
-        KernelPredictor(kernels or REFERENCE_KERNELS, weights="equal", name=name),
-        ContextKernelPredictor(kernels or "plain", hold_out=hold_out, name=name, **settings),
+        KernelPredictor(kernels or REFERENCE_KERNELS, weights="equal", ratings=ratings, name=name),
+        ContextKernelPredictor(
+            kernels or "plain", hold_out=hold_out, ratings=ratings, name=name, **settings
+        ),
+    )
+
+
+@part(label="marks", reads="ratings", argument="ratings")
+def marks(
+    ratings: Marked = True,
+    *,
+    hold_out: HoldOut = "perturbation",
+    name: str = "marks",
+    **settings: Any,
+) -> ByContexts:
+    """Kernel ridge on marks alone (`kernels.ratings`), weights of the kernels learned.
+
+    What a judge's marks are worth without anything else that is known; `ratings` is a file, or True
+    for those of the knowledge.
+    """
+    return ByContexts(
+        KernelPredictor((), ratings=ratings, direction=0.5, name=name),
+        ContextKernelPredictor((), ratings=ratings, hold_out=hold_out, name=name, **settings),
     )
 
 
@@ -118,7 +143,7 @@ def multi_kernel_of_genes(
     return KernelPredictor(direction=direction, name=name, **settings)
 
 
-@part(needs="knowledge")
+@part(needs="knowledge", reads="ratings")
 def multi_kernel(
     *,
     hold_out: HoldOut = "perturbation",
@@ -131,13 +156,14 @@ def multi_kernel(
 
     Genes in one context: `multi_kernel_of_genes` (`settings` are its own). Several contexts, or
     compounds: `ContextKernelPredictor` with `hold_out`, `n_related`, `seed` and, where given,
-    ``kernels`` and ``prior`` of the weights.
+    ``kernels``, ``ratings`` and ``prior`` of the weights.
     """
     return ByContexts(
         multi_kernel_of_genes(name=name, **settings),
         ContextKernelPredictor(
             settings.get("kernels", "all"),
             weight_prior=settings.get("prior", 0.01),
+            ratings=settings.get("ratings", True),
             hold_out=hold_out,
             n_related=n_related,
             seed=seed,
@@ -158,12 +184,14 @@ def chat_kernel(
     recorded = RecordedSelector.from_file(answers)
     sources = (NamedNeighbours(recorded.answers, recorded.source),)
     return ByContexts(
-        KernelPredictor((), sources=sources, name=name),
-        ContextKernelPredictor((), answers=recorded, hold_out=hold_out, name=name, **settings),
+        KernelPredictor((), sources=sources, ratings=False, name=name),
+        ContextKernelPredictor(
+            (), answers=recorded, ratings=False, hold_out=hold_out, name=name, **settings
+        ),
     )
 
 
-@part(needs="knowledge")
+@part(needs="knowledge", reads="ratings")
 def stacked(
     *,
     tolerance: float | None = None,
@@ -222,7 +250,7 @@ def recorded_langpert(
     return in_contexts(build, n_related)
 
 
-@part(needs="knowledge", reads="answers", argument="answers", gene_by_gene=True)
+@part(needs="knowledge", reads=("answers", "ratings"), argument="answers", gene_by_gene=True)
 def fused(
     answers: str | os.PathLike[str],
     *,
@@ -268,6 +296,7 @@ def fused(
     several = ContextKernelPredictor(
         settings.get("kernels", "all"),
         answers=recorded,
+        ratings=settings.get("ratings", True),
         hold_out=hold_out,
         n_related=n_related,
         seed=seed,
@@ -276,7 +305,7 @@ def fused(
     return ByContexts(stack, several)
 
 
-@part(label="cross-line transfer", needs="knowledge", reads="other", argument="other")
+@part(label="cross-line transfer", needs="knowledge", reads=("other", "ratings"), argument="other")
 def transfer(
     other: Screen | str | os.PathLike[str],
     *,

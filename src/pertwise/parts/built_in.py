@@ -30,6 +30,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "gp-text": _MODELS + "recipes:gp_text",
             "kernel-ridge": _MODELS + "recipes:kernel_ridge",
             "llmpert": _MODELS + "llmpert.predictor:LLMPertEnsemble",
+            "marks": _MODELS + "recipes:marks",
             "multi-kernel": _MODELS + "recipes:multi_kernel",
             "learned-neighbours": _MODELS + "learned:LearnedNeighbourPredictor",
             "additive": _MODELS + "combinations:additive",
