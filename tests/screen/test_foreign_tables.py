@@ -141,6 +141,12 @@ def test_a_contrast_of_two_perturbations_stays_one(tmp_path):
     assert read_screen(tmp_path / "t.csv").perturbations == ("KLF1_vs_TAL1", "MYB_vs_TAL1")
 
 
+@pytest.mark.parametrize("who", ["drug", "compound", "treatment", "gene_perturbed", "pert"])
+def test_beside_another_name_the_gene_is_what_was_measured(tmp_path, who):
+    long(who=who, effect="value").drop(columns="p").to_csv(tmp_path / "t.csv", index=False)
+    check(tmp_path / "t.csv")
+
+
 def test_blanks_of_r_and_comments(tmp_path):
     lines = [line.replace(",", " ") for line in FRAME.to_csv(index=False, quoting=2).splitlines()]
     (tmp_path / "t.txt").write_text("\n".join(lines))

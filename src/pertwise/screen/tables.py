@@ -68,7 +68,8 @@ def _perturbation_column(table: pd.DataFrame, wanted: str | None, path: Path) ->
         if wanted not in table.columns:
             raise unknown_name("column", wanted, map(str, table.columns), f"in {path}")
         return wanted
-    for name in PERTURBATION_KEYS:
+    # Beside a drug, the gene is what was measured.
+    for name in sorted(PERTURBATION_KEYS, key=lambda k: k == "gene"):
         if name in table.columns and not pd.api.types.is_numeric_dtype(table[name]):
             return name
     first = str(table.columns[0])
