@@ -243,6 +243,6 @@ def _do(
     elif workers > 1:
         done = in_processes(work, left, workers, limit_threads)
     else:
-        done = (work(*payload) for payload in left)
+        done = map(work, (task for (task,) in left))
     for _ in track(done, title, total=len(left)):
         pass
