@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import pertwise as pw
 from pertwise._io import atomic_path, write_text_atomic
 from pertwise._together import together
 from pertwise.acquire import Plan
@@ -14,6 +15,9 @@ from pertwise.cli.main import app
 from pertwise.errors import InputError
 from pertwise.knowledge import Knowledge, add_embedding, build_knowledge
 from pertwise.knowledge.extras import add_graph, store_summaries
+from pertwise.knowledge.ratings import read_ratings
+from pertwise.prediction.rated import check_out
+from pertwise.testing import ScriptedServer
 
 
 def killed_at(n, call):
@@ -284,3 +288,23 @@ def test_bench_acquisition_ends_with_its_table(strategies, tmp_path):
     assert done.exit_code == 0, (done.output, done.exception)
     said = (tmp_path / "r.md").read_text()
     assert ("Nothing to compare" in said) == (len(strategies) == 1)
+
+
+def test_a_table_of_marks_killed_at_every_rename_is_the_old_or_the_new(tmp_path):
+    out = tmp_path / "marks.csv"
+    with ScriptedServer() as server:
+        old, new = (
+            pw.rate(names=names, llm=server.openai(), context="K562") for names in ("AB", "ABC")
+        )
+    old.write(out)
+    n, sign = 1, 1
+    while killed_at(sign * n, lambda: new.write(out)) == 9:
+        # The next run finishes what was begun, and does not take it for a person's work.
+        check_out(out)
+        (found,) = read_ratings(out)
+        record = json.loads((tmp_path / "marks.json").read_text())
+        assert record["marks"]["given"] == found.marks.size
+        assert found.names in (("A", "B"), ("A", "B", "C"))
+        n, sign = (n, -1) if sign == 1 else (n + 1, 1)
+    assert n > 3
+    assert read_ratings(out)[0].names == ("A", "B", "C")

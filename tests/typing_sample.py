@@ -18,4 +18,6 @@ def panel(screen_file: Path, folder: Path) -> pd.DataFrame:
     model: pw.Predictor = pw.model("kernel-ridge")
     prediction: pw.Prediction = model.fit(screen, knowledge).predict(list(changed.genes))
     lists: pd.DataFrame = pw.ask(screen, ["MYC"], llm="model@http://localhost:1/v1")
+    marks: pw.Rated = pw.rate(screen, llm="model@http://localhost:1/v1", replicates=2)
+    lists = lists.assign(n_programs=len(marks.table.columns))
     return lists.assign(words=words, n=len(prediction.perturbations))

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from pertwise.prediction.asking import ask as ask
     from pertwise.prediction.predicting import Predicted as Predicted
     from pertwise.prediction.predicting import predict as predict
+    from pertwise.prediction.rated import Rated as Rated
+    from pertwise.prediction.rating import rate as rate
     from pertwise.prediction.writing import write_prediction as write_prediction
     from pertwise.report import write_plan as write_plan
     from pertwise.screen import PseudobulkSettings as PseudobulkSettings
@@ -58,6 +60,7 @@ _LAZY = {
     "Predictor": "pertwise.models:Predictor",
     "PseudobulkSettings": "pertwise.screen:PseudobulkSettings",
     "Query": "pertwise.select:Query",
+    "Rated": "pertwise.prediction.rated:Rated",
     "Screen": "pertwise.screen:Screen",
     "Selection": "pertwise.select:Selection",
     "Selector": "pertwise.select:Selector",
@@ -74,6 +77,7 @@ _LAZY = {
     "plan": "pertwise.acquire:plan",
     "predict": "pertwise.prediction.predicting:predict",
     "pseudobulk": "pertwise.screen.pseudobulk:pseudobulk",
+    "rate": "pertwise.prediction.rating:rate",
     "read_screen": "pertwise.screen:read_screen",
     "score": "pertwise.evaluate:score_predictions",
     "simulate": "pertwise.screen:simulate_screen",
@@ -93,6 +97,7 @@ __all__ = [
     "Predictor",
     "PseudobulkSettings",
     "Query",
+    "Rated",
     "Screen",
     "Selection",
     "Selector",
@@ -110,6 +115,7 @@ __all__ = [
     "plan",
     "predict",
     "pseudobulk",
+    "rate",
     "read_screen",
     "score",
     "simulate",

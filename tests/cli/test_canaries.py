@@ -48,7 +48,12 @@ def everywhere(text):
 def answers(asked):
     said = first_alphabetical(asked)
     if said.startswith("{"):
-        for word in ("scripted: the alphabet decides", "scripted: alphabet", "scripted: G"):
+        for word in (
+            "scripted: the alphabet decides",
+            "scripted: alphabet",
+            "scripted: the letters",
+            "scripted: G",
+        ):
             said = said.replace(word, json.dumps(everywhere(word))[1:-1])
         said = said.replace("comes early", json.dumps(everywhere("comes early"))[1:-1])
         said += f"\n{everywhere('That is all.')}"
@@ -174,6 +179,13 @@ def ask_compounds(world, address, out):
             "--k", 3, "--llm", address, "--out", out / "lgr.jsonl"]  # fmt: skip
 
 
+def rate(world, address, out):
+    folder, _, names = world
+    return ["rate", folder / "screen.h5ad", "--names", names[0], "--knowledge", folder / "kb",
+            "--reasons", "--replicates", 2, "--min-agreement", -1, "--llm", address,
+            "--out", out / "marks.csv"]  # fmt: skip
+
+
 def ping(world, address, out):
     return ["llm", "ping", address]
 
@@ -194,10 +206,10 @@ def judge(world, address, out):
     return ["judge", out / "run", "--llm", address, "--max-pairs", 2]
 
 
-WALKED = [plan, predict, graph_edit, langpert, ask_compounds, ping, judge]
+WALKED = [plan, predict, graph_edit, langpert, ask_compounds, rate, ping, judge]
 #: Options through which an address comes in -> the test that walks it.
 OPTIONS = {
-    "plan": "llm", "predict": "llm", "ask": "llm",
+    "plan": "llm", "predict": "llm", "ask": "llm", "rate": "llm",
     # The names of its two questions: the same command.
     "langpert": "llm", "lgr": "llm", "judge": "llm",
     "llm ping": "model", "knowledge fetch": "mirror",

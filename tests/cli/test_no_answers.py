@@ -41,6 +41,7 @@ def commands(folder, names, address, out):
     return {
         "plan": ["plan", *common, str(out / "plan"), "--batch", "3"],
         "ask": ["ask", *common, str(out / "a.jsonl"), *gene, "--no-measured"],
+        "rate": ["rate", *common, str(out / "r.csv"), *gene],
         "predict": ["predict", *common, str(out / "p"), *gene],
         "predict, graph+edit": [
             "predict",
@@ -54,12 +55,17 @@ def commands(folder, names, address, out):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("command", ["plan", "ask", "predict", "predict, graph+edit"])
+@pytest.mark.parametrize("command", ["plan", "ask", "rate", "predict", "predict, graph+edit"])
 @pytest.mark.parametrize("case", list(USELESS))
 def test_useless_answers_end_a_command_with_status_1(case, command, protocol, world, tmp_path):
     script, said = USELESS[case]
     if command == "predict, graph+edit" and case == "names from elsewhere":
         script, said = (lambda a: Answer('{"add": 3}')), "unparsable"
+    if command == "rate" and case == "names from elsewhere":
+        script, said = (
+            (lambda a: Answer('{"marks": [{"name": "NOSUCH", "isr": 1}]}')),
+            "out_of_list",
+        )
     with ScriptedServer(script) as server:
         call = commands(*world, server.address(protocol), tmp_path)[command]
         done = RUNNER.invoke(app, call)

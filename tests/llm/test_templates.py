@@ -47,6 +47,19 @@ VALUES["acquire"] = {
 }
 
 
+VALUES["rate"] = {
+    "kind": "drug",
+    "context": "A549",
+    "context_text": "",
+    "programs": [
+        {"key": "isr", "name": "ISR", "definition": "d", "plus": "ASNS rise", "low": "-3",
+         "high": "3"}
+    ],
+    "rows": [{"name": "MYC", "facts": "a gene"}],
+    "reasons": True,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_built_in_prompt_renders(name):
     system, user = load_prompt(name).render(**VALUES[name])

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pertwise.select.base import Selection
 
 _PANEL = "Language model"
+#: Kinds of repair that say what followed, not what was wrong.
+CONSEQUENCES = ("fallback", "too_few", "missing", "left_empty")
 
 BudgetTokens = Annotated[
     int | None,
@@ -73,7 +75,7 @@ def nothing_usable(who: str, repairs: Iterable[Mapping[str, Any]], then: str = "
     then
         What was done instead.
     """
-    found = [r for r in repairs if r["kind"] not in ("fallback", "too_few")]
+    found = [r for r in repairs if r["kind"] not in CONSEQUENCES]
     counts = Counter(str(r["kind"]) for r in found)
     why = "no call was made"
     if counts:

@@ -104,7 +104,9 @@ def show_ledger(ledger: Annotated[Path, typer.Argument(help="Ledger file (SQLite
 
 @app.command()
 def prompt(
-    name: Annotated[str, typer.Argument(help="acquire, langpert, edit, lgr, judge, gene_summary.")],
+    name: Annotated[
+        str, typer.Argument(help="acquire, langpert, edit, lgr, judge, gene_summary, rate.")
+    ],
 ) -> None:
     """Print a built-in prompt template, as a start for your own."""
     from pertwise.llm.templates import load_prompt

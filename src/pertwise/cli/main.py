@@ -25,6 +25,7 @@ from pertwise.cli import (
     parts,
     plan,
     predict,
+    rate,
     screen,
 )
 from pertwise.cli.door import close_door
@@ -40,6 +41,7 @@ app = typer.Typer(
 bench.app.command("drugs")(drugs.bench_drugs)
 app.command("predict")(predict.predict)
 app.command("ask")(ask.ask)
+app.command("rate")(rate.rate)
 # The names of the two questions, as the papers call them.
 app.command("langpert", hidden=True)(ask.ask)
 app.command("lgr", hidden=True)(ask.ask)

@@ -168,10 +168,16 @@ def mark_kernels(knowledge: Knowledge | None, which: Marked = True) -> tuple[Mar
         same = sum(x == label or x.startswith(f"{label} (") for x in labels)
         labels.append(f"{label} ({same + 1})" if same else label)
     resolve = None if knowledge is None else knowledge.canonical
-    return tuple(
-        MarkKernels(t, resolve=resolve, label=label)
-        for t, label in zip(tables, labels, strict=True)
-    )
+
+    def make() -> tuple[MarkKernels, ...]:
+        return tuple(
+            MarkKernels(t, resolve=resolve, label=label)
+            for t, label in zip(tables, labels, strict=True)
+        )
+
+    if knowledge is None:
+        return make()
+    return knowledge.keep(("marks", tuple(t.fingerprint() for t in tables)), make)
 
 
 def kernels_of_marks(knowledge: Knowledge | None, which: Marked = True) -> tuple[MarkKernel, ...]:

@@ -175,7 +175,7 @@ class Ratings:
 def write_ratings(path: str | os.PathLike[str], ratings: Sequence[Ratings]) -> None:
     """Write tables of one or several contexts into one csv, atomically."""
     frame = pd.concat([r.table for r in ratings], ignore_index=True)
-    write_csv_atomic(path, frame, index=False)
+    write_csv_atomic(path, frame, index=False, errors="replace")
 
 
 def read_ratings(path: str | os.PathLike[str]) -> tuple[Ratings, ...]:

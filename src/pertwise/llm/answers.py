@@ -184,6 +184,59 @@ class JudgeAnswer(BaseModel):
         return {k: [v] if isinstance(v, str) else v for k, v in value.items()}
 
 
+class MarkedRow(BaseModel):
+    """What was said of one named item: column -> mark as it was given, unchecked."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    name: str = Field(validation_alias=_NAME, min_length=1)
+    marks: dict[str, Any]
+    reason: str = ""
+
+
+class MarksAnswer(BaseModel):
+    """Rows of marks; `unreadable` counts those that name nothing or hold no columns.
+
+    A row is {"name": ..., column: mark, ..., "reason": ...} or has its columns under "marks"; rows
+    may also be an object of names. A bare list of numbers is unreadable: which column each belongs
+    to would be a guess.
+    """
+
+    KEYS: ClassVar[tuple[str, ...]] = ("marks", "ratings", "rows", "perturbations", *_ITEMS)
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    marks: list[MarkedRow]
+    unreadable: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _find_rows(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            named = [k for k in cls.KEYS if k in value]
+            if len(named) > 1:
+                raise ValueError(f"which holds the rows: {' or '.join(named)}?")
+            value = value[named[0]] if named else value
+        if isinstance(value, dict):
+            value = [
+                {"name": k, "marks": v} if isinstance(v, dict) else None for k, v in value.items()
+            ]
+        if not isinstance(value, list):
+            return value
+        rows = [row for row in map(_marked_row, value) if row is not None]
+        return {"marks": rows, "unreadable": len(value) - len(rows)}
+
+
+def _marked_row(value: Any) -> dict[str, Any] | None:
+    """{"name": ..., "marks": {...}, "reason": ...} of a row in any of its forms, else None."""
+    if not isinstance(value, dict):
+        return None
+    name = next((k for k in _NAME.choices if isinstance(value.get(str(k)), str)), None)
+    inner = value.get("marks", value.get("ratings"))
+    if name is None or not value[str(name)] or not isinstance(inner or {}, dict):
+        return None
+    found = {k: v for k, v in value.items() if k not in (name, "marks", "ratings")} | (inner or {})
+    why = next((str(k) for k in _REASON.choices if isinstance(found.get(str(k)), str)), "")
+    return {"name": value[str(name)], "reason": found.pop(why, ""), "marks": found}
+
+
 class SummaryAnswer(BaseModel):
     """One sentence about a gene."""
 
@@ -205,12 +258,16 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _named(names: Sequence[str] | None, module: bool = False) -> dict[str, Any]:
+def _name(names: Sequence[str] | None) -> dict[str, Any]:
     name: dict[str, Any] = {"type": "string"}
     if names is not None:
         # As the prompt shows them.
         name["enum"] = list(dict.fromkeys(map(in_prompt, names)))
-    fields: dict[str, Any] = {"name": name}
+    return name
+
+
+def _named(names: Sequence[str] | None, module: bool = False) -> dict[str, Any]:
+    fields: dict[str, Any] = {"name": _name(names)}
     if module:
         fields["module"] = {"type": "string"}
     fields["reason"] = {"type": "string"}
@@ -225,6 +282,17 @@ def picks_schema(names: Sequence[str] | None, *, module: bool = False) -> dict[s
 def edit_schema(add: Sequence[str] | None, remove: Sequence[str]) -> dict[str, Any]:
     """Schema of `EditAnswer`: additions from the candidates, removals from the neighbours."""
     return _object({"add": _named(add or None), "remove": _named(remove or None)})
+
+
+def marks_schema(
+    names: Sequence[str] | None, columns: Sequence[str], *, reasons: bool = False
+) -> dict[str, Any]:
+    """Schema of `MarksAnswer`: every column a number in every row."""
+    row: dict[str, Any] = {"name": _name(names)}
+    row |= {column: {"type": "number"} for column in columns}
+    if reasons:
+        row["reason"] = {"type": "string"}
+    return _object({"marks": {"type": "array", "items": _object(row)}})
 
 
 def judge_schema() -> dict[str, Any]:

@@ -16,6 +16,8 @@ from pertwise.llm.reasoning import visible_text
 A = TypeVar("A", bound=BaseModel)
 #: Most characters of an answer that are sent back with a re-ask.
 MAX_QUOTED = 20_000
+#: What a re-ask asks for, unless the caller wants less.
+COMPLETE = "Give the complete corrected answer again, as one JSON object and nothing else."
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ async def converse(
     model: type[A],
     *,
     check: Callable[[A], str] = lambda _: "",
+    wanted: Callable[[], str] = lambda: COMPLETE,
     max_reasks: int = 2,
     json_schema: dict[str, Any] | None = None,
     replicate: int = 0,
@@ -84,6 +87,7 @@ async def converse(
     """Ask, at most 1 + `max_reasks` times, until an answer parses and `check` returns "".
 
     `answer_tokens` is what an answer amply needs; no more is asked for unless the model thinks.
+    `wanted` ends a re-ask: what is to be given, after what `check` has seen.
     A call that failed for good ends the conversation (turn kind "call_failed"); it is not raised,
     so that the caller can keep what was said before and use its declared fallback.
 
@@ -121,11 +125,11 @@ async def converse(
         # refuses empty text.
         seen = visible_text(reply.text)[:MAX_QUOTED] or "(no answer)"
         said.append(Message(role="assistant", content=seen))
-        said.append(Message(role="user", content=re_ask(kind, problem)))
+        said.append(Message(role="user", content=re_ask(kind, problem, wanted())))
     return Conversation(tuple(turns))
 
 
-def re_ask(kind: str, problem: str) -> str:
+def re_ask(kind: str, problem: str, wanted: str = COMPLETE) -> str:
     """The follow-up question naming the exact problem."""
     if kind == "refusal":
         lead = (
@@ -134,4 +138,4 @@ def re_ask(kind: str, problem: str) -> str:
         )
     else:
         lead = f"That answer cannot be used: {problem.rstrip('.')}."
-    return f"{lead} Give the complete corrected answer again, as one JSON object and nothing else."
+    return f"{lead} {wanted}"

@@ -24,6 +24,7 @@ BUILT_IN = (
     "lgr",
     "judge",
     "gene_summary",
+    "rate",
 )
 
 

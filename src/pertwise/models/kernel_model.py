@@ -67,11 +67,16 @@ class KernelModel:
             need more than the available memory.
         """
         if knowledge is None:
-            if self.kernels or not (self._given_sources or not isinstance(self.ratings, bool)):
+            if self.kernels:
                 raise InputError(f"{self.name!r} needs a knowledge folder: pass knowledge to fit")
             knowledge = Knowledge()  # what was given says it all
         data = TrainingData.from_screen(screen, self.name)
         self.sources = (*self._given_sources, *mark_kernels(knowledge, self.ratings))
+        if not self.kernels and not self.sources:
+            raise InputError(
+                f"{self.name!r}: there are no marks; give a table of them (ratings=FILE, --ratings "
+                "FILE on the command line), which `pertwise rate` makes or a person fills in"
+            )
         n, d = data.y.shape
         require_memory(
             8 * n * (self._squares * n + self._tables * d) + 3 * BLOCK_BYTES,

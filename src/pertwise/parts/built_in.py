@@ -63,6 +63,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "badge": _STRATEGIES + "badge:Badge",
             "lcmd": _STRATEGIES + "lcmd:Lcmd",
             "variance-reduction": _STRATEGIES + "variance_reduction:VarianceReduction",
+            "adaptive": _STRATEGIES + "adaptive:Adaptive",
             "knowledge": _STRATEGIES + "knowledge:KnowledgePicker",
             "llm": _STRATEGIES + "llm:LlmStrategy",
         },

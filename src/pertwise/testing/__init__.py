@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pertwise.testing.metrics import check_metric as check_metric
     from pertwise.testing.predictors import check_predictor as check_predictor
     from pertwise.testing.predictors import example_screen as example_screen
+    from pertwise.testing.raters import check_rater as check_rater
     from pertwise.testing.selectors import check_selector as check_selector
     from pertwise.testing.server import ScriptedServer as ScriptedServer
     from pertwise.testing.strategies import check_strategy as check_strategy
@@ -27,6 +28,7 @@ _LAZY = {
     "check_kernel": "kernels",
     "check_metric": "metrics",
     "check_predictor": "predictors",
+    "check_rater": "raters",
     "check_selector": "selectors",
     "check_strategy": "strategies",
     "example_screen": "predictors",
@@ -38,6 +40,7 @@ __all__ = [
     "check_kernel",
     "check_metric",
     "check_predictor",
+    "check_rater",
     "check_selector",
     "check_strategy",
     "example_screen",

@@ -112,6 +112,19 @@ def picks_json(names: list[str], reason: str = "scripted: {name} comes early") -
     return json.dumps({"picks": [{"name": n, "reason": reason.format(name=n)} for n in names]})
 
 
+def marks_json(names: list[str], keys: list[str]) -> str:
+    """Marks by a dumb rule, the same for a name and key in any batch: their letters, from -3 to 3
+    in halves; the last key, the strength, from 0."""
+    rows = []
+    for name in names:
+        row: dict[str, Any] = {"name": name}
+        for key in keys:
+            row[key] = (sum(map(ord, name + key)) % 13 - 6) / 2
+        row[keys[-1]] = abs(row[keys[-1]])
+        rows.append({**row, "reason": f"scripted: the letters of {name}"})
+    return json.dumps({"marks": rows})
+
+
 def first_alphabetical(asked: Asked) -> str:
     """Answer any prompt of ours by a dumb rule: what comes first in the alphabet."""
     prompt = asked.first
@@ -138,6 +151,8 @@ def first_alphabetical(asked: Asked) -> str:
     text = re.search(r"<text>\n(.*?)\n</text>", prompt, re.DOTALL)
     if text:
         return json.dumps({"summary": " ".join(text.group(1).split()[:12])})
+    if "<programs>" in prompt:
+        return marks_json(listed(prompt), listed(prompt, "programs"))
     if "<candidates>" in prompt:
         return picks_json(sorted(listed(prompt))[: wanted(prompt)])
     return "pong"
