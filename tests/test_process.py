@@ -159,3 +159,10 @@ def test_an_interrupted_command_does_not_wait_for_the_interpreters_end():
         [sys.executable, "-c", SLOW_END], capture_output=True, text=True, timeout=50
     )
     assert (ended.returncode, ended.stderr) == (143, "interrupted\n")
+
+
+def test_workers_start_beside_a_broken_torch(tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text("raise OSError('libtorch.so: cannot open shared object')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    assert list(in_processes(math.sqrt, [(4,)], 1, limit_threads)) == [2.0]

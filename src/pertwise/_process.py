@@ -271,7 +271,8 @@ def limit_threads(n: int = 1) -> None:
     threadpool_limits(n)
     try:
         import torch
-    except ImportError:
+    except (ImportError, OSError):
+        # OSError: a library of an installation that broke off; who needs torch is told so there.
         return
     torch.set_num_threads(n)
 
