@@ -3,11 +3,15 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from pertwise.knowledge import Knowledge, build_knowledge
 from pertwise.screen import simulate_screen
 from pertwise.testing import ScriptedServer
 
+# A busy machine is no failure.
+settings.register_profile("calm", deadline=None)
+settings.load_profile("calm")
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 

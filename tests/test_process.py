@@ -1,5 +1,7 @@
 """Workers die with their parent, one process writes a folder, a signal is one line."""
 
+import ctypes
+import functools
 import math
 import multiprocessing
 import os
@@ -8,9 +10,10 @@ import subprocess
 import sys
 import time
 
+import httpx
 import pytest
 
-from pertwise._process import in_processes, only_writer
+from pertwise._process import in_processes, limit_threads, on_dask, only_writer
 from pertwise.errors import InputError, PertwiseError
 
 
@@ -18,9 +21,52 @@ def test_in_processes_gives_all_results_and_the_first_error():
     assert sorted(in_processes(math.sqrt, [(i * i,) for i in range(5)], 2)) == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match=r"math domain|nonnegative"):
         list(in_processes(math.sqrt, [(1,), (-1,)], 1))
-    with pytest.raises(PertwiseError, match="ended from outside"):
-        list(in_processes(os.abort, [()], 1))
     assert not multiprocessing.active_children()
+
+
+def of_this_module():
+    """The workers cannot import it: the tests are no package there."""
+
+
+ANSWER = httpx.Response(500, request=httpx.Request("GET", "http://x"))
+NO_LIBRARY = functools.partial(ctypes.CDLL, "libnone.so")
+
+
+@pytest.mark.parametrize(
+    ("work", "payload", "start", "said"),
+    [
+        (signal.raise_signal, (signal.SIGKILL,), None, "ended from outside, .*use fewer workers"),
+        (signal.raise_signal, (signal.SIGTERM,), None, "ended from outside"),
+        (os.abort, (), None, "crashed in native code .signal 6."),
+        (os._exit, (3,), None, "ended by itself with status 3: .*__name__"),
+        # Errors that can be pickled, but not made again.
+        (ANSWER.raise_for_status, (), None, "HTTPStatusError: Server error '500"),
+        (of_this_module, (), None, "cannot read its task: ModuleNotFoundError: No module"),
+        (math.sqrt, (1,), NO_LIBRARY, "cannot start: OSError: libnone.so"),
+    ],
+)
+def test_whatever_ends_a_worker_is_one_line(work, payload, start, said, capfd):
+    with pytest.raises(PertwiseError, match=said) as caught:
+        list(in_processes(work, [payload] * 3, 2, start))
+    assert "\n" not in str(caught.value)
+    assert not multiprocessing.active_children()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_lost_dask_workers_are_one_line():
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        client.run_on_scheduler(
+            lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", 0)
+        )
+        done = on_dask(os._exit, [(3,)], cluster.scheduler_address, 1, limit_threads)
+        with pytest.raises(PertwiseError, match=r"the dask workers at tcp://.* were lost"):
+            list(done)
 
 
 HOLD = """
@@ -97,3 +143,26 @@ def alive(pid):
             return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+SLOW_END = """
+import atexit, signal, time
+from pertwise.cli import main
+atexit.register(time.sleep, 60)
+main.app = lambda: signal.raise_signal(signal.SIGTERM)
+main.main()
+"""
+
+
+def test_an_interrupted_command_does_not_wait_for_the_interpreters_end():
+    ended = subprocess.run(
+        [sys.executable, "-c", SLOW_END], capture_output=True, text=True, timeout=50
+    )
+    assert (ended.returncode, ended.stderr) == (143, "interrupted\n")
+
+
+def test_workers_start_beside_a_broken_torch(tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text("raise OSError('libtorch.so: cannot open shared object')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    assert list(in_processes(math.sqrt, [(4,)], 1, limit_threads)) == [2.0]

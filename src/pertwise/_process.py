@@ -6,21 +6,27 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from pertwise._io import why_not
+from pertwise._io import optional_import, why_not
 from pertwise._progress import is_quiet, set_quiet
+from pertwise._text import one_line
 from pertwise.errors import InputError, PertwiseError
 
 T = TypeVar("T")
+#: What a run whose worker ended says of its results.
+GOES_ON = "what is finished is kept, the same command goes on from there"
+#: How long a dask scheduler may take to answer.
+CONNECT_SECONDS = 20
 
 
 @contextlib.contextmanager
@@ -71,7 +77,8 @@ def in_processes(
     """``work(*payload)`` over local processes, results in the order they are done.
 
     Workers die with this process, whatever ends it. The first error stops the rest; on an
-    interruption they are killed, so that none goes on paying.
+    interruption they are killed, so that none goes on paying. An error that cannot travel between
+    processes arrives as a `PertwiseError` with its words.
 
     Parameters
     ----------
@@ -81,25 +88,26 @@ def in_processes(
     Raises
     ------
     pertwise.errors.PertwiseError
-        When a worker was ended from outside; whatever `work` raises.
+        When a worker ended before its work, or could not start; whatever `work` raises.
     """
     # spawn: a forked child of a process that has used BLAS or torch threads can hang.
     context = multiprocessing.get_context("spawn")
-    before = set(multiprocessing.active_children())
+    before = processes = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, context, _begin_worker, (is_quiet(), start, arguments))
     try:
         with _unheard(signal.SIGINT):
-            pending: set[Future[T]] = {pool.submit(work, *p) for p in payloads}
+            pending: set[Future[T]] = {
+                pool.submit(_unpacked, pickle.dumps((work, p))) for p in payloads
+            }
+        processes = set(multiprocessing.active_children()) - before
         while pending:
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
                 yield future.result()
     except BrokenProcessPool:
         pool.shutdown(wait=True, cancel_futures=True)
-        raise PertwiseError(
-            "a worker process was ended from outside, most often because memory ran out: use fewer "
-            "workers; what is finished is kept, the same command goes on from there"
-        ) from None
+        codes = [p.exitcode for p in processes - before if p.exitcode is not None]
+        raise PertwiseError(f"{_how_ended(codes)}; {GOES_ON}") from None
     except Exception:
         pool.shutdown(wait=True, cancel_futures=True)
         raise
@@ -109,6 +117,49 @@ def in_processes(
         pool.shutdown(wait=False, cancel_futures=True)
         raise
     pool.shutdown()
+
+
+def on_dask(
+    work: Callable[..., T],
+    payloads: Sequence[tuple[Any, ...]],
+    address: str | None,
+    workers: int,
+    start: Callable[[], None],
+) -> Iterator[T]:
+    """As `in_processes`, on the dask scheduler at `address`, or a local cluster of `workers`.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        If no scheduler answers there.
+    pertwise.errors.PertwiseError
+        When workers were lost; whatever `work` raises.
+    pertwise.errors.MissingDependencyError
+        Without dask.
+    """
+    distributed = optional_import("distributed", "dask", "running on a dask cluster")
+    with contextlib.ExitStack() as stack:
+        if address is None:
+            cluster = distributed.LocalCluster(
+                n_workers=workers, threads_per_worker=1, dashboard_address=None
+            )
+            address = stack.enter_context(cluster).scheduler_address
+        try:
+            client = stack.enter_context(distributed.Client(address, timeout=CONNECT_SECONDS))
+        except (OSError, ValueError) as error:
+            raise InputError(f"no dask scheduler answers at {address}: {error}") from error
+        client.run(start)
+        futures = [client.submit(_work, work, p, pure=False) for p in payloads]
+        try:
+            for _, result in distributed.as_completed(futures, with_results=True):
+                yield result
+        except (distributed.KilledWorker, CancelledError):
+            raise PertwiseError(
+                f"the dask workers at {address} were lost, most often because memory ran out: use "
+                f"fewer or larger ones; {GOES_ON}"
+            ) from None
+        finally:
+            client.cancel(futures)
 
 
 @contextlib.contextmanager
@@ -125,13 +176,69 @@ def _unheard(number: signal.Signals) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
 
 
+#: What made the start of this worker fail.
+_unfit: Exception | None = None
+
+
 def _begin_worker(
     quiet: bool, start: Callable[..., None] | None, arguments: tuple[Any, ...]
 ) -> None:
+    global _unfit
     die_with_parent()
     set_quiet(quiet)
     if start is not None:
-        start(*arguments)
+        try:
+            start(*arguments)
+        except Exception as error:
+            # Raised here, it would break the pool and print a traceback for each worker.
+            _unfit = error
+
+
+def _unpacked(task: bytes) -> Any:
+    # Read here: what a worker cannot import would otherwise end it with a traceback.
+    try:
+        work, payload = pickle.loads(task)
+    except Exception as error:
+        raise PertwiseError(f"a worker process cannot read its task: {_words(error)}") from None
+    return _work(work, payload)
+
+
+def _work(work: Callable[..., T], payload: tuple[Any, ...]) -> T:
+    if _unfit is not None:
+        raise PertwiseError(f"a worker process cannot start: {_words(_unfit)}")
+    try:
+        return work(*payload)
+    except Exception as error:
+        try:
+            travels = type(pickle.loads(pickle.dumps(error))) is type(error)
+        except Exception:
+            travels = False
+        if travels:
+            raise
+        # An error that cannot be made again in the parent would break the pool there.
+        raise PertwiseError(f"in a worker process: {_words(error)}") from error
+
+
+def _words(error: Exception) -> str:
+    return one_line(f"{type(error).__name__}: {error}", 1000)
+
+
+def _how_ended(codes: Sequence[int]) -> str:
+    """Why a pool is broken, from the exit codes of its workers (negative: a signal)."""
+    # The pool itself ends the workers that are left with SIGTERM.
+    codes = [c for c in codes if c not in (0, -signal.SIGTERM)]
+    if any(c > 0 for c in codes):
+        return (
+            f"a worker process ended by itself with status {max(codes)}: if this is a script of "
+            "yours, call from a file, under `if __name__ == '__main__':`"
+        )
+    crashes = {c for c in codes if c != -signal.SIGKILL}
+    if crashes:
+        return f"a worker process crashed in native code (signal {-min(crashes)}): use one worker"
+    return (
+        "a worker process was ended from outside, most often because memory ran out: use fewer "
+        "workers"
+    )
 
 
 def die_with_parent() -> None:
@@ -152,6 +259,22 @@ def die_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def limit_threads(n: int = 1) -> None:
+    """One thread a worker process: workers share the cores, and results then do not depend on
+    how many of them there are."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(n)
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(n)
+    try:
+        import torch
+    except (ImportError, OSError):
+        # OSError: a library of an installation that broke off; who needs torch is told so there.
+        return
+    torch.set_num_threads(n)
 
 
 # -- signals -----------------------------------------------------------------------------------

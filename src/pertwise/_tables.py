@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from pertwise.errors import InputError
 
 _BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _SEPARATORS = (",", "\t", ";", "|")
+#: R's write.table.
+_SPACES = r"\s+"
+#: Lines looked at for the separator.
+_TOP = 50
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
 
@@ -26,9 +31,10 @@ def columns_of(frame: pd.DataFrame) -> str:
 def read_frame(path: str | os.PathLike[str], **options: Any) -> pd.DataFrame:
     """A csv, tsv, txt (plain or compressed) or parquet table; options go to `pandas.read_csv`.
 
-    Text may be UTF-8 or UTF-16, separated by comma, tab, semicolon or bar, with a decimal comma
-    where the separator is none. An unnamed column of row numbers, as ``to_csv`` writes it, and
-    unnamed empty columns are dropped; ``frame.attrs["notes"]`` says what was done.
+    Text may be UTF-8 or UTF-16, separated by comma, tab, semicolon, bar or blanks, with a decimal
+    comma where the separator is none, and comments (#) above it. An
+    unnamed column of row numbers, as ``to_csv`` writes it, and unnamed empty columns are dropped;
+    ``frame.attrs["notes"]`` says what was done.
 
     Raises
     ------
@@ -47,8 +53,10 @@ def read_frame(path: str | os.PathLike[str], **options: Any) -> pd.DataFrame:
             raise InputError(f"{file}: column {twice[0]!r} occurs twice")
         return _without_index(_named_index(frame), ())
     with reading(file, "a table"):
-        encoding, separator = _dialect(file)
+        encoding, separator, skipped = _dialect(file)
         given = {"sep": separator, "encoding": encoding, "low_memory": False, **options}
+        if skipped:
+            given["skiprows"] = skipped
         header = pd.read_csv(file, **given | {"header": None, "nrows": 1, "dtype": str}).iloc[0]
         twice = header[header.duplicated() & header.notna()]
         if len(twice):
@@ -63,7 +71,7 @@ def read_frame(path: str | os.PathLike[str], **options: Any) -> pd.DataFrame:
         notes = frame.attrs
         frame = _named_index(frame)
         frame.attrs = notes
-    return _without_index(frame, () if separator in (",", "\t") else (separator,))
+    return _without_index(frame, () if separator in (",", "\t", _SPACES) else (separator,))
 
 
 def _check_end(file: Path, encoding: str, separator: str, n_fields: int) -> None:
@@ -75,15 +83,15 @@ def _check_end(file: Path, encoding: str, separator: str, n_fields: int) -> None
         tail = raw.read()
     lines = tail.rstrip().splitlines()
     last = lines[-1].decode(encoding, "replace") if len(lines) > 1 else ""
-    fields = last.count(separator) + 1
+    fields = len(last.split()) if separator == _SPACES else last.count(separator) + 1
     if last and '"' not in last and not tail.endswith((b"\n", b"\r")) and fields < n_fields:
         raise InputError(
             f"{file} ends in the middle of a row ({fields} of {n_fields} fields): copy it again"
         )
 
 
-def _dialect(file: Path) -> tuple[str, str]:
-    """Encoding and separator, from the first bytes and the first line that is not empty."""
+def _dialect(file: Path) -> tuple[str, str, int]:
+    """Encoding, separator and lines of comment, from the first bytes and lines."""
     from pandas.io.common import get_handle
 
     with get_handle(file, "rb", compression="infer", is_text=False) as opened:
@@ -96,18 +104,39 @@ def _dialect(file: Path) -> tuple[str, str]:
     if encoding != "utf-16" and b"\0" in first:
         raise InputError(f"{file} cannot be read as a table: it holds binary data, not text")
     with get_handle(file, "r", encoding=encoding, compression="infer") as opened:
-        line = ""
-        while not line.strip():
-            line = str(opened.handle.readline(1 << 20))
-            if not line:
-                raise InputError(f"{file} is empty: it cannot be read as a table")
+        lines = [str(opened.handle.readline(1 << 20)) for _ in range(_TOP)]
+    filled = [i for i, text in enumerate(lines) if text.strip()]
+    if not filled:
+        raise InputError(f"{file} is empty: it cannot be read as a table")
+    skipped = 0
+    for i, after in itertools.pairwise(filled):
+        # "#gene<tab>..." is a header: it has as many fields as the row below it.
+        if not lines[i].startswith("#") or _fields(lines[i]) == _fields(lines[after]):
+            break
+        skipped = after
+    line = lines[skipped or filled[0]]
+    below = next((lines[i] for i in filled if i > (skipped or filled[0])), "")
     usual = "," if ".csv" in file.name.lower() else "\t"
     counts = {s: line.count(s) for s in _SEPARATORS}
+    if not any(counts.values()) and _is_spaced(line.split(), below.split()):
+        return encoding, _SPACES, skipped
     if counts[usual]:
         # A semicolon table may hold commas in its names.
         other = max((";", "\t", ",", "|"), key=lambda s: counts[s])
-        return encoding, other if counts[other] > 2 * counts[usual] and usual == "," else usual
-    return encoding, max(_SEPARATORS, key=lambda s: (counts[s], s == usual))
+        best = other if counts[other] > 2 * counts[usual] and usual == "," else usual
+    else:
+        best = max(_SEPARATORS, key=lambda s: (counts[s], s == usual))
+    return encoding, best, skipped
+
+
+def _fields(line: str) -> list[int]:
+    return [line.count(s) for s in _SEPARATORS]
+
+
+def _is_spaced(header: list[str], row: list[str]) -> bool:
+    """Whether blanks separate numbers from names, not the words of a name."""
+    numbers = [f for f in row if f.replace(".", "", 1).lstrip("+-").isdigit()]
+    return len(header) > 1 and len(row) - len(header) in (0, 1) and bool(numbers)
 
 
 def _decimal_comma(file: Path, frame: pd.DataFrame, options: dict[str, Any]) -> pd.DataFrame:
@@ -145,7 +174,7 @@ def _without_index(frame: pd.DataFrame, separators: tuple[str, ...]) -> pd.DataF
         unnamed = name.startswith("Unnamed:") or not name.strip()
         if unnamed and values.isna().all():
             gone.append(column)
-        elif unnamed or (place == 0 and name in ("index", "level_0", "__index_level_0__")):
+        elif unnamed or (place == len(gone) and name in ("index", "level_0", "__index_level_0__")):
             whole = pd.api.types.is_integer_dtype(values) and values.is_unique
             counted = whole and bool((values.diff().dropna() > 0).all())
             if whole and (unnamed or counted):

@@ -1,13 +1,11 @@
-"""Whatever a server sends: a reply or a named failure, never another exception.
-
-`PERTWISE_FUZZ=2000` sets the number of examples of each test.
-"""
+"""Whatever a server sends: a reply or a named failure, never another exception."""
 # ruff: noqa: PT017 (either outcome is right, which `raises` cannot say)
 
 import json
 import os
 
-from hypothesis import HealthCheck, given, settings
+from fuzzing import fuzz
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pertwise.llm import Message, open_chat
@@ -18,11 +16,6 @@ from pertwise.llm.parse import AnswerError, parse_answer
 from pertwise.llm.wire import Dialect, HttpBackend
 from pertwise.select.closed_list import ClosedList
 
-FUZZ = settings(
-    max_examples=int(os.environ.get("PERTWISE_FUZZ", "60")),
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
 KEY = "canary-0123456789"
 TEXT = st.text(st.characters(codec=None), max_size=40) | st.sampled_from(
     [
@@ -122,7 +115,7 @@ def _backends():
 BACKENDS = list(_backends())
 
 
-@FUZZ
+@fuzz
 @given(STATUS, HEADERS, BODIES, st.integers(0, 1))
 def test_a_response_is_a_reply_or_a_named_failure(status, headers, data, which):
     backend, request = BACKENDS[which]
@@ -151,7 +144,7 @@ def test_a_response_is_a_reply_or_a_named_failure(status, headers, data, which):
     assert KEY not in stored
 
 
-@FUZZ
+@fuzz
 @given(
     st.lists(TEXT | JSON.map(lambda v: json.dumps(v)), max_size=6).map("".join),
     st.sampled_from([PicksAnswer, EditAnswer, JudgeAnswer, SummaryAnswer]),
@@ -173,7 +166,7 @@ def test_a_text_is_an_answer_or_a_named_problem(text, model, finish):
         assert len(checked.problem) < 4000
 
 
-@FUZZ
+@fuzz
 @given(st.binary(max_size=300))
 def test_bytes_are_read_or_named(data):
     backend, request = BACKENDS[0]

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pertwise._tables import read_frame
 from pertwise.errors import InputError
 from pertwise.screen import read_screen
 from pertwise.screen.cells import open_cells
@@ -57,7 +58,8 @@ def test_names_as_row_names_of_r(tmp_path):
 
 
 ABOUT = """n_counts nCount_RNA nFeature_RNA total_counts n_genes n_genes_by_counts pct_counts_mt
-    percent.mt percent_mito log1p_total_counts doublet_score S_score leiden size_factor n_cells"""
+    percent.mt percent_mito log1p_total_counts doublet_score S_score leiden size_factor n_cells
+    z_gemgroup_UMI core_scale_factor core_adjusted_UMI_count guide_umi"""
 
 
 def test_columns_that_describe_the_row(tmp_path):
@@ -97,12 +99,72 @@ def long(**names):
         {"who": "perturbation", "effect": "logFC", "p": "FDR"},
         {"who": "cluster", "effect": "avg_log2FC", "p": "p_val_adj"},
         {"who": "comparison", "effect": "logFC", "p": "adj.P.Val"},
+        {"who": "coef", "gene": "ID", "effect": "logFC", "p": "P.Value"},
+        {
+            "who": "grna_target",
+            "gene": "response_id",
+            "effect": "log_2_fold_change",
+            "p": "p_value",
+        },
+        {"who": "contrast", "gene": "variable", "effect": "log_fc", "p": "adj_p_value"},
+        {"who": "perturbation", "gene": "primerid", "effect": "coef", "p": "fdr"},
     ],
 )
 def test_tables_of_de_tools_are_pivoted(tmp_path, names):
     table = long(**names).assign(baseMean=7.0, stat=1.0)
     table.to_csv(tmp_path / "t.csv", index=False)
     assert "differential" in check(tmp_path / "t.csv") or names
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{}_vs_ctrl",
+        "{} vs control",
+        "condition_{}_vs_NT",
+        "{}-NTC",
+        "{} - non-targeting",
+        "{}/DMSO",
+    ],
+)
+def test_a_contrast_with_a_control_is_the_perturbation(tmp_path, form):
+    table = long(who="contrast", effect="log2FoldChange", p="padj").assign(lfcSE=0.1)
+    table["contrast"] = table["contrast"].map(form.format)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    assert "contrasts with a control" in check(tmp_path / "t.csv")
+
+
+def test_a_contrast_of_two_perturbations_stays_one(tmp_path):
+    table = long(who="contrast", effect="log2FoldChange", p="padj")
+    table["contrast"] += "_vs_TAL1"
+    table.to_csv(tmp_path / "t.csv", index=False)
+    assert read_screen(tmp_path / "t.csv").perturbations == ("KLF1_vs_TAL1", "MYB_vs_TAL1")
+
+
+@pytest.mark.parametrize("who", ["drug", "compound", "treatment", "gene_perturbed", "pert"])
+def test_beside_another_name_the_gene_is_what_was_measured(tmp_path, who):
+    long(who=who, effect="value").drop(columns="p").to_csv(tmp_path / "t.csv", index=False)
+    check(tmp_path / "t.csv")
+
+
+def test_blanks_of_r_and_comments(tmp_path):
+    lines = [line.replace(",", " ") for line in FRAME.to_csv(index=False, quoting=2).splitlines()]
+    (tmp_path / "t.txt").write_text("\n".join(lines))
+    check(tmp_path / "t.txt")
+    rows = "\n".join([lines[0].removeprefix('"perturbation" '), *lines[1:]])
+    (tmp_path / "t.txt").write_text(rows)
+    check(tmp_path / "t.txt")
+    (tmp_path / "t.csv").write_text("# made by a tool, 2024\n#\n" + FRAME.to_csv(index=False))
+    check(tmp_path / "t.csv")
+    text = "#" + FRAME.to_csv(index=False, sep="\t")
+    (tmp_path / "t.tsv").write_text(text)
+    assert read_screen(tmp_path / "t.tsv", values="means").perturbations == ("KLF1", "MYB")
+
+
+def test_blanks_within_names_separate_nothing(tmp_path):
+    text = "drug name\nacetylsalicylic acid\nvitamin C 2\n"
+    (tmp_path / "t.txt").write_text(text)
+    assert read_frame(tmp_path / "t.txt")["drug name"].tolist() == text.splitlines()[1:]
 
 
 def test_de_tables_that_lack_something(tmp_path):

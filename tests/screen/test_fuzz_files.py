@@ -1,13 +1,9 @@
-"""Random files: a screen, or a reason; never another kind of error.
-
-``PERTWISE_FUZZ_EXAMPLES`` sets the number of examples (2000 for a thorough run).
-"""
-
-import os
+"""Random files: a screen, or a reason; never another kind of error."""
 
 import h5py
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from fuzzing import attempt, fuzz
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pertwise.errors import PertwiseError
@@ -15,12 +11,6 @@ from pertwise.screen import PseudobulkSettings, Screen, read_screen
 from pertwise.screen.info import describe_screen
 from pertwise.screen.signatures import read_signatures
 
-EXAMPLES = int(os.environ.get("PERTWISE_FUZZ_EXAMPLES", "40"))
-fuzz = settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 LABELS = [
     "ctrl",
     "NT_1",
@@ -36,16 +26,6 @@ LABELS = [
 ]
 DTYPES = ["f2", "f4", "f8", ">f4", "i1", "u2", ">i4", "i8", "u8", "?", "S3", "c8"]
 ENCODINGS = [None, "csr_matrix", "csc_matrix", "array", "dataframe", "categorical", "nonsense"]
-
-
-def attempt(*calls):
-    said = []
-    for call in calls:
-        try:
-            call()
-        except PertwiseError as error:
-            said.append(str(error))
-    assert not any("\n" in text for text in said)
 
 
 def column(draw, group, name, n):

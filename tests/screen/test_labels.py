@@ -1,5 +1,7 @@
 """Controls, non-calls and guides among the labels of a file."""
 
+import time
+
 import pandas as pd
 import pytest
 
@@ -10,10 +12,16 @@ from pertwise.screen.layouts import Keys, recognise
 
 _CONTROLS = """ctrl control CTRL negCtrl NegCtrl12 NT NT_1 NT-23 NTC NTC_4 non-targeting
     non_targeting_0001 nontargeting safe-targeting safe_targeting_3 scramble scrambled_2 NTg4
-    sgNT_1 neg_control_9 unperturbed DMSO DMSO_TF vehicle intergenic_7 mock"""
-CONTROLS = _CONTROLS.split()
+    sgNT_1 neg_control_9 unperturbed DMSO DMSO_TF vehicle intergenic_7 mock NON_TARGET-1 NO_SITE_12
+    sgAAVS1 ONE_NON-GENE_SITE_7
+    Non-Targeting_Human_CRISPRi_00042 NonTargetingControlGuideForHuman_0001
+    hg38_nontargeting_0012 nt_ctrl_3 p_INTERGENIC393453 siNC shScr AAVS1_1 ROSA26 LacZ eGFP_2 PBS
+    uninfected non-cutting_3 NegCtrl10_NegCtrl0__NegCtrl10_NegCtrl0 nontargeting-sgRNA-1
+    NTC_ACGTACGTACGTACGTACGT non-targeting_P1"""
+CONTROLS = [*_CONTROLS.split(), "DMSO 0.1%", "vehicle (DMSO)", "no treatment", "Negative Control 2"]
 _GENES = """GATA1 NT5E NTS NTSR1 CTRB1 CTRC WT1 SAFB HLA-A NKX2-1 MT-ND1 KRTAP4-8 H2BC12 H1-4 SGK1
-    SH2B1 SCRIB MOCS1 NTN1 RNF4 ERVK3-1 AC012345.1 ENSG00000102145.13 KO1 NT3"""
+    SH2B1 SCRIB MOCS1 NTN1 RNF4 ERVK3-1 AC012345.1 ENSG00000102145.13 KO1 NT3
+    NT5C2 SCRG1 GFPT1 NCL LUC7L RNASEH1 SITE SHH SI UNK NC1 SGCA"""
 GENES = _GENES.split()
 GUIDES = {
     "TAL1_sg2": "TAL1",
@@ -27,7 +35,26 @@ GUIDES = {
     "77_TAL1_P1P2_ENSG00000162367": "TAL1",
     "TAL1_+_47232220.23-P1P2": "TAL1",
     "TAL1_ACGTACGTACGTACGTACGT": "TAL1",
+    "TAL1-g1": "TAL1",
+    "TAL1 sgRNA #2": "TAL1",
+    "TAL1 (sg1)": "TAL1",
+    "TAL1_sgA": "TAL1",
+    "TAL1__sg1": "TAL1",
+    "TAL1-sg1-rep2": "TAL1",
+    "TAL1_rep2": "TAL1",
+    "sg2_TAL1": "TAL1",
+    "sgRNA1-TAL1": "TAL1",
+    "sgRNASEH1_1": "RNASEH1",
+    "siTAL1_2": "TAL1",
+    "p_sgTAL1_2": "TAL1",
+    "TAL1_pDS353": "TAL1",
+    "TAL1_2_ACGTACGTACGTACGTACGT": "TAL1",
+    "TAL1.ENSG00000162367": "TAL1",
 }
+
+
+UNCALLED = ["unassigned", "Multiplet", "doublet", "None", "NaN ", "ambiguous", "2 guides"]
+UNCALLED += ["No sgRNA detected", "multi_sgRNA", ">1 guide", "Not_Assigned", "Empty droplet"]
 
 
 def meaning(found, features=(), **keys):
@@ -51,9 +78,7 @@ def test_genes_stay_what_they_are(label):
     assert label in meaning(["NT", "TAL1", "LMO2", label])[0]
 
 
-@pytest.mark.parametrize(
-    "label", ["unassigned", "Multiplet", "doublet", "None", "NaN ", "ambiguous"]
-)
+@pytest.mark.parametrize("label", UNCALLED)
 def test_a_cell_without_a_call_is_told_and_no_perturbation(label):
     got, layout = meaning(["NT", "GATA1", label])
     assert got == {"GATA1"}
@@ -154,3 +179,43 @@ def test_is_control_that_contradicts_itself():
         recognise(obs.assign(is_control="perhaps"))
     with pytest.raises(InputError, match="every row"):
         recognise(obs.assign(is_control="T"))
+
+
+def test_numbers_and_letters_of_guides_that_run():
+    for form in ("{}_{}", "{}-{}", "{}.{}", "{} #{}", "{}_00{}"):
+        labels = [form.format(gene, i) for gene in ("TAL1", "LMO2", "MYC") for i in (1, 2)]
+        assert meaning(["NTC", *labels])[0] == {"TAL1", "LMO2", "MYC"}, form
+    letters = [f"{gene}_{x}" for gene in ("TAL1", "LMO2", "MYC") for x in "AB"]
+    assert meaning(["NTC", *letters])[0] == {"TAL1", "LMO2", "MYC"}
+    ids = ["ENSG00000102145_1", "ENSG00000102145_2", "ENSG00000162367_1", "ENSG00000162367_2"]
+    assert meaning(["NTC", *ids])[0] == {"ENSG00000102145", "ENSG00000162367"}
+    assert meaning(["NTC", "APOBEC3A_B", "MYC"])[0] == {"APOBEC3A_B", "MYC"}
+
+
+def test_a_vector_of_two_guides_names_both_genes():
+    found = [
+        "TAL1_LMO2__TAL1_LMO2",
+        "MYC_NegCtrl0__MYC_NegCtrl0",
+        "NegCtrl0_NegCtrl0__NegCtrl0_NegCtrl0",
+    ]
+    got, layout = meaning(found)
+    assert got == {"LMO2+TAL1", "MYC"}
+    assert layout.control == (found[2],)
+
+
+@pytest.mark.parametrize(
+    "part", ["neg", "ntc", "safe", "targeting", "cells", "sg", "TAL1_", "sg1_"]
+)
+def test_no_label_takes_long(part):
+    start = time.perf_counter()
+    for label in (part * 12 + "!", (part * 40)[:60], part * 50 + "q"):
+        control_kind(label), is_uncalled(label), guide_gene(label), numbered_gene(label)
+    assert time.perf_counter() - start < 0.5
+
+
+def test_names_of_compounds_are_no_controls_of_guides():
+    names = ["NT-157", "SCR-7", "Tram; 34", "Mito_NT", "LY2109761, hydrochloride"]
+    obs = pd.DataFrame({"drug": ["DMSO", "vehicle", "saline", *names]})
+    layout = recognise(obs, Keys())
+    groups = group_rows(obs, layout).groups
+    assert set(groups.loc[~groups["is_control"], "perturbation"]) == set(names)

@@ -68,3 +68,11 @@ def test_a_tag_decides_what_values_do_not():
 def test_unknown_scale_lists_the_choices():
     with pytest.raises(InputError, match="auto, counts, normalised, log1p, log2, log10, as-is"):
         decide_scale(counts(0), wanted="sqrt")
+
+
+@pytest.mark.parametrize("base", [1.2, 1.5])
+def test_a_tag_of_logs_with_values_too_large_for_them_is_refused(base):
+    counts = np.random.default_rng(0).poisson(3, (20, 30)) + 1.0
+    logs = np.log1p(1e4 * counts / counts.sum(1, keepdims=True)) / np.log(base)
+    with pytest.raises(InputError, match="too large for such logarithms"):
+        decide_scale(logs, tag=Verdict("log1p", "uns['log1p'] is set (scanpy)"))

@@ -65,7 +65,6 @@ def test_shards_of_three_formats_equal_the_result_in_memory(cells, shards, tmp_p
 
 
 def test_two_workers_equal_one(cells, shards, tmp_path):
-    pytest.importorskip("distributed")
     screen = pseudobulk_shards(
         [shards], SETTINGS, workdir=tmp_path / "w", workers=2, rows_per_task=100
     )
@@ -157,7 +156,7 @@ def test_bad_options(shards, tmp_path, options, words):
 
 def test_no_scheduler_at_the_address(shards, tmp_path, monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr("pertwise.screen.shards.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("pertwise._process.CONNECT_SECONDS", 1)
     with pytest.raises(InputError, match=r"no dask scheduler answers at tcp://127.0.0.1:9"):
         pseudobulk_shards([shards], SETTINGS, workdir=tmp_path / "w", dask="tcp://127.0.0.1:9")
 
@@ -167,7 +166,7 @@ def test_missing_dask_names_the_install_line(shards, tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'pertwise\[dask\]'"):
-        pseudobulk_shards([shards], SETTINGS, workdir=tmp_path / "w", workers=2)
+        pseudobulk_shards([shards], SETTINGS, workdir=tmp_path / "w", dask="tcp://x:1")
 
 
 def test_every_control_label_asked_for_must_occur_in_some_file(shards, tmp_path):

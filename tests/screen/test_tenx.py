@@ -89,6 +89,35 @@ def test_h5mu(tmp_path):
                 read_screen(path)
 
 
+@pytest.mark.parametrize("where", ["guides", "gdo", "crispr", "obs"])
+def test_h5mu_whose_guides_name_the_perturbation(tmp_path, where):
+    """Counts of guides are never read as expression; cells are matched by name, in any order."""
+    names = [f"F{i}" for i in range(COUNTS.shape[1])]
+    rna = ad.AnnData(COUNTS.astype("f4"), obs=pd.DataFrame(index=BARCODES))
+    rna.var_names = names
+    labels = pd.DataFrame({"perturbation": ["ctrl", "GATA1"] * 20}, index=BARCODES)
+    other = labels.iloc[::-1].iloc[:-1]
+    path = tmp_path / "x.h5mu"
+    with h5py.File(path, "w") as h:
+        if where == "obs":
+            ad.io.write_elem(h, "obs", other)
+        else:
+            guides = ad.AnnData(np.full((39, 2), 99, "f4"), obs=other)
+            ad.io.write_elem(h.require_group("mod"), where, guides)
+        ad.io.write_elem(h.require_group("mod"), "rna", rna)
+    found = read_screen(path, pseudobulk=True)
+    rna.obs["perturbation"] = labels["perturbation"]
+    right = read_screen(rna[1:].copy(), pseudobulk=True)
+    assert (found.perturbations, found.features) == (("GATA1",), tuple(names))
+    np.testing.assert_array_equal(found.responses, right.responses)
+    with h5py.File(path, "a") as h:
+        if where == "obs":
+            del h["obs"]
+        h.move("mod/rna", "mod/protein")
+    with pytest.raises(InputError, match="copy the call into it once"):
+        read_screen(path)
+
+
 def test_other_single_cell_formats_are_named(tmp_path):
     with h5py.File(tmp_path / "x.loom", "w") as h:
         h.create_group("row_attrs")

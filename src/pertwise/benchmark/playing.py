@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,12 +15,11 @@ from pertwise._files import PART, reading
 from pertwise._io import (
     atomic_path,
     csv_cells,
-    optional_import,
     text_of_csv,
     write_csv_atomic,
     write_json_atomic,
 )
-from pertwise._process import in_processes
+from pertwise._process import in_processes, limit_threads, on_dask
 from pertwise._progress import track
 from pertwise.benchmark.task import Failed, Played, Task, Unit
 from pertwise.errors import PertwiseError
@@ -51,11 +48,12 @@ def play_all(
     log.info("%d of %d units to play, executor %s", len(missing), len(units), executor)
     if executor == "serial" or len(missing) <= 1:
         done: Iterator[tuple[str, Played | None]] = (play_unit(task, u, place) for u in missing)
-    elif executor == "processes":
-        payloads = [(task, u, place) for u in missing]
-        done = in_processes(_play_in_worker, payloads, workers, limit_threads)
     else:
-        done = _on_dask(task, missing, place, workers, address)
+        payloads = [(task, u, place) for u in missing]
+        if executor == "processes":
+            done = in_processes(_play_in_worker, payloads, workers, limit_threads)
+        else:
+            done = on_dask(_play_in_worker, payloads, address, workers, limit_threads)
     fresh = dict(track(done, f"{task.name}: units", total=len(missing)))
     if place is None:
         return [p for p in (fresh[u.key] for u in units) if p is not None]
@@ -124,39 +122,6 @@ def _stored(unit: Unit, place: Path) -> Played:
         tables = {n: pd.read_parquet(f) for n, f in files.items()}
         times = [float("nan") if facts[k] is None else facts[k] for k in ("seconds", "processor")]
         return Played(unit, tables, facts["error"], *times)
-
-
-def limit_threads(n: int = 1) -> None:
-    """One thread a worker process: workers share the cores, and results then do not depend on
-    how many of them there are."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(n)
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(n)
-    try:
-        import torch
-    except ImportError:
-        return
-    torch.set_num_threads(n)
-
-
-def _on_dask(
-    task: Task, units: Sequence[Unit], place: Path | None, workers: int, address: str | None
-) -> Iterator[tuple[str, Played | None]]:
-    """Units on a dask cluster: by scheduler address, or a local one of `workers` processes."""
-    distributed = optional_import("distributed", "dask", "running on a dask cluster")
-    with contextlib.ExitStack() as stack:
-        cluster = address or stack.enter_context(
-            distributed.LocalCluster(
-                n_workers=workers, threads_per_worker=1, dashboard_address=None
-            )
-        )
-        client = stack.enter_context(distributed.Client(cluster))
-        client.run(limit_threads)
-        futures = [client.submit(_play_in_worker, task, u, place, pure=False) for u in units]
-        for _, result in distributed.as_completed(futures, with_results=True):
-            yield result
 
 
 # -- tables --------------------------------------------------------------------------------------

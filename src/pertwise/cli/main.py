@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -97,4 +99,6 @@ def main() -> None:
         except Interrupted as stop:
             notes = getattr(stop, "__notes__", [])
             typer.echo(": ".join(["interrupted", "; ".join(notes)][: 1 + bool(notes)]), err=True)
-            raise SystemExit(stop.code) from None
+            sys.stdout.flush()
+            # Taking the interpreter down takes seconds, which a batch system may not give.
+            os._exit(int(stop.code or 1))

@@ -224,7 +224,7 @@ def pseudobulk(
     gene_table: Annotated[
         Text, typer.Option(help="Table of gene tokens (parquet files of Tahoe-100M).")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Local processes (more than 1 needs dask).")] = 1,
+    workers: Annotated[int, typer.Option(help="Local processes.")] = 1,
     dask: Annotated[Text, typer.Option(help="Address of a dask scheduler (tcp://...).")] = None,
     workdir: Annotated[
         Path | None,

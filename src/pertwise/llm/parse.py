@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from pertwise._text import clean_text, one_line
-from pertwise.llm.reasoning import split_reasoning
+from pertwise.llm.reasoning import split_reasoning, thinks_aloud
 
 A = TypeVar("A", bound=BaseModel)
 
@@ -65,8 +65,9 @@ def parse_answer(text: str, model: type[A], finish_reason: str = "stop") -> A:
 
     It may stand in an object under a key such as "answer" or "final". None is accepted when it is
     introduced or taken back as rejected or a draft, when a later object with these keys cannot be
-    read, when JSON breaks off anywhere, or when the text was cut (``finish_reason`` "length") after
-    it. A list without a key is accepted only if it is the whole text.
+    read, when JSON breaks off anywhere, when reasoning without marks goes on after it, or when the
+    text was cut (``finish_reason`` "length") after it. A list without a key is accepted only if it
+    is the whole text.
 
     Raises
     ------
@@ -155,6 +156,8 @@ def _only_value(text: str, model: type[BaseModel], cut: bool) -> tuple[Any, str]
     rest = _bare(text[found[1] :])
     if cut and rest:
         return None, ""
+    if thinks_aloud(text) and re.search(r"[^\W\d_]", rest):
+        return None, "your reasoning went on after it"
     if _TAKEN_BACK.search(rest[:300]):
         return None, "you took back what you answered"
     return found[0], ""
@@ -193,7 +196,7 @@ _TAKEN_BACK = re.compile(
     re.IGNORECASE,
 )
 _FENCE = re.compile(
-    r"```[a-z]{0,10}|<\|?/?[a-z_ ]{1,30}\|?>|\[/?[A-Z_]{1,20}\]|[*#_`]", re.IGNORECASE
+    r"```[a-z]{0,10}|<\|?/?[a-z_ ]{1,30}\|?>|\[/?[A-Z_ ]{1,24}\]|[*#_`]", re.IGNORECASE
 )
 
 

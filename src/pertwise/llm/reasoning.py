@@ -8,12 +8,24 @@ _NAME = (
     r"(?:seed:|ant)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|scratchpad|reflection|analysis|"
     r"inner_monologue)"
 )
-#: Opening and closing marks: XML-like (most models), Magistral, Kimi, Cohere and others, Gemma.
+_WHAT = r"(?:think(?:ing)?|thought|reasoning)"
+#: Opening and closing marks: XML-like (most models, also escaped), Magistral, Kimi, Cohere and
+#: DeepSeek, Gemma, marks of a chat.
 _MARK = re.compile(
-    rf"(?P<open><{_NAME}\b[^<>]{{0,200}}>|\[THINK(?:ING)?\]|◁think▷|<unused94>|"
-    r"<\|(?:begin_of_thought|start_thinking|begin_thinking|thinking|think)\|>|<\|channel>\s*thought)"
-    rf"|(?P<close></{_NAME}\s*>|\[/THINK(?:ING)?\]|◁/think▷|<unused95>|"
-    r"<\|(?:end_of_thought|end_thinking|/thinking|/think)\|>|<channel\|>)",
+    rf"(?P<open>(?:<|&lt;){_NAME}\b[^<>&]{{0,200}}(?:>|&gt;)|\[THINK(?:ING)?\]|◁think▷|<unused94>|"
+    rf"<[|｜](?:(?:begin|start)[_▁](?:of[_▁])?)?{_WHAT}[|｜]>|<\|channel>\s*thought|"
+    rf"<\|im_start\|>\s{{0,9}}{_WHAT}\b)"
+    rf"|(?P<close>(?:<|&lt;)/{_NAME}\s*(?:>|&gt;)|\[/THINK(?:ING)?\]|◁/think▷|<unused95>|"
+    rf"<[|｜](?:/|end[_▁](?:of[_▁])?){_WHAT}[|｜]>|<channel\|>|"
+    r"<\|im_start\|>\s{0,9}(?:answer|assistant|final)\b)",
+    re.IGNORECASE,
+)
+_ALOUD = re.compile(
+    r"\W{0,20}(?:here (?:is|are) my (?:thought process|thoughts|reasoning|thinking)\b|"
+    r"(?:my )?(?:thinking|thoughts?|reasoning)(?: process| steps)?\s{0,3}[:*\n]|"
+    r"(?:(?:okay|ok|alright|hmm+|so|first|now|well)\b[,.]? {0,2}){0,3}"
+    r"(?:the user (?:wants|asks|is asking|needs|gave)|let me (?:think|start|see|look|analy)|"
+    r"let['’]s (?:think|start|see|look|analy)|(?:i|we) (?:need|have|should|must) to\b))",
     re.IGNORECASE,
 )
 _CHANNEL = "<|channel|>"
@@ -23,6 +35,11 @@ _CHANNEL_END = re.compile(r"<\|(?:end|return|start|call)\|>")
 def visible_text(text: str) -> str:
     """The answer without its reasoning (see `split_reasoning`)."""
     return split_reasoning(text)[0]
+
+
+def thinks_aloud(text: str) -> bool:
+    """Whether a text begins as reasoning that nothing marks ("Okay, the user wants ...")."""
+    return _ALOUD.match(text) is not None
 
 
 def split_reasoning(text: str) -> tuple[str, bool]:
@@ -60,5 +77,6 @@ def _final_channel(text: str) -> tuple[str, bool]:
         return final, not is_final
     if "assistantfinal" in text:
         return text.rpartition("assistantfinal")[2], False
-    unfinished = re.match(r"\s*analysis(?=[A-Z])", text) is not None
+    start = r"\s*analysis(?=[A-Z{]|\s+(?:We|I|The|User|Need|Let)\b)"
+    unfinished = re.match(start, text) is not None
     return "" if unfinished else text, unfinished

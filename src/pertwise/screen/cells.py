@@ -233,12 +233,14 @@ def _open_file(
     handle: Any, path: Path, layer: str | None, feature_key: str | None, prefer: bool
 ) -> CellFile:
     if "obs" not in handle or "var" not in handle or "mod" in handle:
-        from pertwise.screen.tenx import open_other
+        from pertwise.screen.tenx import open_other, with_labels
 
         other = open_other(handle, path)
         if isinstance(other, CellFile):
             return other
-        handle = other
+        part, labels = other
+        cells = _open_anndata(part, path, layer, feature_key, prefer)
+        return cells if labels is None else with_labels(cells, labels)
     return _open_anndata(handle, path, layer, feature_key, prefer)
 
 

@@ -13,7 +13,7 @@ _ROW_COLUMN = re.compile(
     r"|(?:log1p_|log_)?ncounts?(?:_\w+)?|(?:log1p_|log_)?nfeatures?_\w+|ngenes|numis?"
     r"|(?:pct|percent|frac(?:tion)?|prop)[._]\w+|(?:mt|mito|ribo)_(?:frac|pct|percent)\w*"
     r"|(?:mitopercent|percent_?mito|umi_?counts?|guide_?counts?|read_?counts?|library_?sizes?)"
-    r"|size_?factors?|doublet_?scores?|s_?score|g2m_?score|num_(?:features|umis)"
+    r"|(?:\w+_)?umis?(?:_counts?)?|(?:\w+_)?(?:size|scale)_?factors?|doublet_?scores?|s_?score|g2m_?score|num_(?:features|umis)"
 )
 
 

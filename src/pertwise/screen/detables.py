@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from pertwise.errors import InputError
-from pertwise.screen.labels import fold_label
+from pertwise.screen.labels import control_kind, fold_label
 
 #: Columns of p-values and the like, which no table of responses has.
 _P_VALUE = re.compile(
@@ -31,9 +31,9 @@ _EFFECTS = (
     "coef",
 )
 _GENE_NAMES = """gene names feature symbol genesymbol genename genes geneid id hgncsymbol
-    externalgenename name ensemblid ensembl target"""
+    externalgenename name ensemblid ensembl target variable primerid responseid featureid"""
 _GROUP_NAMES = """perturbation group contrast comparison pert condition target targetgene guide
-    sgrna drug compound treatment cluster knockdown"""
+    sgrna drug compound treatment cluster knockdown coef coefficient term grnatarget grnagroup"""
 _MAGECK = re.compile(r"(?:neg|pos)\|(?:score|p-value|fdr|rank|goodsgrna|lfc)|.+\|(?:beta|wald-fdr)")
 
 
@@ -91,6 +91,19 @@ def de_columns(table: pd.DataFrame, wanted: str | None, path: Path) -> LongColum
             "name that column with --perturbation-key"
         )
     return LongColumns(group, gene, effect, tool)
+
+
+_VERSUS = ("_vs_", " vs ", ".vs.", "-vs-", " vs. ", " versus ", "_versus_", " - ", "-", "/")
+_FACTOR = re.compile(r"(?:condition|group|treatment|perturbation|gene|genotype|target)[_ ](?=.)")
+
+
+def of_contrast(label: str) -> str:
+    """The perturbation of "condition_GATA1_vs_ctrl"; a label that names no control stays."""
+    for mark in _VERSUS:
+        first, found, last = label.rpartition(mark)
+        if found and first and control_kind(last):
+            return _FACTOR.sub("", first, count=1) if _FACTOR.match(first) else first
+    return label
 
 
 def _tool(names: set[str]) -> str:

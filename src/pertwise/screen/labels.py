@@ -15,23 +15,32 @@ from pertwise._names import canonical_perturbation, split_combination
 
 #: Longer labels are neither controls nor non-calls; bounds the work on hostile input.
 _LONGEST = 60
-_FOLD = re.compile(r"[\s_\-.:#]+")
+_FOLD = re.compile(r"[\s_\-.:#()\[\]%<>]+")
 # A tag of the guide, replicate or pool before the number.
 _TAIL = re.compile(r"(?:sg(?:rna)?|g(?:rna)?|guide|rep|pool|oligo)\Z")
-_HEAD = re.compile(r"(?:sg(?:rna)?|grna|guide)(?=.)")
-_CONTROL_WORD = re.compile(
-    "nontarget(?:t?ing|ed)?|notarget(?:ing)?|untarget(?:ing|ed)|safeharbou?r|safe|targeting"
-    "|negative|neg|controls?|ctrls?|ctls?|ntc|nt|scrambled?|intergenic|unperturbed|untreated"
-    "|untransduced|nontransduced|mock|vehicle|dmso(?:tf)?|guides?|cells?|empty|vector"
+_HEAD = re.compile(r"\A(?:s[gih](?:rna)?|grna|guide)(?=.)")
+_FILLING = r"""targeting|targets?|guides?|cells?|empty|negative|human|mouse|hg|mm|for|library
+    |crispr(?:i|a|ko)?|one|gene|sites?|cutting""".replace("\n    ", "")
+_CONTROL = r"""nontarget(?:t?ing|ed|s)?|notarget(?:ing)?|untarget(?:ing|ed)|safeharbou?r|safe
+    |controls?|ctrls?|ctls?|neg|ntc|nt|nc|scr|scrambled?|intergenic|nongene|no(?:n|t)?cutting
+    |nosite|unperturbed|nonperturbed|noperturbation|untreated|notreatment|uninfected|untransfected
+    |untransduced|nontransduced|parental|mock|vehicle|solvent|dmso(?:tf)?|pbs|saline|water|media
+    |medium|vector|aavs|rosa|lacz|e?gfp|mcherry|rfp|bfp|luc(?:iferase)?""".replace("\n    ", "")
+# No word is another with a word behind it, so that there is one way at most to take a text apart.
+_ALL_CONTROL = re.compile(f"(?:{_CONTROL}|{_FILLING})+")
+_ALL_FILLING = re.compile(f"(?:{_FILLING})*")
+_DIGITS = re.compile(r"(?<![A-Za-z0-9])\d+|\d+(?![A-Za-z0-9])")
+# With a digit right behind, these are also names of genes and compounds (NT3, SCRG1, SCR7).
+_SHORT = re.compile(r"(?i)(?:nt|(?:nc|scr|luc|neg)g?)\d+")
+_CALLED = "(?:sgrna|grna|guide|feature|call|barcode|oligo)s?"
+_UNCALLED = re.compile(
+    r"(?:[*?/]|unassigned?|n[oa]n?t?assign(?:ed|ment)|multiplets?|doublets?|triplets?|mult|multi"
+    r"|multiple|mixed|mixture|none|nan|na|n/a|null|nil|ambiguous|unknown|negative|uncalled"
+    r"|unclassified|undetermined|undefined|uncertain|unclear|unmapped|unlabell?ed|blank|collision"
+    r"|empty(?:droplets?)?|lowquality|lowumi|missing|filtered|background|ambient|undetected"
+    rf"|notdetected|nocall|(?:no|multi|multiple|morethanone|\d+)(?:{_CALLED})+(?:detected|called"
+    r"|assigned|found|(?:molecules)?expressed)?|nofeaturemoleculesexpressed)?"
 )
-_FILLING = {"targeting", "guide", "guides", "cell", "cells", "empty", "negative"}
-_NO_CALL = """unassigned notassigned noassignment multiplet multiplets doublet doublets triplet
-    multi multiple multipleguides multiguide multiguides none nan na n/a null nil ambiguous unknown
-    negative nocall uncalled unclassified noguide noguides nosgrna nogrna undetermined undefined
-    uncertain unmapped unlabeled unlabelled blank empty mixed mixture lowquality lowumi notdetected
-    undetected missing filtered"""
-_UNCALLED = frozenset(("", "*", "?", *_NO_CALL.split()))
-_LONG_UNCALLED = frozenset(w for w in _UNCALLED if len(w) > 4)
 # Families of genes whose symbols end in a hyphen or point and a number.
 _SYMBOL = re.compile(
     r"(?:NKX\d|KRTAP\d*|HLA|MT|H[1-4]|H?ERV\w*|IG[HKL][VDJ]\d*|TR[ABDG][VDJ]\d*|TR\w-\w+|MIR\w*"
@@ -44,28 +53,37 @@ _STEMS = """gene pert perturbation drug compound cpd cmpd guide sgrna grna targe
     g sim tf barcode cluster cond condition treatment group id row plate batch chembl brd"""
 _GENERIC = frozenset(_STEMS.split())
 _GENE = r"(?P<gene>[A-Za-z][A-Za-z0-9.\-]*?)"
+_WORD = r"(?:sgRNA|gRNA|crRNA|shRNA|siRNA|guide|sg|sh|cr|ko|rep)"
+_SEQUENCE = r"(?:[_\-][ACGT]{17,23})"
 _STRONG = tuple(
     re.compile(pattern)
     for pattern in (
-        # GATA1_sg1, GATA1-sgRNA-2, GATA1_g1, GATA1 guide 3
-        _GENE + r"(?:[ _\-.:|](?i:sgRNA|gRNA|crRNA|shRNA|siRNA|guide|sg|sh|cr|ko)|[ _.:|](?i:g))"
-        r"[ _\-.:]?\d+\Z",
+        # GATA1_sg1, GATA1-sgRNA-2, GATA1_g1, GATA1 guide 3, GATA1 (sg1), GATA1_sgA, GATA1_sg1_rep2
+        _GENE + rf"(?:[ _\-.:|(]{{1,2}}(?i:{_WORD})|[ _.:|](?i:g)|-g)[ _\-.:]?"
+        rf"(?:#?\d+|(?<=[gdAe])[ _\-.]?[A-Da-d])\)?(?:[_\-.](?i:rep|r)\d+)?{_SEQUENCE}?\Z",
         # STAT1g2
-        r"(?P<gene>[A-Z][A-Z0-9\-]+)g\d+\Z",
-        # sgGATA1_2, sg-GATA1
-        r"(?:sg|sh)(?:RNA)?[_\-]?(?P<gene>[A-Z][A-Za-z0-9\-]*?)(?P<tail>[_\-.]\d{1,2})?\Z",
+        r"(?P<gene>[A-Z][A-Z0-9\-]*[A-Z0-9])g\d+\Z",
+        # sg1_GATA1, guide_2_GATA1
+        rf"(?:{_WORD}|g)[ _\-.]?\d+[ _\-.]" + _GENE + r"\Z",
+        # sgGATA1_2, sg-GATA1, sgRNA_GATA1, p_sgGATA1_2
+        r"(?:[pcm][_\-])?(?:s[gih]RNA[_\-. ]|s[gih](?!RNA\d)[_\-. ]?)(?P<gene>[A-Z][A-Za-z0-9\-]*?)"
+        r"(?P<tail>[_\-.#:]\d{1,3}|_[A-D])?\Z",
         # GATA1_P1P2|ENSG00000102145, GATA1_P1, GATA1|ENSG00000102145.13
-        _GENE + r"(?:_P\d(?:P\d)?(?:[|_]ENS[A-Z]*\d+(?:\.\d+)?)?|[|_]ENS[A-Z]*G\d+(?:\.\d+)?)\Z",
+        _GENE + r"(?:_P\d(?:P\d)?(?:[|_]ENS[A-Z]*\d+(?:\.\d+)?)?|[|_\-.]ENS[A-Z]*G\d+(?:\.\d+)?)\Z",
         # 3375_GATA1_P1P2_ENSG00000102145
         r"\d+_" + _GENE + r"_P\d(?:P\d)?_ENS[A-Z]*\d+(?:\.\d+)?\Z",
         # GATA1_+_48649545.23-P1P2
         _GENE + r"_[+\-]_\d+(?:\.\d+)?(?:-P\d(?:P\d)?|-all|-ENST\d+)?(?:_\d\d)?\Z",
-        # GATA1_ACGTACGTACGTACGTACGT
-        _GENE + r"[_\-][ACGT]{17,23}\Z",
+        # GATA1_ACGTACGTACGTACGTACGT, GATA1_1_ACGTACGTACGTACGTACGT
+        _GENE + rf"(?:_\d+)?{_SEQUENCE}\Z",
+        # GATA1_pDS353: the plasmid
+        _GENE + r"_p[A-Z]{2}\d{3}\Z",
     )
 )
-_WEAK = re.compile(_GENE + r"(?P<mark>[_\-.:#])(?P<number>\d{1,2})\Z")
+_WEAK = re.compile(_GENE + r"(?P<mark>[_\-.:]| ?#)(?P<number>\d{1,3}|(?<=_)[A-H])\Z")
 _PARTS = re.compile(r"[|;,]")
+# No symbol of a gene: a well of a plate, or anything but capitals first.
+_NO_GENE = re.compile(r"[A-P]\d{1,2}|[^A-Z].*|.|.*[^A-Za-z0-9\-].*", re.DOTALL)
 
 
 def fold_label(label: str) -> str:
@@ -76,29 +94,32 @@ def fold_label(label: str) -> str:
 def control_kind(label: str) -> str:
     """What kind of control a label looks like ("nontargeting" for "non-targeting_00023"), or ""."""
     text = str(label).strip()
-    if not text or len(text) > _LONGEST:
+    if not text or len(text) > _LONGEST or _SHORT.fullmatch(text):
         return ""
-    # "non-targeting-A"
-    key = fold_label(re.sub(r"[\s_\-.][A-Za-z]\Z", "", text))
-    if key in ("wt", "wildtype"):
-        return "wt"
-    plain = _HEAD.sub("", key.rstrip("0123456789"), count=1)
-    for core in (plain, _TAIL.sub("", plain, count=1)):
-        words = _CONTROL_WORD.findall(core)
-        # NT3 and NT4 are also names of neurotrophins.
-        if core == "nt" and re.fullmatch(r"(?i)nt\d", text):
-            continue
-        if "".join(words) == core and set(words) - _FILLING:
-            return core
+    first, _, second = text.partition("__")
+    if first and second and control_kind(first) and control_kind(second):
+        return control_kind(first)
+    guide = next((m["gene"] for p in _STRONG if (m := p.match(text))), "")
+    # "non-targeting-A", "p_INTERGENIC3934"
+    single = re.sub(r"\A[pcm][_\-]|[\s_\-.][A-Za-z]\Z", "", text)
+    for form in (single, guide):
+        if fold_label(form) in ("wt", "wildtype"):
+            return "wt"
+        plain = _HEAD.sub("", fold_label(_DIGITS.sub("", form)), count=1)
+        for core in (plain, _TAIL.sub("", plain, count=1)):
+            if _ALL_CONTROL.fullmatch(core) and not _ALL_FILLING.fullmatch(core):
+                return core
     return ""
 
 
 def is_uncalled(label: str) -> bool:
     """Whether a label says that a cell has no call, or more than one ("unassigned", "doublet")."""
     text = str(label).strip()
-    return len(text) <= _LONGEST and (
-        fold_label(text) in _UNCALLED or fold_label(text).rstrip("0123456789") in _LONG_UNCALLED
-    )
+    if len(text) > _LONGEST:
+        return False
+    key = fold_label(text)
+    plain = key.rstrip("0123456789")
+    return bool(_UNCALLED.fullmatch(key) or (len(plain) > 4 and _UNCALLED.fullmatch(plain)))
 
 
 def without_controls(label: str, control: Iterable[str]) -> list[str]:
@@ -124,16 +145,19 @@ def guide_gene(label: str) -> str:
 
 def numbered_gene(label: str) -> str:
     """The gene in "GATA1_1", "GATA1-1" or "GATA1.1" if that is no symbol itself; else ""."""
-    found = _WEAK.match(str(label).strip()) if len(str(label)) <= 200 else None
+    return _numbered_parts(label)[0]
+
+
+def _numbered_parts(label: str) -> tuple[str, str, int]:
+    """(gene, mark, number) of `numbered_gene`; letters count as numbers of a mark of their own."""
+    text = str(label).strip()
+    found = _WEAK.match(text) if len(text) <= 200 else None
     if not found or found["gene"].casefold() in _GENERIC or control_kind(found["gene"]):
-        return ""
-    if found["mark"] in "-." and _SYMBOL.match(found["gene"]):
-        return ""
-    return found["gene"] if len(found["gene"]) > 1 and not _ensembl(label) else ""
-
-
-def _ensembl(label: str) -> bool:
-    return str(label).upper().startswith("ENS")
+        return "", "", 0
+    gene, mark, number = found["gene"], found["mark"].strip(), found["number"]
+    if len(gene) < 2 or (mark in "-." and (_SYMBOL.match(gene) or gene.upper().startswith("ENS"))):
+        return "", "", 0
+    return (gene, mark, int(number)) if number.isdigit() else (gene, "A", ord(number) - 64)
 
 
 @dataclass(frozen=True)
@@ -188,15 +212,19 @@ def read_labels(
     names: list[str] = []
     for label in rest:
         parts = split_combination(label)
-        if all(p in used or control_kind(p) for p in parts):
+        kinds = [control_kind(p) for p in parts]
+        if drugs:
+            # NT-157 and SCR-7 are compounds.
+            kinds = [k if len(k) > 3 else "" for k in kinds]
+        if all(p in used or kind for p, kind in zip(parts, kinds, strict=True)):
             # "ctrl+ctrl" is the control itself where "ctrl" is.
             if len(parts) == 1 or not used & set(parts):
                 left["also look like controls"].append(label)
         elif any(is_uncalled(p) for p in parts):
             left["cells without a call"].append(label)
-        elif gene := _beside_control(label):
+        elif not drugs and (gene := _beside_control(label)):
             rename[label] = gene
-        elif _is_mix(label):
+        elif not drugs and _is_mix(label):
             mixes.append(label)
         else:
             names.append(label)
@@ -223,16 +251,16 @@ def _some(labels: Sequence[str], n: int = 5) -> str:
 
 
 def _beside_control(label: str) -> str:
-    """The gene of "KLF1_NegCtrl0" or "KLF1_NegCtrl0__KLF1_NegCtrl0" (a vector of two guides)."""
+    """The gene of "KLF1_NegCtrl0" or "KLF1_NegCtrl0__KLF1_NegCtrl0" (a vector of two guides), and
+    both of "KLF1_MAP2K6__KLF1_MAP2K6"."""
     first, _, second = label.partition("__")
     if second and second != first:
         return ""
     parts = first.split("_")
     genes = [p for p in parts if not control_kind(p)]
-    if len(parts) != 2 or len(genes) != 1 or is_uncalled(genes[0]):
+    if len(parts) != 2 or not genes or any(is_uncalled(g) or _NO_GENE.fullmatch(g) for g in genes):
         return ""
-    well = re.fullmatch(r"[A-P]\d{1,2}", genes[0])
-    return genes[0] if re.fullmatch(r"[A-Z][A-Za-z0-9\-]+", genes[0]) and not well else ""
+    return canonical_perturbation("+".join(genes)) if len(genes) == 1 or second else ""
 
 
 def _is_mix(label: str) -> bool:
@@ -282,9 +310,8 @@ def _numbered(labels: Sequence[str], features: frozenset[str]) -> dict[str, str]
     stems: dict[tuple[str, str], set[int]] = defaultdict(set)
     found = {}
     for label in labels:
-        gene = "" if label in features else numbered_gene(label)
+        gene, mark, number = ("", "", 0) if label in features else _numbered_parts(label)
         if gene:
-            mark, number = label.strip()[len(gene)], int(label.strip()[len(gene) + 1 :])
             stems[gene, mark].add(number)
             found[label] = (gene, mark)
     guides = {}

@@ -202,6 +202,13 @@ def decide_scale(
     flags = f"--scale {' | '.join(get_args(Scale))}" + (f"; {others}" if others else "")
     if tag is not None:
         mixed = scale is None and "mixed" in evidence
+        limit = MAX_LOG / TO_NATURAL.get(tag.scale, 1.0)
+        logs = scale is None and tag.scale in ("log1p", *TO_NATURAL)
+        if logs and min(sample.shape) and sample.max() > limit:
+            mixed, evidence = (
+                True,
+                f"values reach {sample.max():.4g}, too large for such logarithms",
+            )
         if evidence.startswith("negative") and tag.scale != "as-is":
             raise InputError(
                 f"{where} contradicts itself: {tag.evidence} says {tag.scale}, but there are "

@@ -12,19 +12,18 @@ the files and the work folder must be visible to every worker under the same pat
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from pertwise._files import PART, reading
 from pertwise._hdf5 import check_room
-from pertwise._io import atomic_path, optional_import
+from pertwise._io import atomic_path
+from pertwise._process import in_processes, limit_threads, on_dask
 from pertwise._progress import track
 from pertwise.errors import InputError
 from pertwise.provenance import identity
@@ -44,8 +43,6 @@ from pertwise.screen.sums import GroupSums
 
 #: Cells of one task: large enough that its overhead does not count, small enough to lose.
 ROWS_PER_TASK = 250_000
-#: How long to wait for a scheduler to answer.
-CONNECT_SECONDS = 20
 _EDGE = 1 << 16
 SHARD_SUFFIXES = (".h5ad", ".zarr", ".parquet")
 #: Change when the content of part files changes.
@@ -157,59 +154,6 @@ def _part_path(folder: Path, name: str, task: Task) -> Path:
     return folder / f"{name}-{task.source:05d}-{task.start:012d}.h5"
 
 
-Runner = Callable[[Callable[[Task], None], Sequence[Task], str], None]
-
-
-def _serial(work: Callable[[Task], None], tasks: Sequence[Task], title: str) -> None:
-    for task in track(tasks, title):
-        work(task)
-
-
-@contextlib.contextmanager
-def _runner(workers: int, address: str | None) -> Iterator[Runner]:
-    """What runs the tasks: this process, local worker processes, or the cluster at `address`."""
-    if workers < 1:
-        raise InputError(f"workers must be at least 1, got {workers}")
-    if address is None and workers == 1:
-        yield _serial
-        return
-    distributed = optional_import("distributed", "dask", "running pseudobulk on several workers")
-    with contextlib.ExitStack() as stack:
-        if address is None:
-            # Local workers come and go with this call; their greetings are no news.
-            logger = logging.getLogger("distributed")
-            stack.callback(logger.setLevel, logger.level)
-            logger.setLevel(logging.ERROR)
-            cluster = stack.enter_context(
-                distributed.LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    dashboard_address=None,
-                    memory_limit=0,
-                    silence_logs=logging.ERROR,
-                )
-            )
-            client = stack.enter_context(distributed.Client(cluster))
-        else:
-            try:
-                client = stack.enter_context(distributed.Client(address, timeout=CONNECT_SECONDS))
-            except (OSError, ValueError) as error:
-                raise InputError(f"no dask scheduler answers at {address}: {error}") from error
-
-        def run(work: Callable[[Task], None], tasks: Sequence[Task], title: str) -> None:
-            futures = client.map(work, list(tasks), pure=False)
-            finished = distributed.as_completed(futures)
-            try:
-                for future in track(finished, title, total=len(futures)):
-                    future.result()
-            except BaseException:
-                client.cancel(futures)
-                raise
-
-        yield run
-
-
 def pseudobulk_shards(
     sources: Sequence[str | os.PathLike[str]],
     settings: PseudobulkSettings | None = None,
@@ -232,8 +176,8 @@ def pseudobulk_shards(
     workdir
         Folder for the partial sums; after a kill, the same call continues from them.
     workers
-        Local processes (needs dask when more than one). In a script, call this under
-        ``if __name__ == "__main__":``, as for any use of multiple processes.
+        Local processes. In a script, call this under ``if __name__ == "__main__":``, as for any
+        use of multiple processes.
     dask
         Address of a running scheduler ("tcp://host:8786") instead of local workers.
     rows_per_task
@@ -246,28 +190,28 @@ def pseudobulk_shards(
     pertwise.errors.InputError
         As `pseudobulk`; also if no scheduler answers at the address.
     pertwise.errors.MissingDependencyError
-        If several workers are wanted and dask is not installed.
+        If `dask` is given and dask is not installed.
     """
     settings = settings or PseudobulkSettings()
-    if rows_per_task < 1:
-        raise InputError(f"rows_per_task must be at least 1, got {rows_per_task}")
+    for name, value in {"workers": workers, "rows_per_task": rows_per_task}.items():
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, got {value}")
     paths = expand_sources(sources)
     folder = Path(workdir) / run_key(paths, settings, rows_per_task)
     found = scan(paths, settings)
     tasks = plan_tasks(found, rows_per_task)
     folder.mkdir(parents=True, exist_ok=True)
-    with _runner(workers, dask) as run:
-        _do(run, partial(_first_task, found, settings, folder), tasks, folder, "first", "controls")
-        first = [_part_path(folder, "first", t) for t in tasks]
-        whole: Part | None = None
-        for path in first:
-            part = Part(load_sums(path, "controls"), load_sums(path, "training"), _n_empty(path))
-            whole = part if whole is None else whole + part
-        if whole is None:
-            raise InputError(f"no cells in {', '.join(map(str, paths))}")
-        ref = reference(found, settings, whole)
-        work = partial(_second_task, found, settings, ref, folder)
-        _do(run, work, tasks, folder, "second", "perturbations")
+    work = partial(_first_task, found, settings, folder)
+    _do(work, tasks, folder, "first", "controls", workers, dask)
+    whole: Part | None = None
+    for path in (_part_path(folder, "first", t) for t in tasks):
+        part = Part(load_sums(path, "controls"), load_sums(path, "training"), _n_empty(path))
+        whole = part if whole is None else whole + part
+    if whole is None:
+        raise InputError(f"no cells in {', '.join(map(str, paths))}")
+    ref = reference(found, settings, whole)
+    work = partial(_second_task, found, settings, ref, folder)
+    _do(work, tasks, folder, "second", "perturbations", workers, dask)
     second = [_part_path(folder, "second", t) for t in tasks]
 
     def load(lo: int, hi: int) -> GroupSums:
@@ -282,14 +226,23 @@ def pseudobulk_shards(
 
 
 def _do(
-    run: Runner,
     work: Callable[[Task], None],
     tasks: Sequence[Task],
     folder: Path,
     name: str,
     title: str,
+    workers: int,
+    dask: str | None,
 ) -> None:
-    """Run the tasks that have left no part yet."""
-    open_tasks = [t for t in tasks if not _part_path(folder, name, t).exists()]
-    if open_tasks:
-        run(work, open_tasks, title)
+    """Run the tasks that have left no part yet: here, over processes or on a cluster."""
+    left = [(t,) for t in tasks if not _part_path(folder, name, t).exists()]
+    if not left:
+        return
+    if dask is not None:
+        done = on_dask(work, left, dask, workers, limit_threads)
+    elif workers > 1:
+        done = in_processes(work, left, workers, limit_threads)
+    else:
+        done = map(work, (task for (task,) in left))
+    for _ in track(done, title, total=len(left)):
+        pass

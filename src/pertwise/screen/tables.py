@@ -11,7 +11,7 @@ import pandas as pd
 from pertwise._tables import read_frame
 from pertwise.errors import InputError, unknown_name
 from pertwise.screen.columns import is_row_column
-from pertwise.screen.detables import de_columns
+from pertwise.screen.detables import de_columns, of_contrast
 from pertwise.screen.layouts import PERTURBATION_KEYS
 from pertwise.screen.read import MeansTable
 
@@ -43,6 +43,11 @@ def read_table(path: Path, perturbation_key: str | None = None) -> MeansTable:
     said = tuple(table.attrs["notes"])
     found = de_columns(table, perturbation_key, path)
     if found is not None:
+        named = {n: of_contrast(n) for n in map(str, table[found.perturbation].dropna().unique())}
+        if any(name != label for label, name in named.items()):
+            said += ("contrasts with a control, read as what was perturbed",)
+            labels = table[found.perturbation].astype(object).map(named, na_action="ignore")
+            table = table.assign(**{found.perturbation: labels})
         made = _long(table, found.perturbation, found.feature, found.value, path)
         facts = {**made.facts, "deltas": True, "unit": f"{found.value} of {found.tool}"}
         return replace(made, facts=facts, notes=(*said, f"read as {found.tool}", *made.notes))
@@ -63,7 +68,8 @@ def _perturbation_column(table: pd.DataFrame, wanted: str | None, path: Path) ->
         if wanted not in table.columns:
             raise unknown_name("column", wanted, map(str, table.columns), f"in {path}")
         return wanted
-    for name in PERTURBATION_KEYS:
+    # Beside a drug, the gene is what was measured.
+    for name in sorted(PERTURBATION_KEYS, key=lambda k: k == "gene"):
         if name in table.columns and not pd.api.types.is_numeric_dtype(table[name]):
             return name
     first = str(table.columns[0])

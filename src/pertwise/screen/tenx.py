@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,10 @@ from pertwise.screen.layouts import PERTURBATION_KEYS
 CALLS = "protospacer_calls_per_cell.csv"
 _FOLDERS = (".", "..", "crispr_analysis", "../crispr_analysis", "../../crispr_analysis")
 _GENES = "Gene Expression"
+#: Modalities of MuData: of expression, and of anything else; columns of guides, best known first.
+_EXPRESSION = ("rna", "gex", "gene", "genes", "expression", "mrna", "gene expression")
+_OTHER_MODALITY = re.compile(r"guide|grna|gdo|crispr|hto|hash|adt|prot|atac|peak|antibod|multiplex")
+_CALLED = ("feature_call", "guide_identity", "guide_id", "assigned_guide", "sgRNA")
 
 
 def is_mtx_folder(path: Path) -> bool:
@@ -111,7 +117,8 @@ def _calls(path: Path) -> tuple[dict[str, str], Path]:
 
 
 def open_other(handle: Any, path: Path) -> Any:
-    """HDF5 that is no h5ad: the cells of a 10x h5, or the modality of a h5mu to read as h5ad.
+    """HDF5 that is no h5ad: the cells of a 10x h5, or of a h5mu the modality of expression (to be
+    read as h5ad) with the labels of its cells, None where they are its own.
 
     Raises
     ------
@@ -154,19 +161,54 @@ def _open_h5(node: Any, path: Path) -> CellFile:
     return _cells(path, matrix, barcodes, ids, names, kinds)
 
 
-def _modality(handle: Any, path: Path) -> Any:
-    """The modality whose own table names the perturbations."""
+def _modality(handle: Any, path: Path) -> tuple[Any, pd.Series | None]:
+    """The modality of expression, and the labels of its cells where another table holds them.
+
+    A modality of guides may name the perturbation, too, but its values are no expression.
+    """
     parts = handle["mod"]
-    for name in sorted(parts, key=lambda n: n not in ("rna", "gex", "gene")):
-        part = parts[name]
-        if not hasattr(part, "keys") or "obs" not in part or not hasattr(part["obs"], "keys"):
-            continue
-        columns = GroupTable(part["obs"], length_of(part["obs"]), f"{path}: {name}").columns
-        if any(key in columns for key in PERTURBATION_KEYS):
-            return part
+    tables = {
+        name: GroupTable(part["obs"], length_of(part["obs"]), f"{path}: {name}")
+        for name, part in parts.items()
+        if hasattr(part, "keys") and hasattr(part.get("obs"), "keys")
+    }
+    usual = [n for n in tables if n.casefold() in _EXPRESSION]
+    expression = usual or [n for n in tables if not _OTHER_MODALITY.search(n.casefold())]
+    if len(expression) == 1:
+        own = tables.pop(expression[0])
+        if any(key in own.columns for key in PERTURBATION_KEYS):
+            return parts[expression[0]], None
+        if hasattr(handle.get("obs"), "keys"):
+            tables[""] = GroupTable(handle["obs"], length_of(handle["obs"]), f"{path}: obs")
+        for name, table in tables.items():
+            column = next(
+                (key for key in (*PERTURBATION_KEYS, *_CALLED) if key in table.columns), ""
+            )
+            labels = table.whole()[column] if column else pd.Series(dtype=object)
+            if len(labels) and labels.index.is_unique:
+                labels.name = f"{name or 'obs'}: {column}"
+                return parts[expression[0]], labels
     raise InputError(
         f"{path} is a MuData file (modalities {', '.join(parts)}) in which no modality of "
         "expression names the perturbation of its cells: copy the call into it once, e.g. m = "
         "mudata.read_h5mu(FILE); rna = m['rna']; rna.obs['perturbation'] = m[GUIDES].obs[CALL]; "
         "rna.write_h5ad(OUT)"
     )
+
+
+def with_labels(cells: CellFile, labels: pd.Series) -> CellFile:
+    """Cells with the perturbation that another table of the same file gives them.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        If that table knows none of the cells.
+    """
+    obs = cells.obs.copy()
+    found = labels.astype(object).reindex(obs.index)
+    known = found.notna()
+    if not known.any():
+        raise InputError(f"{cells.path}: none of the cells of its expression is in {labels.name!r}")
+    obs["perturbation"] = found.where(known, "unassigned")
+    note = f"perturbation of {int(known.sum())} of {len(obs)} cells from {labels.name!r}"
+    return replace(cells, table=FrameTable(obs), notes=(*cells.notes, note))
