@@ -308,11 +308,3 @@ def ends_on_signals() -> Iterator[None]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
-
-
-def idle_cores() -> int:
-    """Cores that threads of this process may use: all of them, one inside a worker process."""
-    if multiprocessing.parent_process() is not None:
-        return 1
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1

@@ -112,3 +112,13 @@ def test_the_table_is_plain(tmp_path):
         made.table,
         pd.DataFrame({"perturbation": ["A"], "context": [""], "up": [0.5], "source": ["someone"]}),
     )
+
+
+def test_dealt_marks_are_the_same_profiles_of_others():
+    marks = np.arange(12.0).reshape(12, 1) / 4
+    made = Ratings.from_marks([f"G{i:02d}" for i in range(12)], ["up"], marks, source="someone")
+    dealt = made.dealt(seed=3)
+    assert sorted(np.ravel(dealt.marks)) == sorted(np.ravel(made.marks))
+    assert (dealt.marks != made.marks).all()
+    assert "wrong" in dealt.source
+    np.testing.assert_array_equal(dealt.marks, made.dealt(seed=3).marks)

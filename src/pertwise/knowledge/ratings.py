@@ -151,6 +151,23 @@ class Ratings:
             self.reasons,
         )
 
+    def dealt(self, seed: int = 0) -> Ratings:
+        """The control: the same profiles dealt to wrong perturbations, each one moved.
+
+        What is left of a gain is not knowledge about perturbations.
+        """
+        order = np.random.default_rng(seed).permutation(len(self.names))
+        rows = np.empty_like(order)
+        rows[order] = np.roll(order, 1)
+        return Ratings(
+            self.names,
+            self.programs,
+            self.marks[rows],
+            self.spread[rows],
+            self.context,
+            f"{self.source}, dealt to wrong perturbations",
+        )
+
     def fingerprint(self) -> str:
         """Short hash of names, programs, marks and context: goes into records."""
         text = repr((self.names, self.programs, self.context)).encode()

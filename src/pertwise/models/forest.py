@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from pertwise._process import idle_cores
 from pertwise.arrays.direction import half_scaled, with_direction
 from pertwise.arrays.gaussian_process import Floats, kernel_axes
 from pertwise.kernels.genes import (
@@ -88,11 +87,8 @@ class ForestPredictor(KernelModel):
             min_samples_leaf=min(2, len(x)),
             max_features=0.3,
             random_state=self.seed,
-            n_jobs=idle_cores(),
         )
-        forest.fit(x, y)
-        # Trees grow the same in any number of threads; their predictions are added in order.
-        return forest.set_params(n_jobs=1)
+        return forest.fit(x, y)
 
     def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Mean over the trees; perturbations that no kernel knows get the training mean, stated."""

@@ -9,7 +9,7 @@ from pertwise.acquire.common import Floats, check_n, need_embedding, selection, 
 from pertwise.acquire.strategies.variance_reduction import Information, greedy_reduction
 from pertwise.arrays.gaussian_process import choose_noise, leave_one_out
 from pertwise.errors import InputError
-from pertwise.kernels.ratings import mark_kernels
+from pertwise.kernels.ratings import WIDTHS, mark_kernels
 from pertwise.knowledge.ratings import Ratings
 from pertwise.parts import part
 from pertwise.select.base import Selection
@@ -102,10 +102,11 @@ class Adaptive:
         if not tables or self.share == 0:
             return rows
         names = (*state.candidates, *state.measured)
+        # Direction and one length scale: every column costs at each observation.
         made = [
             m.rows(kind, names).toarray()
             for m in mark_kernels(state.knowledge, tables)
-            for kind in m.kinds
+            for kind in (m.kinds[0], m.kinds[1 + WIDTHS.index(1.0)])
         ]
         scale = np.sqrt(self.share / len(made))
         return np.hstack([np.sqrt(1.0 - self.share) * rows, *(scale * x for x in made)])

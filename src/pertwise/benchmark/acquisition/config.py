@@ -65,6 +65,8 @@ class AcquisitionConfig(Settings):
 
     screen: FileName
     knowledge: FileName | None = None
+    #: Tables of marks: knowledge for strategies and predictors (`ratings = false` keeps them off).
+    ratings: tuple[FileName, ...] = ()
     context: str | None = None
     targets: tuple[TargetSpec, ...] = (TargetSpec(name="whole response"),)
     strategies: dict[str, dict[str, Any]]

@@ -75,6 +75,8 @@ class AcquisitionTask(Task):
         found = {"screen": input_facts(self.settings.screen)}
         if self.settings.knowledge is not None:
             found["knowledge"] = input_facts(Knowledge.open(self.settings.knowledge))
+        for i, file in enumerate(self.settings.ratings):
+            found[f"ratings {i + 1}" if i else "ratings"] = input_facts(file)
         return found
 
     def units(self) -> list[Unit]:

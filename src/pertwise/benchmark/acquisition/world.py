@@ -140,15 +140,15 @@ def make_world(
 
         screen = read_screen(config.screen)
     screen = one_context(screen, config.context).only_measured()
-    if knowledge is None and config.knowledge is not None:
-        knowledge = Knowledge.open(config.knowledge)
+    if knowledge is None and (config.knowledge is not None or config.ratings):
+        knowledge = Knowledge.open(config.knowledge, ratings=config.ratings)
     # Sorted, so that splits do not depend on the order of rows in a file.
     names = tuple(sorted(screen.perturbations))
     screen = screen.of_perturbations(names)
     embedding, neighbours = None, None
     unknown: tuple[str, ...] = ()
     kind = "text"
-    if knowledge is not None:
+    if knowledge is not None and (knowledge.path or not knowledge.ratings):
         kind = choose_embedding(knowledge, config.embedding)
         embedding, unknown = gene_features(knowledge, names, kind=kind)
         neighbours = neighbour_weights(knowledge, names)
