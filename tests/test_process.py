@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import httpx
 import pytest
@@ -24,8 +25,12 @@ def test_in_processes_gives_all_results_and_the_first_error():
     assert not multiprocessing.active_children()
 
 
-def of_this_module():
-    """The workers cannot import it: the tests are no package there."""
+def of_nowhere():
+    """A function of a module that only this process has."""
+    module = types.ModuleType("a_module_that_workers_do_not_have")
+    sys.modules[module.__name__] = module
+    exec("def work(*payload): pass", module.__dict__)
+    return module.work
 
 
 ANSWER = httpx.Response(500, request=httpx.Request("GET", "http://x"))
@@ -41,7 +46,7 @@ NO_LIBRARY = functools.partial(ctypes.CDLL, "libnone.so")
         (os._exit, (3,), None, "ended by itself with status 3: .*__name__"),
         # Errors that can be pickled, but not made again.
         (ANSWER.raise_for_status, (), None, "HTTPStatusError: Server error '500"),
-        (of_this_module, (), None, "cannot read its task: ModuleNotFoundError: No module"),
+        (of_nowhere(), (), None, "cannot read its task: ModuleNotFoundError: No module"),
         (math.sqrt, (1,), NO_LIBRARY, "cannot start: OSError: libnone.so"),
     ],
 )

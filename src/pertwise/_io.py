@@ -153,6 +153,12 @@ def write_csv_atomic(
         csv_cells(table, csv_text).to_csv(temporary, index=index, **options)
 
 
+def csv_lines(table: pd.DataFrame, *, header: bool) -> bytes:
+    """Rows as `write_csv_atomic` writes them, to append to a file that grows."""
+    text: str = csv_cells(table, csv_text).to_csv(index=False, header=header)
+    return text.encode("utf-8", "replace")
+
+
 def write_json_atomic(path: str | os.PathLike[str], value: Any) -> None:
     """Write indented JSON atomically; NaN is refused because it is not JSON."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)

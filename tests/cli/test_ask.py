@@ -278,7 +278,7 @@ def test_fused_on_the_file_end_to_end(world, tmp_path, monkeypatch):
     assert f"{held[0]}:" not in notes
     assert "measured perturbations: how far" not in notes  # all 41 were asked
     members = record["prediction"]["members"]
-    alone = {"forest of named", "linked neighbours"}
+    alone = {"forest of what was said", "linked neighbours"}
     assert set(members) == {"multi-kernel", "radial", "forest", *alone}
     assert any(s.startswith("recorded answers: langpert (scripted@")
                for s in members["multi-kernel"]["sources"])  # fmt: skip

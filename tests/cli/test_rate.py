@@ -243,7 +243,9 @@ def test_killed_it_goes_on_without_paying_twice(tmp_path, end):
         assert 2 <= len(part.names) < 120
         before = server.paid
         assert RUNNER.invoke(app, call).exit_code == 0
-        assert 0 < server.paid - before <= 60 - len(part.names) // 2
+        # Two calls were under way at the end: paid for, and perhaps not yet in the ledger.
+        assert 0 < server.paid - before <= 60 - len(part.names) // 2 + 2
+        assert server.paid <= 60 + 2
         paid = server.paid
         assert RUNNER.invoke(app, call).exit_code == 0
         assert server.paid == paid

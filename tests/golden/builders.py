@@ -66,6 +66,7 @@ from pertwise.evaluate.splits import REGIME_WORDS, REGIMES, split_rows
 from pertwise.kernels.genes import DEFAULT_KERNELS, gene_blocks
 from pertwise.kernels.known import drug_kernels, kernel, list_kernels
 from pertwise.knowledge import Knowledge, build_knowledge
+from pertwise.knowledge.ratings import Ratings
 from pertwise.llm import open_chat
 from pertwise.models.dose import RULES, DosePredictor
 from pertwise.prediction.asking import compound_questions
@@ -188,6 +189,14 @@ class World:
             5, n_perturbations=30, n_features=30, n_pathways=4, n_combinations=30
         )
         return made.screen, built(made, self.folder / "two")
+
+    @cached_property
+    def ratings(self) -> tuple[Ratings, ...]:
+        """Marks of all perturbations but two, drawn at random."""
+        names = list(self.screen.perturbations[2:])
+        marks = np.random.default_rng(9).integers(0, 7, (len(names), 4)) / 2
+        marks[:, :3] -= 1.5
+        return (Ratings.from_marks(names, ["a", "b", "c", "strength"], marks, source="drawn"),)
 
     @cached_property
     def other(self) -> Screen:
@@ -448,6 +457,9 @@ PREDICTORS: dict[str, tuple[str, Callable[[World], dict[str, Any]]]] = {
     "langpert-recorded": ("langpert (recorded)", lambda w: {"answers": str(w.answers)}),
     "cross-line-transfer": ("cross-line transfer", lambda w: {"other": w.other}),
     "fused": ("fused", lambda w: {"answers": str(w.answers), **TREES}),
+    "marks": ("marks", lambda w: {"ratings": w.ratings}),
+    "multi-kernel, marks": ("multi-kernel", lambda w: {"ratings": w.ratings}),
+    "fused, marks alone": ("fused", lambda w: {"ratings": w.ratings, **TREES}),
 }
 for how in ("similarity", "rank", "median", "trimmed"):
     PREDICTORS[f"neighbours, {how}"] = (

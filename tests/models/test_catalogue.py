@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from pertwise import parts
 from pertwise.errors import InputError, UnknownNameError
+from pertwise.knowledge.ratings import Ratings
 from pertwise.testing.predictors import CHECKS, check_predictor, example_screen
 
 CONSTANT = {"control", "training-mean", "context-mean", "context-mean-shrunk"}
@@ -36,6 +38,9 @@ def test_conformance(name, check, simulated, answers):
     if name == "cross-line-transfer":
         # The line to predict has one perturbation that the other never saw.
         given = {"other": example_screen(seed=1, names=screen.perturbations[1:25])}
+    if name == "marks":
+        marks = np.random.default_rng(0).integers(-6, 7, (24, 3)) / 2
+        given = {"ratings": (Ratings.from_marks(screen.perturbations[:24], list("abc"), marks),)}
     CHECKS[check](
         lambda: parts.load("predictor", name, **given, **SETTINGS.get(name, {})), data, knowledge
     )

@@ -29,7 +29,7 @@ def own(tmp_path):
 
 
 NEED_A_FILE = (
-    "langpert-recorded", "fused", "chat-kernel", "external", "cross-line-transfer", "lgr",
+    "langpert-recorded", "chat-kernel", "external", "cross-line-transfer", "lgr",
     "lgr-shrunk", "hybrid",
 )  # fmt: skip
 

@@ -82,7 +82,8 @@ class KernelModel:
         if not self.kernels and not self.sources:
             raise InputError(
                 f"{self.name!r}: there are no marks; give a table of them (ratings=FILE, --ratings "
-                "FILE on the command line), which `pertwise rate` makes or a person fills in"
+                "FILE on the command line), which `pertwise rate` makes or a person fills in; for "
+                "a method that reads lists (fused), answers=FILE, which `pertwise ask` makes"
             )
         n, d = data.y.shape
         require_memory(

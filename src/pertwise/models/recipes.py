@@ -344,7 +344,13 @@ def fused(
     def said(trees: int) -> ForestPredictor:
         marked = settings.get("ratings", True)
         return ForestPredictor(
-            (), sources=sources, ratings=marked, direction=0.5, n_trees=trees, seed=seed
+            (),
+            sources=sources,
+            ratings=marked,
+            direction=0.5,
+            n_trees=trees,
+            seed=seed,
+            name=name,
         )
 
     members: dict[str, Callable[[], Predictor]] = {

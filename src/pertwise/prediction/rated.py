@@ -16,8 +16,7 @@ import pandas as pd
 
 from pertwise._files import read_json_object
 from pertwise._io import (
-    csv_cells,
-    csv_text,
+    csv_lines,
     sha256_file,
     why_not,
     write_csv_atomic,
@@ -276,7 +275,6 @@ class PartialTable:
                 # The file of a run before this one stays until there is an answer to put there.
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self.path.open("wb", buffering=0)
-            cells = csv_cells(frame.reindex(columns=self._columns), csv_text)
-            self._file.write(cells.to_csv(index=False, header=first).encode("utf-8", "replace"))
+            self._file.write(csv_lines(frame.reindex(columns=self._columns), header=first))
         except OSError as error:
             raise InputError(f"{self.path} cannot be written: {why_not(error)}") from error

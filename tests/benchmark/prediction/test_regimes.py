@@ -270,7 +270,7 @@ def test_config_errors_name_the_entry(folder):
 def test_methods_are_chosen_by_what_they_need(folder):
     task = load(config(data={"lists": None}), folder)
     assert "LGR" not in {m.label for m in task.methods}
-    with pytest.raises(InputError, match="'fused' needs the setting answers=FILE"):
+    with pytest.raises(InputError, match="'fused' needs lists of a chat model, or marks,"):
         task.method("fused")
     frame = drug_frame().drop(columns="smiles")
     frame.to_parquet(folder / "drugs.parquet")

@@ -276,7 +276,10 @@ class RegimesTask(PredictionTask):
         """What a method needs that is not known; "" when it can be run."""
         told, known = parts.describe("predictor", use).facts, self.opened.knowledge or Knowledge()
         if "answers" in told.reads and not (self.settings.data.lists or "answers" in (given or {})):
-            return "lists of a chat model"
+            if "ratings" not in told.reads:
+                return "lists of a chat model"
+            if not known.ratings and not {"edits", "ratings"} & set(given or {}):
+                return "lists of a chat model, or marks"
         for need in told.needs:
             if need in DRUG_KERNELS and need not in drug_kernels(known):
                 return need
