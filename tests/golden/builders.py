@@ -685,6 +685,7 @@ STRATEGIES = {
     "badge": "badge",
     "lcmd": "lcmd",
     "variance-reduction": "variance_reduction",
+    "adaptive": "adaptive",
     "knowledge": "knowledge",
     "llm": "llm",
 }
