@@ -90,3 +90,43 @@ def test_marks_of_compounds_over_several_contexts(method):
     found = model.predict(list(screen.perturbations[:2]), screen.contexts[0])
     assert np.isfinite(found.mean).all()
     assert any("marks" in name for name in found.provenance["weights"])
+
+
+def test_predict_takes_marks_and_refuses_them_where_they_mean_nothing(marked, tmp_path):
+    import pertwise as pw
+
+    screen, ratings = marked
+    path = tmp_path / "marks.csv"
+    write_ratings(path, [ratings])
+    asked = list(screen.perturbations[40:])
+    settings = {"method": "marks", "folds": 0}
+    found = pw.predict(screen, asked, ratings=path, **settings)
+    again = pw.predict(screen, asked, knowledge=Knowledge(ratings=[ratings]), **settings)
+    np.testing.assert_allclose(found.prediction.mean, again.prediction.mean, atol=1e-6)
+    assert "ratings" in found.record["inputs"]
+    with pytest.raises(InputError, match=r"'training-mean' does not use marks.*multi-kernel"):
+        pw.predict(screen, asked, ratings=path, method="training-mean", folds=0)
+
+
+def test_no_command_ignores_marks(marked, tmp_path):
+    from typer.testing import CliRunner
+
+    from pertwise.cli.main import app
+
+    screen, ratings = marked
+    path, file = tmp_path / "marks.csv", tmp_path / "screen.h5ad"
+    write_ratings(path, [ratings])
+    screen.save(file)
+    base = ["--ratings", str(path), "--out", str(tmp_path / "out")]
+    for command, said in (
+        (["predict", str(file), "--names", "G50", "--method", "training-mean"], "not use marks"),
+        (["plan", "make", str(file), "--batch", "3"], "does not use marks"),
+        (["ask", str(file), "--names", "X", "--llm", "m@http://127.0.0.1:9/v1"], "--ratings"),
+    ):
+        done = CliRunner().invoke(app, [*command, *base])
+        assert done.exit_code != 0
+        assert said in str(done.exception), done.output
+    done = CliRunner().invoke(
+        app, ["predict", str(file), "--names", "G50", "--method", "marks", "--folds", "0", *base]
+    )
+    assert done.exit_code == 0, done.output

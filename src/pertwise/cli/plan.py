@@ -193,6 +193,23 @@ class Picker(OptionGroup):
                 "qwen3:8b@http://localhost:11434/v1, or anthropic:MODEL)"
             )
 
+    def check_marks(self, name: str) -> None:
+        """Whether strategy `name` uses marks.
+
+        Raises
+        ------
+        pertwise.errors.InputError
+            When --ratings would not be used.
+        """
+        from pertwise import parts
+
+        part = parts.describe("strategy", name)
+        if not part.own and not part.facts.more.get("marks"):
+            raise InputError(
+                f"the strategy {name!r} does not use marks: leave --ratings out, or take "
+                "--strategy adaptive"
+            )
+
     def settings(self, name: str, chat: Chat | None) -> dict[str, Any]:
         """The settings of strategy `name`."""
         from pertwise import parts
@@ -242,6 +259,8 @@ def make(
         cells.refuse("no model is asked (--llm MODEL@URL)", but=("context",))
     name = picker.strategy or ("llm" if llm.llm else "knowledge")
     picker.check(name, model=bool(llm.llm))
+    if facts.ratings:
+        picker.check_marks(name)
     asked: dict[str, Any] = {
         "pathway": goal.pathway,
         "features": goal.features or (),

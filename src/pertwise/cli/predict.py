@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -104,6 +105,7 @@ def predict(
             knowledge=given.knowledge,
             drugs=given.drugs,
             lines=given.lines,
+            ratings=given.ratings,
             method=method or (given.method if chat is None else "langpert"),
             context=cells.context,
             context_text=cells.context_text,
@@ -218,6 +220,7 @@ class _Inputs:
     lines: Path | None
     method: str
     answers: str = ""
+    ratings: Sequence[Path] = ()
 
 
 def _inputs(
@@ -226,7 +229,8 @@ def _inputs(
     if screen.suffix != ".toml":
         if data is not None:
             raise InputError("--data goes with a TOML config in place of SCREEN")
-        return _Inputs(screen, facts.knowledge, facts.drugs or [], facts.lines, method)
+        known = (facts.knowledge, facts.drugs or [], facts.lines)
+        return _Inputs(screen, *known, method, ratings=facts.ratings or [])
     facts.refuse(f"{screen} says what is known")
     reading.refuse(f"{screen} says how to read")
     from pertwise.benchmark.prediction.regimes import RegimesConfig, open_regimes

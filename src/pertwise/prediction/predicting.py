@@ -193,6 +193,7 @@ def predict(
     knowledge: Knowledge | str | os.PathLike[str] | None = None,
     drugs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     lines: str | os.PathLike[str] | None = None,
+    ratings: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     method: str = DEFAULT_METHOD,
     context: str | None = None,
     context_text: str = "",
@@ -215,8 +216,9 @@ def predict(
     ----------
     names
         Genes (combinations as "A+B") or drugs in any spelling, or as SMILES.
-    knowledge, drugs, lines
-        A knowledge folder (or an opened `Knowledge`), tables of drug facts, a table of cell lines.
+    knowledge, drugs, lines, ratings
+        A knowledge folder (or an opened `Knowledge`), tables of drug facts, a table of cell lines,
+        tables of marks (`read_ratings`).
     context
         Where to predict; may be left out where the screen holds one. One that was not measured is
         borrowed from related ones (`lines`).
@@ -239,7 +241,8 @@ def predict(
     if isinstance(screen, str | os.PathLike):
         inputs["screen"] = input_facts(screen)
         screen = screen_of(screen, context, **dict(reading or {}))
-    known = _open_knowledge(knowledge, drugs, lines, inputs)
+    _check_ratings(method, ratings)
+    known = _open_knowledge(knowledge, drugs, lines, ratings, inputs)
     if known is None and "knowledge" in parts.describe("predictor", method).facts.needs:
         raise InputError(
             f"the method {method!r} needs a knowledge folder: give --knowledge DIR (made by "
@@ -341,18 +344,38 @@ def predict(
     )
 
 
-def _open_knowledge(given: Any, drugs: Any, lines: Any, inputs: dict[str, Any]) -> Knowledge | None:
+def _check_ratings(method: str, ratings: Any) -> None:
+    """Refuse marks for a built-in method that would not look at them."""
+    part = parts.describe("predictor", method)
+    if ratings and not part.own and "ratings" not in part.facts.reads:
+        using = [
+            name
+            for name in parts.names("predictor", offered=False)
+            if "ratings" in parts.describe("predictor", name).facts.reads
+        ]
+        raise InputError(
+            f"the method {method!r} does not use marks: leave ratings out, or choose one that "
+            f"does ({', '.join(using)})"
+        )
+
+
+def _open_knowledge(
+    given: Any, drugs: Any, lines: Any, ratings: Any, inputs: dict[str, Any]
+) -> Knowledge | None:
     from pertwise.knowledge import Knowledge
 
     known: Knowledge | None = given if isinstance(given, Knowledge) else None
-    if known is not None and (drugs or lines):
-        raise InputError("give drugs and lines to Knowledge.open, or paths to predict")
-    if known is None and (given is not None or drugs or lines):
-        known = Knowledge.open(given, drugs=drugs, lines=lines)
+    if known is not None and (drugs or lines or ratings):
+        raise InputError("give drugs, lines and ratings to Knowledge.open, or paths to predict")
+    if known is None and (given is not None or drugs or lines or ratings):
+        known = Knowledge.open(given, drugs=drugs, lines=lines, ratings=ratings)
     if known is not None:
         inputs["knowledge"] = input_facts(known)
         if known.drugs is not None and known.drugs.sources:
             inputs["drugs"] = {"path": ", ".join(known.drugs.sources)}
+        for number, marks in enumerate(known.ratings, start=1):
+            place = "ratings" if number == 1 else f"ratings {number}"
+            inputs[place] = {"path": marks.source, "fingerprint": marks.fingerprint()}
     return known
 
 

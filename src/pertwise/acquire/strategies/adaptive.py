@@ -20,7 +20,7 @@ NOISES = np.geomspace(0.3, 30.0, 9)
 FLOOR = 0.2
 
 
-@part(needs="nothing")
+@part(needs="nothing", marks=True)
 class Adaptive:
     """`variance_reduction` that cares for candidates as much as they are expected to respond.
 
