@@ -235,7 +235,7 @@ def stacked(
     `purpose`: see `fused`.
     """
     if purpose not in PURPOSES:
-        raise unknown_name("purpose", purpose, PURPOSES)
+        raise unknown_name("purpose", purpose, PURPOSES, "(error or retrieval)")
     if purpose == "retrieval" and tolerance is None:
         tolerance = RETRIEVAL_TOLERANCE
 
@@ -328,7 +328,7 @@ def fused(
         makes the error of weak ones larger.
     """
     if purpose not in PURPOSES:
-        raise unknown_name("purpose", purpose, PURPOSES)
+        raise unknown_name("purpose", purpose, PURPOSES, "(error or retrieval)")
     if purpose == "retrieval" and tolerance is None:
         tolerance = RETRIEVAL_TOLERANCE
     recorded = [RecordedSelector.from_file(f) for f in (answers, edits) if f is not None]
