@@ -1,0 +1,1 @@
+"""From source files to a knowledge folder: fetch, read, assemble."""
