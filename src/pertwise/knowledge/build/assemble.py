@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from pertwise.errors import InputError
+from pertwise.knowledge.build.sources import Source
 from pertwise.knowledge.genes import ontology
 from pertwise.knowledge.genes.curated import ribosome_members
-from pertwise.knowledge.layout import EDGE_COLUMNS, STRING_CHANNELS, TABLES, UNDIRECTED
-from pertwise.knowledge.build.sources import Source
 from pertwise.knowledge.genes.symbols import SymbolIndex, plain_id
+from pertwise.knowledge.layout import EDGE_COLUMNS, STRING_CHANNELS, TABLES, UNDIRECTED
 
 _GENE_TEXT = (
     "full_name", "entrez", "ensembl", "string_id", "string_annotation", "refseq_summary",

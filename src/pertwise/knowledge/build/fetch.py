@@ -18,10 +18,10 @@ from pertwise._io import atomic_path, sha256_file, write_json_atomic
 from pertwise._progress import track
 from pertwise._text import shown_url
 from pertwise.errors import InputError, unknown_name
-from pertwise.knowledge.layout import SIDECAR
 from pertwise.knowledge.build.readers import recognise
 from pertwise.knowledge.build.readers._text import head
 from pertwise.knowledge.build.sources import read_sidecar
+from pertwise.knowledge.layout import SIDECAR
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from pertwise._io import atomic_path, flush_to_disk, sha256_file
 from pertwise._progress import track
 from pertwise.errors import InputError
 from pertwise.knowledge.build.assemble import assemble
-from pertwise.knowledge.layout import HOW, MANIFEST
 from pertwise.knowledge.build.readers import read_source
 from pertwise.knowledge.build.sources import Sources, gather, new_manifest, sidecar_label
+from pertwise.knowledge.layout import HOW, MANIFEST
 from pertwise.knowledge.tables import leftovers, put_back
 
 

@@ -14,8 +14,8 @@ from pertwise import __version__, parts
 from pertwise._files import read_json_object
 from pertwise._io import sha256_file
 from pertwise.errors import InputError
-from pertwise.knowledge.layout import FORMAT, FORMAT_VERSION, SIDECAR, SIMULATED
 from pertwise.knowledge.build.readers import Parsed, recognise
+from pertwise.knowledge.layout import FORMAT, FORMAT_VERSION, SIDECAR, SIMULATED
 
 Sources = (
     str

@@ -139,7 +139,11 @@ def read_gene_summary(path: Path) -> Parsed:
     return Parsed({"genes": genes}, counts={"not_human": others})
 
 
-@part(label="gene_text", about="gene names and texts (HGNC, STRING annotation, RefSeq summary)", licence="HGNC CC0 1.0; STRING CC BY 4.0; RefSeq public domain")
+@part(
+    label="gene_text",
+    about="gene names and texts (HGNC, STRING annotation, RefSeq summary)",
+    licence="HGNC CC0 1.0; STRING CC BY 4.0; RefSeq public domain",
+)
 def read_gene_text(path: Path) -> Parsed:
     """A table symbol, ids, full_name, string_annotation, refseq_summary."""
     table = read_table(path, ["symbol", "full_name"])

@@ -13,8 +13,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pertwise.errors import InputError
-from pertwise.parts import part
-from pertwise.knowledge.layout import STRING_CHANNELS
 from pertwise.knowledge.build.readers._text import (
     Parsed,
     head,
@@ -23,6 +21,8 @@ from pertwise.knowledge.build.readers._text import (
     read_table,
     split_header,
 )
+from pertwise.knowledge.layout import STRING_CHANNELS
+from pertwise.parts import part
 
 #: CollecTRI names two dimer families as one regulator; the field splits them into their members
 #: (Müller-Dott et al. 2023, Nucleic Acids Research 51:10934).
@@ -65,7 +65,11 @@ def _channels(path: Path, table: pd.DataFrame, pairs: pd.DataFrame) -> dict[str,
     return found
 
 
-@part(label="string_ge800", about="STRING pairs of combined score >= 800, gene symbols", licence="CC BY 4.0")
+@part(
+    label="string_ge800",
+    about="STRING pairs of combined score >= 800, gene symbols",
+    licence="CC BY 4.0",
+)
 def read_string_ge800(path: Path) -> Parsed:
     """Unweighted pairs of gene symbols, combined score >= 800: weight 0.8, the lower bound."""
     table = read_table(path, ["a", "b"])
