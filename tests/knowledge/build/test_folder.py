@@ -312,7 +312,7 @@ def test_wrong_sources(tmp_path):
     with pytest.raises(InputError, match="no file that is recognised"):
         build_knowledge(tmp_path / "empty", tmp_path / "k")
     (tmp_path / "cut.gaf.gz").write_bytes(b"\x1f\x8b\x08\x00broken")
-    with pytest.raises(InputError, match=r"cut\.gaf\.gz: cannot be read"):
+    with pytest.raises(InputError, match=r"cut\.gaf\.gz cannot be read"):
         build_knowledge([tmp_path / "cut.gaf.gz"], tmp_path / "k")
 
 
