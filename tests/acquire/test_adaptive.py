@@ -85,7 +85,7 @@ def test_before_anything_is_measured_marks_of_strength_decide():
     chosen = Adaptive(share=0.0).choose(known, 4)
     marks = dict(zip(ratings.names, np.ravel(ratings.marks), strict=True))
     assert sum(marks[p] == 3.0 for p in chosen.items) >= 3
-    assert chosen.provenance["marks"] == ["ratings"] or chosen.provenance["marks"] == [""]
+    assert chosen.provenance["marks"] == [""]
     assert Adaptive(marks=False).choose(known, 4).provenance["marks"] == []
 
 
@@ -109,3 +109,44 @@ def test_conformance_of_variants_and_refused_settings():
     for settings in ({"noise": 0.0}, {"share": 1.5}, {"power": -1.0}):
         with pytest.raises(InputError, match="must be"):
             Adaptive(**settings)
+
+
+def strengths(state, *tables):
+    """What `Adaptive` makes of these tables: (n_candidates + n_measured,) squares, mean 1."""
+    return Adaptive()._strength(replace(state, knowledge=Knowledge(ratings=tables)))
+
+
+def test_marks_for_these_cells_count_before_those_for_others():
+    state = replace(grouped_state()[0], context="K562")
+    names = sorted([*state.candidates, *state.measured])
+    here, there = (
+        Ratings.from_marks(names, ["strength"], 1.0 + 2.0 * np.eye(40)[:, [row]], context=cells)
+        for row, cells in enumerate(("K562", "RPE1"))
+    )
+    order = [*state.candidates, *state.measured]
+    assert order[strengths(state, here, there).argmax()] == names[0]
+    np.testing.assert_array_equal(strengths(state, here, there), strengths(state, here))
+    assert order[strengths(state, there).argmax()] == names[1]
+
+
+def test_what_was_not_marked_gets_the_mean_without_a_warning(recwarn):
+    state, _ = grouped_state()
+    marks = np.array([[3.0, np.nan], [np.nan, np.nan], [1.0, -1.0]])
+    few = Ratings.from_marks(list(state.candidates[:3]), ["up", "down"], marks)
+    found = strengths(state, few)
+    assert np.isfinite(found).all()
+    assert found.mean() == pytest.approx(1.0)
+    assert found[1] == pytest.approx(found[-1])
+    assert not recwarn.list
+
+
+def test_another_spelling_of_a_marked_gene_is_found(simulated):
+    _, knowledge = simulated
+    genes = knowledge.genes()[:4]
+    state = replace(
+        grouped_state()[0], candidates=tuple(genes), measured=(), screen=None, embedding=np.eye(4)
+    )
+    marks = np.array([[3.0], [0.0], [0.0], [0.0]])
+    ratings = Ratings.from_marks([g.lower() for g in genes], ["strength"], marks)
+    known = knowledge.with_ratings([ratings])
+    assert Adaptive()._strength(replace(state, knowledge=known)).argmax() == 0

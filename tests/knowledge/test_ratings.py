@@ -22,7 +22,7 @@ def test_a_table_filled_in_by_hand(tmp_path):
     assert found.programs == ("cell cycle", "strength")
     np.testing.assert_array_equal(found.marks, [[np.nan, 1], [-2.5, 3], [1, 0]])
     assert found.source == "by_hand.csv"
-    np.testing.assert_array_equal(found.strength(["TP53", "NOBODY"]), [0, np.nan])
+    np.testing.assert_array_equal(found.strength, [1, 3, 0])
 
 
 def test_one_table_a_context_and_what_is_written_is_read(tmp_path):
@@ -122,3 +122,10 @@ def test_dealt_marks_are_the_same_profiles_of_others():
     assert (dealt.marks != made.marks).all()
     assert "wrong" in dealt.source
     np.testing.assert_array_equal(dealt.marks, made.dealt(seed=3).marks)
+
+
+def test_strength_of_a_table_without_it_is_the_size_of_its_marks(recwarn):
+    marks = np.array([[3.0, -1.0], [np.nan, 2.0], [np.nan, np.nan]])
+    made = Ratings.from_marks(["A", "B", "C"], ["up", "down"], marks)
+    np.testing.assert_allclose(made.strength, [np.sqrt(5), 2, np.nan])
+    assert not recwarn.list

@@ -83,8 +83,7 @@ def ask(
         raise InputError("--prefilter cuts the list to --max-candidates N: give N")
     if max_candidates is not None and facts.knowledge is None:
         raise InputError("--max-candidates ranks the list by what is known: give --knowledge DIR")
-    if facts.ratings:
-        facts.refuse("marks are not shown to a model", but=("knowledge", "drugs", "lines"))
+    facts.refuse("marks are not shown to a model", but=("knowledge", "drugs", "lines"))
     who = llm.name
     asked = list_questions(
         screen,

@@ -26,6 +26,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pertwise.arrays.distances import squared_distances
 from pertwise.errors import InputError
 from pertwise.evaluate.metrics import FLAT, Floats, metric
 
@@ -69,8 +70,7 @@ def distances(queries: ArrayLike, candidates: ArrayLike, kind: Distance = "l2") 
 
 def _complete(a: Floats, b: Floats, kind: Distance) -> Floats:
     if kind == "l2":
-        squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :]
-        return np.asarray(np.maximum(squares - 2.0 * (a @ b.T), 0.0))
+        return squared_distances(a, b)
     return np.asarray(1.0 - _unit(a, kind) @ _unit(b, kind).T)
 
 

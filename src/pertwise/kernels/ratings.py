@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from pertwise.arrays.distances import squared_distances
 from pertwise.errors import InputError
-from pertwise.kernels.base import Floats, same_names
+from pertwise.kernels.base import Floats
+from pertwise.kernels.genes import SourceKernel
 from pertwise.knowledge.genes.features import unit_rows
 from pertwise.knowledge.ratings import SCALE, STRENGTH, Ratings, read_ratings
 
@@ -27,14 +29,13 @@ WIDTHS = (0.5, 1.0, 2.0)
 #: A radial kernel between more different profiles than this is one through that many landmarks.
 LANDMARKS = 512
 #: True: those of the knowledge; a file; several tables; False: none.
-Marked = bool | str | os.PathLike[str] | Sequence[Ratings]
+GivenRatings = bool | str | os.PathLike[str] | Sequence[Ratings]
 Resolve = Callable[[Sequence[str]], Mapping[str, str]]
 
 
 def radial(a: Floats, b: Floats, width: float) -> Floats:
     """(n_a, n_b) exp(-|a - b|^2 / (2 width^2))."""
-    distance = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2.0 * a @ b.T
-    return np.asarray(np.exp(-np.maximum(distance, 0.0) / (2.0 * width**2)))
+    return np.asarray(np.exp(-squared_distances(a, b) / (2.0 * width**2)))
 
 
 def radial_rows(profiles: Floats, width: float, landmarks: int = LANDMARKS) -> Floats:
@@ -103,6 +104,11 @@ class MarkKernels:
         out[known] = matrix[where[known]]
         return unit_rows(csr_matrix(out))
 
+    def strength(self, names: Sequence[str]) -> Floats:
+        """(n_names,) `Ratings.strength`, under any spelling; NaN for what was not marked."""
+        where = self.places(names)
+        return np.where(where >= 0, self.ratings.strength[where], np.nan)
+
     def places(self, names: Sequence[str]) -> np.ndarray:
         """(n_names,) rows of the table; -1 for what was not marked, under no spelling."""
         unknown = [n for n in names if n not in self._place]
@@ -110,27 +116,6 @@ class MarkKernels:
         return np.array(
             [self._place.get(n, self._place.get(other.get(n, ""), -1)) for n in names], dtype=int
         )
-
-
-class MarkKernel:
-    """One of the `MarkKernels` as a `Kernel`."""
-
-    def __init__(self, marks: MarkKernels, kind: str) -> None:
-        self._marks, self.name = marks, kind
-
-    def between(
-        self, rows: Sequence[str], others: Sequence[str], pool: Sequence[str] = ()
-    ) -> Floats:
-        """(n_rows, n_others) products of unit rows; does not depend on `pool`."""
-        left, right = self._marks.rows(self.name, rows), self._marks.rows(self.name, others)
-        out = np.asarray((left @ right.T).toarray(), dtype=np.float64)
-        out[same_names(rows, others)] = 1.0
-        return out
-
-    def missing(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Names that were not marked."""
-        where = self._marks.places(names)
-        return tuple(n for n, i in zip(names, where, strict=True) if i < 0)
 
 
 def filled(ratings: Ratings) -> Floats:
@@ -142,7 +127,7 @@ def filled(ratings: Ratings) -> Floats:
     return np.where(given, ratings.marks, mean)
 
 
-def ratings_of(knowledge: Knowledge | None, which: Marked = True) -> tuple[Ratings, ...]:
+def ratings_of(knowledge: Knowledge | None, which: GivenRatings = True) -> tuple[Ratings, ...]:
     """The tables of marks that are meant by `which`.
 
     Raises
@@ -157,8 +142,10 @@ def ratings_of(knowledge: Knowledge | None, which: Marked = True) -> tuple[Ratin
     return tuple(which)
 
 
-def mark_kernels(knowledge: Knowledge | None, which: Marked = True) -> tuple[MarkKernels, ...]:
-    """Kernels of every table of marks; several tables are told apart by context, then by number."""
+def mark_kernels(
+    knowledge: Knowledge | None, which: GivenRatings = True
+) -> tuple[MarkKernels, ...]:
+    """Kernels of every table; several are told apart by context, then by number."""
     tables = ratings_of(knowledge, which)
     if not tables:
         return ()
@@ -177,9 +164,11 @@ def mark_kernels(knowledge: Knowledge | None, which: Marked = True) -> tuple[Mar
 
     if knowledge is None:
         return make()
-    return knowledge.keep(("marks", tuple(t.fingerprint() for t in tables)), make)
+    return knowledge.keep(("marks", tuple((t.source, t.fingerprint()) for t in tables)), make)
 
 
-def kernels_of_marks(knowledge: Knowledge | None, which: Marked = True) -> tuple[MarkKernel, ...]:
+def kernels_of_marks(
+    knowledge: Knowledge | None, which: GivenRatings = True
+) -> tuple[SourceKernel, ...]:
     """The same as single `Kernel`s."""
-    return tuple(MarkKernel(m, kind) for m in mark_kernels(knowledge, which) for kind in m.kinds)
+    return tuple(SourceKernel(m, kind) for m in mark_kernels(knowledge, which) for kind in m.kinds)

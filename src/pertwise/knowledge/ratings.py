@@ -127,11 +127,13 @@ class Ratings:
                 out[row] = self.marks[place[name]]
         return out
 
-    def strength(self, names: Sequence[str]) -> Floats | None:
-        """(n_names,) strength marks, NaN where none was given; None when it was not asked for."""
-        if STRENGTH not in self.programs:
-            return None
-        return np.asarray(self.take(names)[:, self.programs.index(STRENGTH)])
+    @property
+    def strength(self) -> Floats:
+        """(n,) size of the whole response: the mark of strength, else the root mean square of the
+        others; NaN where none was given."""
+        if STRENGTH in self.programs:
+            return np.asarray(self.marks[:, self.programs.index(STRENGTH)])
+        return np.asarray(np.sqrt(mean_and_spread(np.square(self.marks).T)[0]))
 
     def of(self, programs: Sequence[str]) -> Ratings:
         """The same marks of some programs only."""

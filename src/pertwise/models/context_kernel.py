@@ -36,7 +36,7 @@ from pertwise.arrays.gaussian_process import combine, fit_weights
 from pertwise.errors import InputError
 from pertwise.kernels.base import Kernel
 from pertwise.kernels.known import fitting, kernel, list_kernels, plain
-from pertwise.kernels.ratings import Marked, kernels_of_marks
+from pertwise.kernels.ratings import GivenRatings, kernels_of_marks
 from pertwise.models.base import Prediction
 from pertwise.models.contexts import (
     CONTEXT_PRIOR,
@@ -158,7 +158,7 @@ class ContextKernelPredictor(ContextPredictor):
         kernels: str | Sequence[str | Kernel] = "all",
         *,
         answers: str | os.PathLike[str] | RecordedSelector | None = None,
-        ratings: Marked = True,
+        ratings: GivenRatings = True,
         name: str = "kernel ridge",
         hold_out: HoldOut = "perturbation",
         n_related: int = 5,

@@ -14,7 +14,7 @@ from pertwise.kernels.genes import (
     KernelSource,
     linked,
 )
-from pertwise.kernels.ratings import Marked
+from pertwise.kernels.ratings import GivenRatings
 from pertwise.models.base import Prediction, only_context
 from pertwise.models.kernel_model import KernelModel
 from pertwise.parts import part
@@ -52,7 +52,7 @@ class ForestPredictor(KernelModel):
         n_trees: int = 200,
         direction: float = 0.0,
         sources: Sequence[KernelSource] = (),
-        ratings: Marked = True,
+        ratings: GivenRatings = True,
         exclude_from_screen: bool = True,
         seed: int = 0,
         name: str = "forest",

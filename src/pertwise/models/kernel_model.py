@@ -14,7 +14,7 @@ from pertwise.arrays.gaussian_process import Floats
 from pertwise.arrays.memory import BLOCK_BYTES, require_memory
 from pertwise.errors import InputError
 from pertwise.kernels.genes import GeneBlocks, KernelSource, gene_blocks
-from pertwise.kernels.ratings import Marked, mark_kernels
+from pertwise.kernels.ratings import GivenRatings, mark_kernels
 from pertwise.knowledge import Knowledge
 from pertwise.models.base import MEAN_FALLBACK, support_table
 from pertwise.screen.training import TrainingData
@@ -53,7 +53,7 @@ class KernelModel:
         exclude_from_screen: bool,
         name: str,
         skip_missing: bool = True,
-        ratings: Marked = True,
+        ratings: GivenRatings = True,
     ) -> None:
         self.kernels = (kernels,) if isinstance(kernels, str) else tuple(kernels)
         self._given_sources, self.ratings = tuple(sources), ratings

@@ -27,7 +27,7 @@ from pertwise.kernels.genes import (
     KernelSource,
     linked,
 )
-from pertwise.kernels.ratings import Marked
+from pertwise.kernels.ratings import GivenRatings
 from pertwise.models.base import MEAN_FALLBACK, Prediction, only_context, support_table
 from pertwise.models.kernel_model import KernelModel
 from pertwise.screen.training import TrainingData, canonical
@@ -81,7 +81,7 @@ class KernelPredictor(KernelModel):
         constant: bool = True,
         direction: float = 0.0,
         sources: Sequence[KernelSource] = (),
-        ratings: Marked = True,
+        ratings: GivenRatings = True,
         exclude_from_screen: bool = True,
         skip_missing: bool = True,
         name: str = "multi-kernel",

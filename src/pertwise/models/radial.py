@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from pertwise.arrays.direction import half_scaled, with_direction
+from pertwise.arrays.distances import squared_distances
 from pertwise.arrays.gaussian_process import (
     MAX_ROWS_FOR_WEIGHTS,
     Floats,
@@ -23,7 +24,7 @@ from pertwise.kernels.genes import (
     KernelSource,
     linked,
 )
-from pertwise.kernels.ratings import Marked
+from pertwise.kernels.ratings import GivenRatings
 from pertwise.models.base import Prediction, only_context
 from pertwise.models.kernel_model import KernelModel
 from pertwise.parts import part
@@ -41,8 +42,7 @@ _ALIKE = 2
 
 def radial_kernels(a: Floats, b: Floats, unit: float) -> Floats:
     """(2 + len(SCALES), n_a, n_b): a constant, exp(-|a - b|^2 / (g unit)) for all g, and a b^T."""
-    distance = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2 * a @ b.T
-    distance = np.maximum(distance, 0.0)
+    distance = squared_distances(a, b)
     near = [np.exp(-distance / (g * unit)) for g in SCALES]
     return np.stack([np.ones_like(distance), *near, a @ b.T])
 
@@ -73,7 +73,7 @@ class RadialPredictor(KernelModel):
         dim: int = 80,
         direction: float = 0.5,
         sources: Sequence[KernelSource] = (),
-        ratings: Marked = True,
+        ratings: GivenRatings = True,
         exclude_from_screen: bool = True,
         name: str = "radial",
     ) -> None:
@@ -157,6 +157,5 @@ _LABELS = ("constant", *(f"radial {g}" for g in SCALES), "linear")
 def _median_distance(x: Floats) -> float:
     """Median squared distance of evenly spaced rows; 1 if most are the same."""
     rows = x[:: int(np.ceil(len(x) / MAX_ROWS_FOR_WEIGHTS))]
-    size = (rows**2).sum(axis=1)
-    median = float(np.median(np.maximum(size[:, None] + size[None] - 2 * rows @ rows.T, 0.0)))
+    median = float(np.median(squared_distances(rows, rows)))
     return median if median > 1e-12 else 1.0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from pertwise.errors import unknown_name
 from pertwise.kernels.genes import REFERENCE_KERNELS, SourceKernel
 from pertwise.kernels.named import NamedNeighbours
-from pertwise.kernels.ratings import Marked
+from pertwise.kernels.ratings import GivenRatings
 from pertwise.kernels.transfer import OtherScreen
 from pertwise.models.base import Predictor
 from pertwise.models.context_kernel import ContextKernelPredictor, HoldOut
@@ -109,7 +109,7 @@ def kernel_ridge(
     *,
     hold_out: HoldOut = "perturbation",
     n_related: int = 5,
-    ratings: Marked = True,
+    ratings: GivenRatings = True,
     name: str = "kernel ridge",
     **settings: Any,
 ) -> ByContexts:
@@ -133,7 +133,7 @@ def kernel_ridge(
 
 @part(label="marks", reads="ratings", argument="ratings")
 def marks(
-    ratings: Marked = True,
+    ratings: GivenRatings = True,
     *,
     hold_out: HoldOut = "perturbation",
     name: str = "marks",
@@ -234,10 +234,7 @@ def stacked(
 
     `purpose`: see `fused`.
     """
-    if purpose not in PURPOSES:
-        raise unknown_name("purpose", purpose, PURPOSES, "(error or retrieval)")
-    if purpose == "retrieval" and tolerance is None:
-        tolerance = RETRIEVAL_TOLERANCE
+    tolerance = _tolerance(purpose, tolerance)
 
     def forest(trees: int) -> ForestPredictor:
         return ForestPredictor(direction=0.5, n_trees=trees, seed=seed, **settings)
@@ -327,10 +324,7 @@ def fused(
         squared error (`RETRIEVAL_TOLERANCE` if None), which tells perturbations apart better and
         makes the error of weak ones larger.
     """
-    if purpose not in PURPOSES:
-        raise unknown_name("purpose", purpose, PURPOSES, "(error or retrieval)")
-    if purpose == "retrieval" and tolerance is None:
-        tolerance = RETRIEVAL_TOLERANCE
+    tolerance = _tolerance(purpose, tolerance)
     recorded = [RecordedSelector.from_file(f) for f in (answers, edits) if f is not None]
     labels = ("named", "edited") if answers is not None else ("edited",)
     sources = tuple(
@@ -403,3 +397,10 @@ def transfer(
     """
     screen = other if isinstance(other, Screen) else read_screen(other)
     return multi_kernel_of_genes(sources=(OtherScreen(screen, context),), name=name, **settings)
+
+
+def _tolerance(purpose: str, tolerance: float | None) -> float | None:
+    """What stretching may cost for a purpose; None = no stretch."""
+    if purpose not in PURPOSES:
+        raise unknown_name("purpose", purpose, PURPOSES, "(error or retrieval)")
+    return RETRIEVAL_TOLERANCE if purpose == "retrieval" and tolerance is None else tolerance

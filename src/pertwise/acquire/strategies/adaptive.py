@@ -10,7 +10,7 @@ from pertwise.acquire.strategies.variance_reduction import Information, greedy_r
 from pertwise.arrays.gaussian_process import choose_noise, leave_one_out
 from pertwise.errors import InputError
 from pertwise.kernels.ratings import WIDTHS, mark_kernels
-from pertwise.knowledge.ratings import Ratings
+from pertwise.knowledge.ratings import Ratings, mean_and_spread
 from pertwise.parts import part
 from pertwise.select.base import Selection
 
@@ -69,12 +69,10 @@ class Adaptive:
         weights = expected[:total] ** self.power
         information = Information(features[:total], features[total:], self.noise, weights)
         steps = greedy_reduction(information, n, tie_order(state.candidates))
-        reasons = {}
-        for j, near in zip(steps.order, steps.informed, strict=True):
-            text = f"expected response {np.sqrt(expected[j]):.2f} (mean of all 1)"
-            if len(near):
-                text += f"; informs {', '.join(state.candidates[i] for i in near)} most"
-            reasons[j] = text
+        reasons = steps.reasons(
+            state.candidates,
+            lambda j: f"expected response {expected[j] ** 0.5:.2f} (mean of all 1)",
+        )
         return selection(
             state,
             steps.order,
@@ -113,17 +111,22 @@ class Adaptive:
         return np.hstack([np.sqrt(1.0 - self.share) * rows, *(scale * x for x in made)])
 
     def _strength(self, state: AcquisitionState) -> Floats | None:
-        """(n_candidates + n_measured,) squared mark of strength, mean 1; None without marks."""
+        """(n_candidates + n_measured,) squared mark of strength, mean 1; None without marks.
+
+        Several tables are averaged, those for these cells where there are any; what nobody marked
+        gets the mean.
+        """
         names = (*state.candidates, *state.measured)
-        for ratings in self._ratings(state):
-            marks = ratings.strength(names)
-            if marks is None:
-                marks = np.sqrt(np.nanmean(np.square(ratings.take(names)), axis=1))
-            if np.isfinite(marks).any():
-                marks = np.where(np.isfinite(marks), marks, np.nanmean(marks))
-                square = marks**2
-                return np.asarray(square / max(float(square.mean()), 1e-9))
-        return None
+        tables = self._ratings(state)
+        here = [r for r in tables if r.context == state.context]
+        found = [m.strength(names) for m in mark_kernels(state.knowledge, tuple(here) or tables)]
+        if not found:
+            return None
+        mean, _ = mean_and_spread(np.array(found))
+        if not np.isfinite(mean).any():
+            return None
+        square = np.where(np.isfinite(mean), mean, np.nanmean(mean)) ** 2
+        return np.asarray(square / max(float(square.mean()), 1e-9))
 
 
 def expected_square(
@@ -141,11 +144,8 @@ def expected_square(
     if state.screen is None or not len(state.measured):
         return np.asarray(prior / prior.mean())
     screen = state.screen
-    columns = [
-        i
-        for i, f in enumerate(screen.features)
-        if state.target.features is None or f in set(state.target.features)
-    ]
+    targets = set(screen.features if state.target.features is None else state.target.features)
+    columns = [i for i, f in enumerate(screen.features) if f in targets]
     place = {n: i for i, n in enumerate(screen.perturbations)}
     known = np.array([n in place for n in state.measured])
     if not known.any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,14 @@ class ReductionSteps:
     order: list[int]
     gain: Floats
     informed: list[NDArray[np.int64]]
+
+    def reasons(self, names: Sequence[str], why: Callable[[int], str]) -> dict[int, str]:
+        """Pick -> why it was chosen, and whom it informs."""
+        out = {}
+        for j, near in zip(self.order, self.informed, strict=True):
+            informed = ", ".join(names[i] for i in near)
+            out[j] = f"{why(j)}; informs {informed} most" if informed else why(j)
+        return out
 
 
 class Information:
@@ -187,13 +196,12 @@ class VarianceReduction:
         total = len(state.candidates)
         information = Information(embedding[:total], embedding[total:], self.noise)
         steps = greedy_reduction(information, n, tie_order(state.candidates))
-        reasons = {
-            j: f"expected to take {steps.gain[j]:.2f} candidates' worth of variance off the list; "
-            f"informs {', '.join(state.candidates[i] for i in near)} most"
-            if len(near)
-            else f"expected to take {steps.gain[j]:.2f} candidates' worth of variance off the list"
-            for j, near in zip(steps.order, steps.informed, strict=True)
-        }
+        reasons = steps.reasons(
+            state.candidates,
+            lambda j: (
+                f"expected to take {steps.gain[j]:.2f} candidates' worth of variance off the list"
+            ),
+        )
         return selection(
             state,
             steps.order,

@@ -148,6 +148,7 @@ def make_world(
     embedding, neighbours = None, None
     unknown: tuple[str, ...] = ()
     kind = "text"
+    # Marks alone give no features of genes: strategies that need them say so.
     if knowledge is not None and (knowledge.path or not knowledge.ratings):
         kind = choose_embedding(knowledge, config.embedding)
         embedding, unknown = gene_features(knowledge, names, kind=kind)
