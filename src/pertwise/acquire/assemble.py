@@ -87,7 +87,8 @@ def assemble(
         }
     misses = []
     if state is not None and utilities is not None and len(utilities):
-        positions = [state.candidates.index(g) for g in genes if g in set(state.candidates)]
+        at = {c: j for j, c in enumerate(state.candidates)}
+        positions = [at[g] for g in genes if g in at]
         shortlist = chosen.provenance.get("shortlist")
         misses = near_misses(
             state.candidates,

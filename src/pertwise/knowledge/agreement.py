@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import stats
 
 from pertwise.errors import InputError
 from pertwise.knowledge.ratings import Ratings
@@ -32,7 +33,8 @@ def agreement(a: Ratings, b: Ratings) -> pd.DataFrame:
         When they share no program or no perturbation.
     """
     programs = [p for p in a.programs if p in b.programs]
-    names = [n for n in a.names if n in set(b.names)]
+    shared = set(a.names) & set(b.names)
+    names = [n for n in a.names if n in shared]
     if not programs or not names:
         what, one, other = (
             ("perturbation", a.names, b.names) if programs else ("program", a.programs, b.programs)
@@ -75,8 +77,7 @@ def low_agreement(table: pd.DataFrame, least: float) -> list[str]:
 def _spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     if len(x) < LEAST:
         return float("nan")
-    ranks = np.column_stack([pd.Series(v).rank().to_numpy() for v in (x, y)])
-    varied = np.ptp(ranks, axis=0) > 0
-    if not varied.all():
-        return 0.0 if varied.any() else float("nan")
-    return float(np.corrcoef(ranks, rowvar=False)[0, 1])
+    varied = np.ptp(x) > 0, np.ptp(y) > 0
+    if not all(varied):
+        return 0.0 if any(varied) else float("nan")
+    return float(stats.spearmanr(x, y).statistic)

@@ -220,7 +220,10 @@ def langpert_questions(
         for name in asked
         if is_combination(name)
     ]
-    notes += [f"{g} is measured: it is asked as if it were not" for g in named if g in set(rows)]
+    measured_rows = set(rows)
+    notes += [
+        f"{g} is measured: it is asked as if it were not" for g in named if g in measured_rows
+    ]
     notes += unknown_genes(named, knowledge)
     if knowledge is not None:
         notes += species_notes({"measured": rows}, knowledge)

@@ -194,7 +194,8 @@ class ChatSelector:
         pool = sorted(checked_candidates(candidates, n))
         resolve = None if self.anonymise else self.resolve
         excluded = ClosedList(pool, self.resolve, query.subject).excluded
-        allowed = [c for c in pool if c not in set(excluded)]
+        same = set(excluded)
+        allowed = [c for c in pool if c not in same]
         if not allowed:
             return None
         seed = seed_for(self.seed, self.name, query.subject, query.context)
