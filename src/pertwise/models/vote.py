@@ -20,6 +20,7 @@ from pertwise.kernels.genes import (
     gene_blocks,
     product,
 )
+from pertwise.kernels.ratings import GivenRatings, MarkKernels
 from pertwise.models.base import MEAN_FALLBACK, Prediction, only_context, support_table
 from pertwise.models.kernel_model import KernelModel
 from pertwise.parts import part
@@ -35,6 +36,8 @@ Floats = NDArray[np.floating[Any]]
 #: total vote), tried on left-out training rows.
 POWERS = (1.0, 2.0, 3.0, 4.0)
 PRIORS = (0.3, 1.0, 3.0, 10.0)
+#: Shares of the similarity that come from marks, where there are some.
+SHARES = (0.0, 0.25, 0.5, 0.75)
 #: Related features that lend their votes: this many, from these kernels.
 N_RELATED = 30
 FEATURE_KERNELS = ("string", "go", "reactome", "complexes", "text", "string_coexpression")
@@ -86,7 +89,7 @@ def related_features(gram: Floats, n_related: int = N_RELATED) -> csr_matrix:
     return (csr_matrix(off) + identity(len(off))).tocsr()
 
 
-@part(label="kernel vote", needs="knowledge")
+@part(label="kernel vote", needs="knowledge", reads="ratings")
 class KernelVotePredictor(KernelModel):
     """Mean of the measured values of alike perturbations, feature by feature.
 
@@ -98,8 +101,9 @@ class KernelVotePredictor(KernelModel):
 
     Parameters
     ----------
-    kernels, sources, exclude_from_screen
-        See `KernelModel`; all are averaged.
+    kernels, sources, ratings, exclude_from_screen
+        See `KernelModel`; all are averaged. Kernels of marks are averaged apart from the others,
+        and how much their mean counts is chosen with the power (`SHARES`).
     related
         Let related features lend votes where that helps: needs features that are genes.
     """
@@ -111,12 +115,13 @@ class KernelVotePredictor(KernelModel):
         kernels: Sequence[str] = DEFAULT_KERNELS,
         *,
         sources: Sequence[KernelSource] = (),
+        ratings: GivenRatings = True,
         related: bool = True,
         shrink: float = 5.0,
         exclude_from_screen: bool = True,
         name: str = "kernel vote",
     ) -> None:
-        super().__init__(kernels, sources, exclude_from_screen, name)
+        super().__init__(kernels, sources, exclude_from_screen, name, ratings=ratings)
         self.related = related
         self.shrink = shrink
 
@@ -164,14 +169,30 @@ class KernelVotePredictor(KernelModel):
 
     def _choose(self, data: TrainingData) -> None:
         n = len(data.names)
-        self._power, self._prior, self._which = 1.0, 1.0, 0
-        self.tried: dict[tuple[float, float, bool], float] = {}
+        marks = {k for m in self.sources if isinstance(m, MarkKernels) for k in m.kinds}
+        self._of_marks = np.array([kind in marks for kind in self._blocks.kinds])
+        self._power, self._prior, self._which, self._share_of_marks = 1.0, 1.0, 0, 0.0
+        if self._of_marks.all():
+            self._share_of_marks = 1.0
+        self.tried: dict[tuple[float, float, float, bool], float] = {}
         if n < 3:
             return
         rows = np.arange(0, n, int(np.ceil(n / MAX_TUNING_ROWS)))
-        similarity = self._mean_kernel(self._blocks.take(rows))
-        similarity[np.arange(len(rows)), rows] = 0.0
         truth = data.y[rows] - self._centre
+        shares = (
+            SHARES if 0 < self._of_marks.sum() < len(self._of_marks) else (self._share_of_marks,)
+        )
+        known, marked = self._means(self._blocks.take(rows))
+        for share in shares:
+            self._try(self._mixed(known, marked, share, rows), share, truth)
+        best = max(self.tried, key=lambda key: self.tried[key])
+        self._share_of_marks, self._power, prior, sharing = best
+        self._which = int(sharing)
+        similarity = self._mixed(known, marked, self._share_of_marks, rows)
+        weights = (similarity**self._power).astype(np.float32)
+        self._prior = prior * self._unit(weights @ self._votes[self._which][1])
+
+    def _try(self, similarity: Floats, share: float, truth: Floats) -> None:
         for power in POWERS:
             weights = (similarity**power).astype(np.float32)
             for which, (residual, measured) in enumerate(self._votes):
@@ -180,23 +201,32 @@ class KernelVotePredictor(KernelModel):
                 for prior in PRIORS:
                     held_out = total / (behind + prior * unit)
                     quality = mean_feature_correlation(held_out, truth)
-                    self.tried[(power, prior, bool(which))] = quality
-        power, prior, sharing = max(self.tried, key=lambda key: self.tried[key])
-        self._power, self._which = power, int(sharing)
-        weights = (similarity**power).astype(np.float32)
-        self._prior = prior * self._unit(weights @ self._votes[self._which][1])
+                    self.tried[(share, power, prior, bool(which))] = quality
 
     @staticmethod
     def _unit(behind: Floats) -> float:
         positive = behind[behind > 0]
         return float(np.median(positive)) if positive.size else 1.0
 
-    def _mean_kernel(self, asked: GeneBlocks) -> Floats:
-        """(q, n) mean of the kernels, negative values (of dense embeddings) as 0."""
-        out = np.zeros((len(asked.names), len(self._blocks.names)))
-        for a, b in zip(asked.blocks, self._blocks.blocks, strict=True):
-            out += product(a, b)
-        return np.asarray(np.maximum(out / len(asked.blocks), 0.0))
+    def _means(self, asked: GeneBlocks) -> tuple[Floats, Floats]:
+        """(q, n) mean of the kernels that are none of marks, and of those that are."""
+        out = np.zeros((2, len(asked.names), len(self._blocks.names)))
+        blocks = zip(self._of_marks, asked.blocks, self._blocks.blocks, strict=True)
+        for of_marks, a, b in blocks:
+            out[int(of_marks)] += product(a, b)
+        counts = np.maximum([(~self._of_marks).sum(), self._of_marks.sum()], 1)
+        return out[0] / counts[0], out[1] / counts[1]
+
+    @staticmethod
+    def _mixed(
+        known: Floats, marked: Floats, share: float, left_out: NDArray[np.intp] | None = None
+    ) -> Floats:
+        """The similarity; negative values (of dense embeddings) as 0, those of a row with itself
+        left out."""
+        mean = np.maximum((1.0 - share) * known + share * marked, 0.0)
+        if left_out is not None:
+            mean[np.arange(len(left_out)), left_out] = 0.0
+        return np.asarray(mean)
 
     def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Votes; perturbations that no kernel knows get the feature means, stated."""
@@ -204,7 +234,8 @@ class KernelVotePredictor(KernelModel):
         only_context(self.name, data.context, context)
         names = canonical(perturbations)
         asked = self._asked(names)
-        weights = np.asarray(self._mean_kernel(asked) ** self._power, dtype=np.float32)
+        similarity = self._mixed(*self._means(asked), self._share_of_marks)
+        weights = np.asarray(similarity**self._power, dtype=np.float32)
         known = np.asarray((weights > 0).any(axis=1))
         residual, measured = self._votes[self._which]
         change = vote(weights, residual, measured, max(self._prior, 1e-9))
@@ -222,6 +253,7 @@ class KernelVotePredictor(KernelModel):
                 "kernels": list(self._blocks.kinds),
                 "power": self._power,
                 "prior": self._prior,
+                "share_of_marks": self._share_of_marks,
                 "related_features": bool(self._which),
             },
         )

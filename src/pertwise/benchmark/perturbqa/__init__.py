@@ -10,6 +10,7 @@ gene changes scores exactly 0.5. The pooled AUROC over all pairs, where that kno
 the score, is given for contrast.
 """
 
+from pertwise.benchmark.perturbqa.asked import ChatScorer
 from pertwise.benchmark.perturbqa.labels import (
     TASKS,
     find_label_files,
@@ -29,6 +30,7 @@ from pertwise.benchmark.perturbqa.task import PerturbqaConfig, PerturbqaTask
 
 __all__ = [
     "TASKS",
+    "ChatScorer",
     "PerturbqaConfig",
     "PerturbqaTask",
     "QaResult",
