@@ -281,6 +281,19 @@ class PerturbqaTask(Task):
         }
         return {self.summary: table, self.scores: genes, **told}
 
+    def words(self, run: BenchmarkRun[Any]) -> str:
+        """What the chat model was asked, and how much of it could be used."""
+        if "asked.csv" not in run.record["tables"]:
+            return f"{self.model}: nothing could be asked"
+        told = run.read("asked.csv").sum(numeric_only=True)
+        counts = run.read("repairs.csv")["kind"].value_counts(sort=False)
+        repairs = ", ".join(f"{kind} {n}" for kind, n in counts.items())
+        return (
+            f"{self.model}: {told['questions']:.0f} questions, marks {told['marks']:.0f} of "
+            f"{told['pairs']:.0f}, {told['re_asks']:.0f} re-asks, {told['prompt_tokens']:.0f} + "
+            f"{told['completion_tokens']:.0f} tokens; repairs: {repairs or 'none'}"
+        )
+
     def unanswered(self, run: BenchmarkRun[Any]) -> dict[str, list[dict[str, Any]]]:
         """The chat model, when not one of its marks could be used."""
         if "asked.csv" not in run.record["tables"] or run.read("asked.csv")["marks"].any():
