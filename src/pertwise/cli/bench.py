@@ -81,6 +81,7 @@ def perturbqa(
     from pertwise.benchmark.engine import run_task
     from pertwise.benchmark.perturbqa import PerturbqaConfig, PerturbqaTask
     from pertwise.config import check_settings
+    from pertwise.llm import parse_address
 
     facts.refuse("PerturbQA is about genes", but=("knowledge", "ratings"))
     if llm.llm is None:
@@ -92,7 +93,7 @@ def perturbqa(
         "labels": str(folder), "methods": method or (), "votes": vote or (), "lines": line,
         "knowledge": None if facts.knowledge is None else str(facts.knowledge),
         "ratings": list(map(str, facts.ratings or ())), "inner": inner, "genes": genes,
-        "llm": llm.llm, "seed": asking.seed, **({"tasks": task} if task else {}),
+        "llm": None if llm.llm is None else str(parse_address(llm.llm)), "seed": asking.seed, **({"tasks": task} if task else {}),
         **({"neighbours": neighbours} if neighbours else {}),
         **({"prompt": asking.prompt} if asking.prompt else {}),
     }  # fmt: skip

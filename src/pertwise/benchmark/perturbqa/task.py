@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from pertwise.benchmark.perturbqa.asked import NEIGHBOURS, ChatScorer, check_neighbours, estimate
 from pertwise.benchmark.perturbqa.labels import TASKS, find_label_files, inner_folds, read_labels
@@ -63,12 +63,6 @@ class PerturbqaConfig(Settings):
     #: Of the inner folds, the genes drawn, the order shown and the bootstrap.
     seed: int = 0
 
-    @field_validator("llm")
-    @classmethod
-    def _plain(cls, value: str | None) -> str | None:
-        """Without the query of the address, which is nobody's business in tables."""
-        return None if value is None else str(parse_address(value))
-
 
 class PerturbqaTask(Task):
     """Every scorer on every (cell line, task) file of a folder.
@@ -78,7 +72,7 @@ class PerturbqaTask(Task):
     scorers
         name -> function (cell line, task) -> `Scorer`, instead of those of the settings.
     address, ledger, limits
-        Of the chat model: its address in full (the settings keep no query), where its answers are
+        Of the chat model: its address in full, where the settings leave out its query, where its answers are
         kept (default: ledger.sqlite in the folder of the run), and settings of `open_chat`.
 
     Notes
