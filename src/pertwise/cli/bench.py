@@ -93,7 +93,8 @@ def perturbqa(
         "labels": str(folder), "methods": method or (), "votes": vote or (), "lines": line,
         "knowledge": None if facts.knowledge is None else str(facts.knowledge),
         "ratings": list(map(str, facts.ratings or ())), "inner": inner, "genes": genes,
-        "llm": None if llm.llm is None else str(parse_address(llm.llm)), "seed": asking.seed, **({"tasks": task} if task else {}),
+        "llm": None if llm.llm is None else str(parse_address(llm.llm)),
+        "seed": asking.seed, **({"tasks": task} if task else {}),
         **({"neighbours": neighbours} if neighbours else {}),
         **({"prompt": asking.prompt} if asking.prompt else {}),
     }  # fmt: skip

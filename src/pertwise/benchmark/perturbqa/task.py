@@ -72,8 +72,8 @@ class PerturbqaTask(Task):
     scorers
         name -> function (cell line, task) -> `Scorer`, instead of those of the settings.
     address, ledger, limits
-        Of the chat model: its address in full, where the settings leave out its query, where its answers are
-        kept (default: ledger.sqlite in the folder of the run), and settings of `open_chat`.
+        Of the chat model: its address in full, where the settings leave out its query; where its
+        answers are kept (default: ledger.sqlite in the folder of the run); settings of `open_chat`.
 
     Notes
     -----
