@@ -19,7 +19,7 @@ from pertwise.select.chat.pairs import Evidence
 WORDS: Mapping[str, tuple[str, str]] = {"de": ("unchanged", "changed"), "dir": ("fell", "rose")}
 #: Alike perturbations that are named, and how deep the list is searched for labels of a gene.
 NAMED, DEEP = 8, 100
-#: Measured labels shown: of the gene itself, and of genes alike to it.
+#: Measured labels shown: of the gene itself, and of genes alike to it, one each.
 OWN, RELATED = 6, 3
 #: Alike genes, and perturbations under which they are looked up.
 GENES, UNDER = 10, 20
@@ -88,10 +88,9 @@ class Retrieval:
             if (names := [p for p, found in nearest if found == label])
         ]
         near = [
-            f"{other} {WORDS[self.task][labels[other][p]]} in {p}"
+            f"{other} {WORDS[self.task][labels[other][first]]} in {first}"
             for other in related
-            for p in alike[:UNDER]
-            if p in labels.get(other, {})
+            if (first := next((p for p in alike[:UNDER] if p in labels[other]), None))
         ][:RELATED]
         if near:
             said.append(f"alike genes: {', '.join(near)}")
