@@ -21,7 +21,7 @@ def large() -> list[object]:
     support = pd.DataFrame({"n_support": np.zeros(N, int), "fallback": [""] * N})
     mean = np.zeros((N, 3), np.float32)
     return [
-        pw.Prediction(NAMES, ("a", "b", "c"), mean, mean, support, provenance={"method": "x" * 900}),
+        pw.Prediction(NAMES, ("a", "b", "c"), mean, mean, support, provenance={"x" * 900: 1}),
         Graph("string", NAMES, csr_matrix((N, N), dtype=np.float32)),
         Embedding("text", NAMES, mean),
         Resolution(dict.fromkeys(NAMES, "A"), NAMES),
@@ -34,8 +34,10 @@ def large() -> list[object]:
 def test_large_results_print_in_one_short_line(made):
     text = repr(made)
     assert text.startswith(type(made).__name__)
-    assert len(text) < 700 and "\n" not in text
-    assert f"{N:,}" in text and NAMES[10] not in text
+    assert len(text) < 700
+    assert "\n" not in text
+    assert f"{N:,}" in text
+    assert NAMES[10] not in text
 
 
 def test_values_are_told_by_shape_start_and_size():
@@ -61,7 +63,8 @@ class Table(Shown):
 
 def test_a_notebook_sees_the_first_rows_and_no_markup_of_the_data():
     html = Table("<script>alert(1)</script>")._repr_html_()
-    assert "<script>" not in html and html.count("&lt;script&gt;") == 9
+    assert "<script>" not in html
+    assert html.count("&lt;script&gt;") == 9
     assert "hidden" not in html
 
 
@@ -71,4 +74,5 @@ def test_a_table_that_cannot_be_made_does_not_hide_the_rest():
 
 def test_a_screen_says_that_it_is_simulated():
     made = pw.simulate(0, n_perturbations=40, n_features=20)
-    assert "SIMULATED" in made.screen._repr_html_() and len(repr(made)) < 700
+    assert "SIMULATED" in made.screen._repr_html_()
+    assert len(repr(made)) < 700

@@ -1,4 +1,4 @@
-"""`pw.plot`: figures say what the result says, label what is simulated, refuse what is not there."""
+"""`pw.plot`: figures say what the result says, label what is simulated, refuse what is absent."""
 
 import matplotlib as mpl
 import numpy as np
@@ -79,8 +79,10 @@ def rounds(**changes):
 def test_learning_curves_are_means_over_seeds():
     ax = pw.plot.learning_curves(rounds())
     line = ax.lines[0]
-    assert list(line.get_xdata()) == [20, 40] and list(line.get_ydata()) == [2.0, 1.0]
-    assert words(ax) == ["random"] and ax.get_ylabel() == "mse"
+    assert list(line.get_xdata()) == [20, 40]
+    assert list(line.get_ydata()) == [2.0, 1.0]
+    assert words(ax) == ["random"]
+    assert ax.get_ylabel() == "mse"
 
 
 def test_learning_curves_refuse_other_tables_and_unknown_names(tmp_path):
