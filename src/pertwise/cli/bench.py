@@ -49,7 +49,10 @@ def perturbqa(
     asking: Asking,
     method: Annotated[
         list[str] | None,
-        typer.Option(help="Method name, or path/to/file.py:Class; repeat for several."),
+        typer.Option(
+            help="Method name, or path/to/file.py:Class; repeat for several (without it and --vote: "
+            "kernel-vote, where there is knowledge)."
+        ),
     ] = None,
     vote: Annotated[
         list[str] | None,
@@ -89,8 +92,9 @@ def perturbqa(
         llm.refuse(why)
         asking.refuse(why, but=("seed",))
         refuse_given(["neighbours"], why)
+    usual = ["kernel-vote"] if facts.knowledge is not None and not vote else ()
     given = {
-        "labels": str(folder), "methods": method or (), "votes": vote or (), "lines": line,
+        "labels": str(folder), "methods": method or usual, "votes": vote or (), "lines": line,
         "knowledge": None if facts.knowledge is None else str(facts.knowledge),
         "ratings": list(map(str, facts.ratings or ())), "inner": inner, "genes": genes,
         "llm": None if llm.llm is None else str(parse_address(llm.llm)),
