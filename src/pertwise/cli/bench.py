@@ -50,8 +50,8 @@ def perturbqa(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="Method name, or path/to/file.py:Class; repeat for several (without it and --vote: "
-            "kernel-vote, where there is knowledge)."
+            help="Method name, or path/to/file.py:Class; repeat for several (without it and "
+            "--vote: kernel-vote, where there is knowledge)."
         ),
     ] = None,
     vote: Annotated[
