@@ -10,6 +10,7 @@ from scipy.sparse import csr_matrix
 import pertwise as pw
 from pertwise._shown import Shown, short
 from pertwise.kernels.genes import GeneBlocks
+from pertwise.knowledge.drugs.table import DrugCard, DrugTable
 from pertwise.knowledge.types import Embedding, Graph, Resolution
 from pertwise.select import Pick, Selection
 
@@ -70,6 +71,15 @@ def test_a_notebook_sees_the_first_rows_and_no_markup_of_the_data():
 
 def test_a_table_that_cannot_be_made_does_not_hide_the_rest():
     assert Table("bad")._repr_html_() == "<div><code>Table(word=&#x27;bad&#x27;)</code></div>"
+
+
+def test_knowledge_says_where_it_is_and_what_it_holds(simulated):
+    _, knowledge = simulated
+    assert repr(knowledge) == f"<Knowledge: folder {knowledge.path}>"
+    assert repr(pw.Knowledge()) == "<Knowledge: nothing>"
+    cards = DrugTable.from_cards([DrugCard(name=n) for n in NAMES])
+    assert repr(pw.Knowledge(drugs=cards)) == "<Knowledge: 5,000 drugs>"
+    assert len(repr(cards)) < 700
 
 
 def test_a_screen_says_that_it_is_simulated():
