@@ -15,6 +15,7 @@ from pertwise.arrays.memory import BLOCK_BYTES, require_memory
 from pertwise.errors import InputError
 from pertwise.kernels.genes import GeneBlocks, KernelSource, gene_blocks
 from pertwise.kernels.ratings import GivenRatings, mark_kernels
+from pertwise.kernels.transfer import GivenScreens, other_screens
 from pertwise.knowledge import Knowledge
 from pertwise.models.base import MEAN_FALLBACK, support_table
 from pertwise.screen.training import TrainingData
@@ -31,11 +32,14 @@ class KernelModel:
     kernels
         See `gene_kernels.DEFAULT_KERNELS`.
     sources
-        Further kernels: neighbours named by a language model (`named.NamedNeighbours`), responses
-        in another cell line (`transfer.OtherScreen`); with ``kernels=()`` the only ones.
+        Further kernels, e.g. neighbours named by a language model (`named.NamedNeighbours`); with
+        ``kernels=()`` the only ones.
     ratings
         Marks whose kernels join the others (`kernels.ratings.mark_kernels`): True for those that
         the knowledge holds, a file, or False for none.
+    other
+        Other screens, each of which is fitted on its own line and gives kernels that join
+        (`kernels.transfer`): screens, files, or name -> one of them.
     exclude_from_screen
         Leave out knowledge that was derived from a perturbation screen.
     skip_missing
@@ -54,9 +58,10 @@ class KernelModel:
         name: str,
         skip_missing: bool = True,
         ratings: GivenRatings = True,
+        other: GivenScreens = (),
     ) -> None:
         self.kernels = (kernels,) if isinstance(kernels, str) else tuple(kernels)
-        self._given_sources, self.ratings = tuple(sources), ratings
+        self._given_sources, self.ratings, self.other = tuple(sources), ratings, other
         self.sources = self._given_sources
         self.exclude_from_screen = exclude_from_screen
         self.skip_missing = skip_missing
@@ -78,7 +83,11 @@ class KernelModel:
                 raise InputError(f"{self.name!r} needs a knowledge folder: pass knowledge to fit")
             knowledge = Knowledge()  # what was given says it all
         data = TrainingData.from_screen(screen, self.name)
-        self.sources = (*self._given_sources, *mark_kernels(knowledge, self.ratings))
+        self.sources = (
+            *self._given_sources,
+            *mark_kernels(knowledge, self.ratings),
+            *other_screens(knowledge, self.other, self.exclude_from_screen),
+        )
         if not self.kernels and not self.sources:
             raise InputError(
                 f"{self.name!r}: there are no marks; give a table of them (ratings=FILE, --ratings "

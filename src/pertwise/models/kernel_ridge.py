@@ -28,6 +28,7 @@ from pertwise.kernels.genes import (
     linked,
 )
 from pertwise.kernels.ratings import GivenRatings
+from pertwise.kernels.transfer import GivenScreens
 from pertwise.models.base import MEAN_FALLBACK, Prediction, only_context, support_table
 from pertwise.models.kernel_model import KernelModel
 from pertwise.screen.training import TrainingData, canonical
@@ -57,7 +58,7 @@ class KernelPredictor(KernelModel):
 
     Parameters
     ----------
-    kernels, sources, ratings, exclude_from_screen, skip_missing
+    kernels, sources, ratings, other, exclude_from_screen, skip_missing
         See `KernelModel`; kernels left out are named in the provenance.
     weights
         "learned" or "equal".
@@ -82,13 +83,16 @@ class KernelPredictor(KernelModel):
         direction: float = 0.0,
         sources: Sequence[KernelSource] = (),
         ratings: GivenRatings = True,
+        other: GivenScreens = (),
         exclude_from_screen: bool = True,
         skip_missing: bool = True,
         name: str = "multi-kernel",
     ) -> None:
         if weights not in ("learned", "equal"):
             raise unknown_name("kernel weighting", str(weights), ("learned", "equal"))
-        super().__init__(kernels, sources, exclude_from_screen, name, skip_missing, ratings)
+        super().__init__(
+            kernels, sources, exclude_from_screen, name, skip_missing, ratings, other
+        )
         self.weights = weights
         self.prior = prior
         self.constant = constant

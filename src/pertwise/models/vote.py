@@ -7,6 +7,7 @@ measured in few perturbations: a gap is left out, not filled.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product as product_of
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -20,6 +21,7 @@ from pertwise.kernels.genes import (
     gene_blocks,
     product,
 )
+from pertwise.kernels.transfer import GivenScreens, OtherScreen
 from pertwise.models.base import MEAN_FALLBACK, Prediction, only_context, support_table
 from pertwise.models.kernel_model import KernelModel
 from pertwise.parts import part
@@ -34,6 +36,8 @@ Floats = NDArray[np.floating[Any]]
 #: Exponents of the similarity, and pseudo-votes for the feature's mean (in units of the median
 #: total vote), tried on left-out training rows.
 POWERS = (1.0, 2.0, 3.0, 4.0)
+#: Share of other screens in the similarity, where there are any.
+TRUST = (0.0, 0.25, 0.5, 0.75)
 PRIORS = (0.3, 1.0, 3.0, 10.0)
 #: Related features that lend their votes: this many, from these kernels.
 N_RELATED = 30
@@ -86,19 +90,19 @@ def related_features(gram: Floats, n_related: int = N_RELATED) -> csr_matrix:
     return (csr_matrix(off) + identity(len(off))).tocsr()
 
 
-@part(label="kernel vote", needs="knowledge")
+@part(label="kernel vote", needs="knowledge", reads="other")
 class KernelVotePredictor(KernelModel):
     """Mean of the measured values of alike perturbations, feature by feature.
 
     prediction(p, d) = f_d + sum_q w_pq (y_qd - f_d) / (sum_q w_pq + c) over the perturbations q
     measured for feature d; w = mean kernel ^ power; f_d the feature's mean, shrunk to the overall
-    mean by `shrink` pseudo-values. Power, prior c and whether related features (other genes of the
+    mean by `shrink` pseudo-values. Power, prior c, the share of other screens in w and whether related features (other genes of the
     same complex or pathway) lend their votes are chosen by leave-one-out inside the training set
     (`mean_feature_correlation`).
 
     Parameters
     ----------
-    kernels, sources, exclude_from_screen
+    kernels, sources, other, exclude_from_screen
         See `KernelModel`; all are averaged.
     related
         Let related features lend votes where that helps: needs features that are genes.
@@ -111,12 +115,13 @@ class KernelVotePredictor(KernelModel):
         kernels: Sequence[str] = DEFAULT_KERNELS,
         *,
         sources: Sequence[KernelSource] = (),
+        other: GivenScreens = (),
         related: bool = True,
         shrink: float = 5.0,
         exclude_from_screen: bool = True,
         name: str = "kernel vote",
     ) -> None:
-        super().__init__(kernels, sources, exclude_from_screen, name)
+        super().__init__(kernels, sources, exclude_from_screen, name, other=other)
         self.related = related
         self.shrink = shrink
 
@@ -164,26 +169,27 @@ class KernelVotePredictor(KernelModel):
 
     def _choose(self, data: TrainingData) -> None:
         n = len(data.names)
-        self._power, self._prior, self._which = 1.0, 1.0, 0
-        self.tried: dict[tuple[float, float, bool], float] = {}
+        self._power, self._prior, self._which, self._trust = 1.0, 1.0, 0, 0.0
+        self.tried: dict[tuple[float, float, bool, float], float] = {}
         if n < 3:
             return
         rows = np.arange(0, n, int(np.ceil(n / MAX_TUNING_ROWS)))
-        similarity = self._mean_kernel(self._blocks.take(rows))
-        similarity[np.arange(len(rows)), rows] = 0.0
+        means = self._mean_kernels(self._blocks.take(rows))
+        for mean in means:
+            mean[np.arange(len(rows)), rows] = 0.0
         truth = data.y[rows] - self._centre
-        for power in POWERS:
-            weights = (similarity**power).astype(np.float32)
+        for trust, power in product_of(TRUST if len(means) > 1 else (0.0,), POWERS):
+            weights = (self._mixed(means, trust) ** power).astype(np.float32)
             for which, (residual, measured) in enumerate(self._votes):
                 total, behind = weights @ residual, weights @ measured
                 unit = self._unit(behind)
                 for prior in PRIORS:
                     held_out = total / (behind + prior * unit)
                     quality = mean_feature_correlation(held_out, truth)
-                    self.tried[(power, prior, bool(which))] = quality
-        power, prior, sharing = max(self.tried, key=lambda key: self.tried[key])
+                    self.tried[(power, prior, bool(which), trust)] = quality
+        power, prior, sharing, self._trust = max(self.tried, key=lambda key: self.tried[key])
         self._power, self._which = power, int(sharing)
-        weights = (similarity**power).astype(np.float32)
+        weights = (self._mixed(means, self._trust) ** power).astype(np.float32)
         self._prior = prior * self._unit(weights @ self._votes[self._which][1])
 
     @staticmethod
@@ -191,12 +197,29 @@ class KernelVotePredictor(KernelModel):
         positive = behind[behind > 0]
         return float(np.median(positive)) if positive.size else 1.0
 
-    def _mean_kernel(self, asked: GeneBlocks) -> Floats:
-        """(q, n) mean of the kernels, negative values (of dense embeddings) as 0."""
-        out = np.zeros((len(asked.names), len(self._blocks.names)))
-        for a, b in zip(asked.blocks, self._blocks.blocks, strict=True):
-            out += product(a, b)
-        return np.asarray(np.maximum(out / len(asked.blocks), 0.0))
+    def _mean_kernels(self, asked: GeneBlocks) -> list[Floats]:
+        """(q, n) mean of the kernels, negative values (of dense embeddings) as 0; and that of the
+        kernels of other screens, where there are both."""
+        given = self._given_sources
+        theirs = {
+            kind
+            for source in self.sources
+            if isinstance(source, OtherScreen) and source not in given
+            for kind in source.kinds
+        }
+        out = []
+        for group in (False, True):
+            at = [i for i, k in enumerate(asked.kinds) if (k in theirs) == group]
+            if at:
+                total = np.zeros((len(asked.names), len(self._blocks.names)))
+                for i in at:
+                    total += product(asked.blocks[i], self._blocks.blocks[i])
+                out.append(np.maximum(total / len(at), 0.0))
+        return out
+
+    @staticmethod
+    def _mixed(means: list[Floats], trust: float) -> Floats:
+        return means[0] if not trust else (1.0 - trust) * means[0] + trust * means[1]
 
     def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Votes; perturbations that no kernel knows get the feature means, stated."""
@@ -204,7 +227,8 @@ class KernelVotePredictor(KernelModel):
         only_context(self.name, data.context, context)
         names = canonical(perturbations)
         asked = self._asked(names)
-        weights = np.asarray(self._mean_kernel(asked) ** self._power, dtype=np.float32)
+        mixed = self._mixed(self._mean_kernels(asked), self._trust)
+        weights = np.asarray(mixed**self._power, dtype=np.float32)
         known = np.asarray((weights > 0).any(axis=1))
         residual, measured = self._votes[self._which]
         change = vote(weights, residual, measured, max(self._prior, 1e-9))
@@ -223,5 +247,6 @@ class KernelVotePredictor(KernelModel):
                 "power": self._power,
                 "prior": self._prior,
                 "related_features": bool(self._which),
+                "trust_in_other_screens": self._trust,
             },
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -47,9 +47,11 @@ class BuiltMethod(Method):
 
     make: Callable[[], Predictor] | None = field(default=None, compare=False)
 
-    def build(self, hold_out: str = "") -> Predictor:
+    def build(
+        self, hold_out: str = "", hidden: Sequence[str] = (), knowledge: Knowledge | None = None
+    ) -> Predictor:
         """A fresh, unfitted predictor."""
-        return super().build(hold_out) if self.make is None else self.make()
+        return super().build(hold_out, hidden, knowledge) if self.make is None else self.make()
 
 
 @dataclass(frozen=True)
