@@ -147,7 +147,9 @@ def _doses(train: Screen, truth: Screen, screen: Screen) -> list[Question]:
     return out
 
 
-def settings_of(split: Split, train: Screen, truth: Screen, knowledge: Knowledge | None) -> list[str]:
+def settings_of(
+    split: Split, train: Screen, truth: Screen, knowledge: Knowledge | None
+) -> list[str]:
     """(n,) setting of each held-out row (`splits.SETTINGS`); "" where a dose is extrapolated."""
     if split.kind == "dose":
         return [""] * len(truth)
@@ -173,8 +175,8 @@ def signature_table(
 ) -> pd.DataFrame:
     """One row a held-out signature, in the order of the screen; nothing held out is left out.
 
-    Columns: drug (the perturbation), context, compound (what it is under any name), setting, effect,
-    n_support, fallback, then the metrics (`row_scores.score_rows`).
+    Columns: drug (the perturbation), context, compound (what it is under any name), setting,
+    effect, n_support, fallback, then the metrics (`row_scores.score_rows`).
     """
     truth, n = sides.truth, len(sides.truth)
     means, references = np.empty((2, n, truth.n_features))

@@ -50,10 +50,10 @@ class UnitResult:
     Attributes
     ----------
     scores
-        Tidy: method, split, seed, fold, n_train, perturbation, setting (`splits.SETTINGS`), stratum,
-        metric, value, undefined, fallback, and context where a split of rows holds several. Interval coverages
-        ("coverage_90"), "spread", "error" and "n_support" are rows like any metric. With
-        `MetricSpec.by_row` the `sides.signature_table`.
+        Tidy: method, split, seed, fold, n_train, perturbation, setting (`splits.SETTINGS`),
+        stratum, metric, value, undefined, fallback, and context where a split of rows holds
+        several. Interval coverages ("coverage_90"), "spread", "error" and "n_support" are rows like
+        any metric. With `MetricSpec.by_row` the `sides.signature_table`.
     neighbours
         Prediction.neighbours with method, seed and fold, or None.
     answers

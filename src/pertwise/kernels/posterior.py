@@ -1,9 +1,9 @@
 """`LinePosterior`: what one screen, fitted on its own, says of every gene.
 
 A Gaussian process with the knowledge kernels (`kernels.genes`), weights by marginal likelihood,
-gives two (n_genes, r) tables in principal components of the responses: what is *predicted* of a gene
-from the others (left out where it was measured itself, so that measured and unmeasured genes are
-told in the same way), and what is *kept* of its own measurement, shrunk. Memory is linear in genes.
+gives two tables in principal components of the responses: what is *expected* of any gene (the
+posterior mean, measured or not), and what is *kept* of a measurement, shrunk less than that.
+Memory is linear in genes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pertwise.arrays.gaussian_process import Floats, combine, fit_weights, solved
+from pertwise.arrays.gaussian_process import Floats, combine, fit_weights, solve
 from pertwise.arrays.memory import require_memory
 from pertwise.kernels.genes import DEFAULT_KERNELS, gene_blocks
 from pertwise.knowledge import Knowledge
@@ -22,8 +22,8 @@ from pertwise.screen.training import TrainingData
 #: Components of the responses that are kept, and rows on which the kernel weights are learned.
 MAX_COMPONENTS, MAX_ROWS = 64, 400
 MAX_ITERATIONS = 30
-#: Share of the noise of the fit that is taken for error of measurement; the rest is what only this
-#: gene does. Set beforehand, not tuned.
+#: Share of the noise of the fit that is taken for error of measurement in what is kept; the rest is
+#: what only this gene does. Set beforehand, not tuned.
 ERROR_SHARE = 0.3
 
 
@@ -50,8 +50,8 @@ class LinePosterior:
     ----------
     names
         (n,) measured perturbations.
-    predicted, kept
-        (n, r) float32: each row predicted from the others, and its shrunk measurement.
+    expected, kept
+        (n, r) float32: posterior means of the measured ones, and their shrunk measurements.
 
     Raises
     ------
@@ -90,15 +90,16 @@ class LinePosterior:
         k = np.empty((n, n))
         for rows, parts in self._blocks.gram_blocks():
             k[rows] = self._summed(parts)
-        self._alpha, left_out = solved(k, self._fit.noise, y)
-        self.predicted = left_out.astype(np.float32)
-        self.kept = (y - ERROR_SHARE * self._fit.noise * self._alpha).astype(np.float32)
+        self._alpha = solve(k, self._fit.noise, y)
+        error = self._fit.noise * self._alpha
+        self.expected = (y - error).astype(np.float32)
+        self.kept = (y - ERROR_SHARE * error).astype(np.float32)
 
     def _summed(self, parts: Floats) -> Floats:
-        return combine(parts, self._fit.weights[1:]) + self._fit.weights[0]
+        return np.asarray(combine(parts, self._fit.weights[1:]) + self._fit.weights[0])
 
     def predict(self, genes: Sequence[str]) -> NDArray[np.float32]:
-        """(n_genes, r) of genes that were not measured; the constant where nothing is known."""
+        """(n_genes, r) expected of genes that were not measured."""
         out = np.empty((len(genes), self._alpha.shape[1]), dtype=np.float32)
         asked = gene_blocks(
             self._knowledge, genes, self._blocks.kinds, exclude_from_screen=self._exclude

@@ -1,13 +1,13 @@
-"""Other screens as kernels: what other lines (or other readings of genes) say about who is alike.
+"""Other screens as kernels: what other lines say about who is alike.
 
-Each screen is fitted on its own line first (`kernels.posterior`), so that it says something of every
-gene, and shares no feature with the line to predict: only the similarity of responses within it is
-used. Four kernels a screen, whose weights a model learns in its inner folds or by marginal
-likelihood:
+Each screen is fitted on its own line first (`kernels.posterior`), so that it says something of
+every gene, and needs no feature in common with the line to predict: only the similarity of
+responses within it is used. Kernels of a screen, linear and radial, whose weights a model learns:
 
-* *predicted* (linear and radial): what it expects of a gene from the others. Genes that it measured
-  are left out of their own prediction, so that trust learned on measured genes holds for the rest;
-* *measured* (linear and radial): the measurement, shrunk. Zero for genes that it did not measure.
+* *expected*: its posterior means, for every gene;
+* *measured*: the measurements, shrunk (the linear one around their mean); zero for genes that it did not measure. They help those that
+  are looked up there and harm the others (weights that suit the one do not suit the other), so that
+  a model takes them for the former only (`models.looked_up`).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from scipy.sparse import csr_matrix
 from pertwise._names import canonical_perturbation
 from pertwise.arrays.distances import squared_distances
 from pertwise.errors import InputError
+from pertwise.kernels.base import Floats
 from pertwise.kernels.genes import SourceKernel
 from pertwise.kernels.posterior import LinePosterior, components
 from pertwise.kernels.ratings import landmark_axes, radial
@@ -49,11 +50,10 @@ KEPT = 24
 
 @dataclass(frozen=True)
 class _View:
-    """One kernel: rows around a centre, or their radial features."""
+    """One kernel: rows around a centre, or their radial features about landmarks (`centre`)."""
 
-    centre: NDArray[np.float32]
-    axes: NDArray[np.float64] | None = None
-    points: NDArray[np.float32] | None = None
+    centre: NDArray[np.float32] | np.float32
+    axes: Floats | None = None
     width: float = 1.0
 
     @classmethod
@@ -61,14 +61,16 @@ class _View:
         some = np.linspace(0, len(table) - 1, min(len(table), LANDMARKS)).round().astype(int)
         points = np.unique(table[some], axis=0)
         apart = squared_distances(points, points)[np.triu_indices(len(points), 1)]
-        width = WIDTH * float(np.sqrt(np.median(apart))) if len(apart) else 1.0
-        width = width if width > 0 else 1.0
-        return cls(np.zeros(0, np.float32), landmark_axes(points, width), points, width)
+        middle = float(np.sqrt(np.median(apart))) if len(apart) else 0.0
+        width = WIDTH * middle if middle > 0 else 1.0
+        return cls(points, landmark_axes(points.astype(np.float64), width), width)
 
-    def rows(self, x: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
-        if self.axes is None or self.points is None:
-            return np.asarray(x - self.centre)
-        return np.asarray(radial(x, self.points, self.width) @ self.axes)
+    def rows(self, x: NDArray[np.float32]) -> Floats:
+        """(n, k) for (n, r) responses in components."""
+        if self.axes is None:
+            return np.asarray(x - self.centre, dtype=np.float64)
+        near = radial(x.astype(np.float64), self.centre.astype(np.float64), self.width)
+        return np.asarray(near @ self.axes)
 
 
 class OtherScreen:
@@ -82,10 +84,12 @@ class OtherScreen:
     context
         The line to use when the screen holds several.
     knowledge
-        What predicts the genes that the screen did not measure. Without a folder of genes there are
-        only the kernels of what it measured.
+        What is expected of genes by. Without a folder of genes there are only the kernels of what
+        was measured.
     label
         Before the names of the kernels; by default the context.
+    look_up
+        With the kernels of what was measured.
     """
 
     def __init__(
@@ -96,14 +100,15 @@ class OtherScreen:
         knowledge: Knowledge | None = None,
         label: str = "",
         exclude_from_screen: bool = True,
+        look_up: bool = True,
     ) -> None:
         if context is not None:
             screen = screen.in_context(context)
         data = TrainingData.from_screen(screen, "other screens")
         if len(data.names) < 3:
             raise InputError(
-                f"the other screen {label or data.context!r} holds {len(data.names)} perturbations; "
-                "at least 3 are needed"
+                f"the other screen {label or data.context!r} holds {len(data.names)} "
+                "perturbations; at least 3 are needed"
             )
         self.context, self.names = data.context, data.names
         self.label = label or data.context or "another line"
@@ -121,14 +126,13 @@ class OtherScreen:
             measured = components(data.y)
         self._measured = measured
         self._guessed: dict[str, NDArray[np.float32]] = {}
-        views = {"measured": _View(measured.mean(axis=0)), "measured, near": _View.radial(measured)}
+        views = {}
         if self._line is not None:
-            told = self._line.predicted
-            views = {
-                "predicted": _View(told.mean(axis=0)),
-                "predicted, near": _View.radial(told),
-                **views,
-            }
+            told = self._line.expected
+            views = {"expected": _View(np.float32(0.0)), "expected, near": _View.radial(told)}
+        if look_up or self._line is None:
+            views["measured"] = _View(measured.mean(axis=0))
+            views["measured, near"] = _View.radial(measured)
         self._views = {f"{self.label}: {kind}": view for kind, view in views.items()}
         self.kinds = tuple(self._views)
 
@@ -143,26 +147,27 @@ class OtherScreen:
         """(n_genes, k) unit rows; of the *measured* kernels zero for what was not measured."""
         view, where = self._views[kind], self.places(genes)
         known = where >= 0
-        if kind.startswith(f"{self.label}: predicted"):
-            return unit_rows(csr_matrix(view.rows(self._told(genes, where))))
+        if self._line is not None and kind.startswith(f"{self.label}: expected"):
+            return unit_rows(csr_matrix(view.rows(self._told(self._line, genes, where))))
         made = view.rows(self._measured[where[known]])
         out = np.zeros((len(genes), made.shape[1]), dtype=np.float32)
         out[known] = made
         return unit_rows(csr_matrix(out))
 
-    def _told(self, genes: Sequence[str], where: NDArray[np.intp]) -> NDArray[np.float32]:
-        """(n_genes, r) predictions of each gene from the other ones."""
-        assert self._line is not None
+    def _told(
+        self, line: LinePosterior, genes: Sequence[str], where: NDArray[np.intp]
+    ) -> NDArray[np.float32]:
+        """(n_genes, r) posterior means; those of unmeasured genes are made once."""
         new = [g for g, i in zip(genes, where, strict=True) if i < 0 and g not in self._guessed]
         if new:
-            self._guessed.update(zip(new, self._line.predict(new), strict=True))
+            self._guessed.update(zip(new, line.predict(new), strict=True))
         out = np.empty((len(genes), self._measured.shape[1]), dtype=np.float32)
         for row, (gene, i) in enumerate(zip(genes, where, strict=True)):
-            out[row] = self._line.predicted[i] if i >= 0 else self._guessed[gene]
+            out[row] = line.expected[i] if i >= 0 else self._guessed[gene]
         return out
 
 
-# -- what is given -----------------------------------------------------------------------------------
+# -- what is given ---------------------------------------------------------------------------------
 
 
 def open_others(given: GivenScreens) -> dict[str, Screen]:
@@ -257,7 +262,11 @@ def of_line(label: str, line: str) -> bool:
 
 
 def other_screens(
-    knowledge: Knowledge | None, given: GivenScreens, exclude_from_screen: bool = True
+    knowledge: Knowledge | None,
+    given: GivenScreens,
+    *,
+    exclude_from_screen: bool = True,
+    look_up: bool = True,
 ) -> tuple[OtherScreen, ...]:
     """Every screen fitted on its own line; kept with the knowledge, the last `KEPT` of them."""
     kept: OrderedDict[Any, OtherScreen] = OrderedDict()
@@ -265,10 +274,14 @@ def other_screens(
         kept = knowledge.keep(("other screens",), lambda: OrderedDict())
     found = []
     for label, screen in open_others(given).items():
-        key = (label, _fingerprint(screen), exclude_from_screen)
+        key = (label, _fingerprint(screen), exclude_from_screen, look_up)
         if key not in kept:
             kept[key] = OtherScreen(
-                screen, knowledge=knowledge, label=label, exclude_from_screen=exclude_from_screen
+                screen,
+                knowledge=knowledge,
+                label=label,
+                exclude_from_screen=exclude_from_screen,
+                look_up=look_up,
             )
         kept.move_to_end(key)
         found.append(kept[key])
@@ -279,13 +292,11 @@ def other_screens(
 
 def _fingerprint(screen: Screen) -> str:
     digest = hashlib.sha256("\n".join(screen.obs["perturbation"]).encode())
-    digest.update(np.ascontiguousarray(screen.responses))
+    digest.update(np.ascontiguousarray(screen.responses).tobytes())
     return digest.hexdigest()
 
 
-def kernels_of_others(
-    knowledge: Knowledge | None, given: GivenScreens, exclude_from_screen: bool = True
-) -> tuple[SourceKernel, ...]:
+def kernels_of_others(knowledge: Knowledge | None, given: GivenScreens) -> tuple[SourceKernel, ...]:
     """The same as single `Kernel`s."""
-    made = other_screens(knowledge, given, exclude_from_screen)
+    made = other_screens(knowledge, given)
     return tuple(SourceKernel(o, kind) for o in made for kind in o.kinds)

@@ -37,7 +37,7 @@ class ForestPredictor(KernelModel):
 
     Parameters
     ----------
-    kernels, sources, ratings, other, exclude_from_screen
+    kernels, sources, ratings, other, look_up, exclude_from_screen
         See `KernelModel`.
     dim
         Axes taken from each kernel.
@@ -55,12 +55,19 @@ class ForestPredictor(KernelModel):
         sources: Sequence[KernelSource] = (),
         ratings: GivenRatings = True,
         other: GivenScreens = (),
+        look_up: bool = True,
         exclude_from_screen: bool = True,
         seed: int = 0,
         name: str = "forest",
     ) -> None:
         super().__init__(
-            kernels, sources, exclude_from_screen, name, ratings=ratings, other=other
+            kernels,
+            sources,
+            exclude_from_screen,
+            name,
+            ratings=ratings,
+            other=other,
+            look_up=look_up,
         )
         self.dim, self.n_trees, self.direction, self.seed = dim, n_trees, direction, seed
 

@@ -39,7 +39,8 @@ class KernelModel:
         the knowledge holds, a file, or False for none.
     other
         Other screens, each of which is fitted on its own line and gives kernels that join
-        (`kernels.transfer`): screens, files, or name -> one of them.
+        (`kernels.transfer`): screens, files, or name -> one of them; `look_up`: also the kernels of
+        what they measured (`looked_up.LookedUp` decides).
     exclude_from_screen
         Leave out knowledge that was derived from a perturbation screen.
     skip_missing
@@ -59,9 +60,11 @@ class KernelModel:
         skip_missing: bool = True,
         ratings: GivenRatings = True,
         other: GivenScreens = (),
+        look_up: bool = True,
     ) -> None:
         self.kernels = (kernels,) if isinstance(kernels, str) else tuple(kernels)
-        self._given_sources, self.ratings, self.other = tuple(sources), ratings, other
+        self._given_sources, self.ratings = tuple(sources), ratings
+        self.other, self.look_up = other, look_up
         self.sources = self._given_sources
         self.exclude_from_screen = exclude_from_screen
         self.skip_missing = skip_missing
@@ -86,7 +89,12 @@ class KernelModel:
         self.sources = (
             *self._given_sources,
             *mark_kernels(knowledge, self.ratings),
-            *other_screens(knowledge, self.other, self.exclude_from_screen),
+            *other_screens(
+                knowledge,
+                self.other,
+                exclude_from_screen=self.exclude_from_screen,
+                look_up=self.look_up,
+            ),
         )
         if not self.kernels and not self.sources:
             raise InputError(

@@ -58,7 +58,7 @@ class KernelPredictor(KernelModel):
 
     Parameters
     ----------
-    kernels, sources, ratings, other, exclude_from_screen, skip_missing
+    kernels, sources, ratings, other, look_up, exclude_from_screen, skip_missing
         See `KernelModel`; kernels left out are named in the provenance.
     weights
         "learned" or "equal".
@@ -84,6 +84,7 @@ class KernelPredictor(KernelModel):
         sources: Sequence[KernelSource] = (),
         ratings: GivenRatings = True,
         other: GivenScreens = (),
+        look_up: bool = True,
         exclude_from_screen: bool = True,
         skip_missing: bool = True,
         name: str = "multi-kernel",
@@ -91,7 +92,7 @@ class KernelPredictor(KernelModel):
         if weights not in ("learned", "equal"):
             raise unknown_name("kernel weighting", str(weights), ("learned", "equal"))
         super().__init__(
-            kernels, sources, exclude_from_screen, name, skip_missing, ratings, other
+            kernels, sources, exclude_from_screen, name, skip_missing, ratings, other, look_up
         )
         self.weights = weights
         self.prior = prior

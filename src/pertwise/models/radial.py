@@ -59,7 +59,7 @@ class RadialPredictor(KernelModel):
 
     Parameters
     ----------
-    kernels, sources, ratings, other, exclude_from_screen
+    kernels, sources, ratings, other, look_up, exclude_from_screen
         See `KernelModel`.
     dim
         Axes of the mean kernel.
@@ -76,11 +76,18 @@ class RadialPredictor(KernelModel):
         sources: Sequence[KernelSource] = (),
         ratings: GivenRatings = True,
         other: GivenScreens = (),
+        look_up: bool = True,
         exclude_from_screen: bool = True,
         name: str = "radial",
     ) -> None:
         super().__init__(
-            kernels, sources, exclude_from_screen, name, ratings=ratings, other=other
+            kernels,
+            sources,
+            exclude_from_screen,
+            name,
+            ratings=ratings,
+            other=other,
+            look_up=look_up,
         )
         self.dim, self.direction = dim, direction
 

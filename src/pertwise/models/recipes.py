@@ -17,6 +17,7 @@ from pertwise.models.context_kernel import ContextKernelPredictor, HoldOut
 from pertwise.models.contexts import joined
 from pertwise.models.forest import ForestPredictor
 from pertwise.models.kernel_ridge import KernelPredictor
+from pertwise.models.looked_up import LookedUp
 from pertwise.models.neighbours import NeighbourPredictor
 from pertwise.models.per_context import ByContexts, in_contexts
 from pertwise.models.radial import RadialPredictor
@@ -120,8 +121,11 @@ def kernel_ridge(
     the weight of other screens is that of any kernel here, not learned (`multi_kernel` learns it).
     """
     return ByContexts(
-        KernelPredictor(
-            kernels or REFERENCE_KERNELS, weights="equal", ratings=ratings, other=other, name=name
+        _looking_up(
+            partial(KernelPredictor, kernels or REFERENCE_KERNELS, weights="equal"),
+            ratings=ratings,
+            other=other,
+            name=name,
         ),
         ContextKernelPredictor(
             kernels or "plain",
@@ -154,6 +158,14 @@ def marks(
     )
 
 
+def _looking_up(build: Callable[..., Predictor], **settings: Any) -> Predictor:
+    """With other screens two models (`LookedUp`), else the one."""
+    other = settings.pop("other", ())
+    if not isinstance(other, Screen) and not other:
+        return build(**settings)
+    return LookedUp(lambda up: build(other=other, look_up=up, **settings), other)
+
+
 def _listed(kernels: Sequence[str] | str) -> tuple[str, ...]:
     return (kernels,) if isinstance(kernels, str) else tuple(kernels)
 
@@ -181,7 +193,7 @@ def multi_kernel(
     ``kernels``, ``ratings``, ``other`` and ``prior`` of the weights.
     """
     return ByContexts(
-        multi_kernel_of_genes(name=name, **settings),
+        _looking_up(multi_kernel_of_genes, name=name, **settings),
         ContextKernelPredictor(
             (
                 *_listed(settings.get("kernels", "all")),
@@ -234,29 +246,32 @@ def stacked(
     seed: int = 0,
     name: str = "stacked",
     **settings: Any,
-) -> StackedPredictor:
+) -> Predictor:
     """Multi-kernel, radial and forest, weighted by inner folds; better directions than alone.
 
     `purpose`: see `fused`; ``other``: screens of other lines (`KernelModel`).
     """
     tolerance = _tolerance(purpose, tolerance)
 
-    def forest(trees: int) -> ForestPredictor:
-        return ForestPredictor(direction=0.5, n_trees=trees, seed=seed, **settings)
+    def build(**settings: Any) -> StackedPredictor:
+        def forest(trees: int) -> ForestPredictor:
+            return ForestPredictor(direction=0.5, n_trees=trees, seed=seed, **settings)
 
-    return StackedPredictor(
-        {
-            "multi-kernel": lambda: multi_kernel_of_genes(**settings),
-            "radial": lambda: RadialPredictor(**settings),
-            "forest": lambda: forest(n_trees),
-        },
-        inner={"forest": lambda: forest(min(n_trees, N_INNER_TREES))},
-        tolerance=tolerance,
-        turn=turn,
-        prior=STACKING_PRIOR,
-        seed=seed,
-        name=name,
-    )
+        return StackedPredictor(
+            {
+                "multi-kernel": lambda: multi_kernel_of_genes(**settings),
+                "radial": lambda: RadialPredictor(**settings),
+                "forest": lambda: forest(n_trees),
+            },
+            inner={"forest": lambda: forest(min(n_trees, N_INNER_TREES))},
+            tolerance=tolerance,
+            turn=turn,
+            prior=STACKING_PRIOR,
+            seed=seed,
+            name=name,
+        )
+
+    return _looking_up(build, **settings)
 
 
 @part(
@@ -329,6 +344,22 @@ def fused(
         squared error (`RETRIEVAL_TOLERANCE` if None), which tells perturbations apart better and
         makes the error of weak ones larger.
     """
+    if "look_up" not in settings and "other" in settings:
+        again = partial(
+            fused,
+            answers,
+            edits=edits,
+            purpose=purpose,
+            tolerance=tolerance,
+            turn=turn,
+            n_trees=n_trees,
+            seed=seed,
+            hold_out=hold_out,
+            n_related=n_related,
+            name=name,
+        )
+        one = _looking_up(lambda **own: again(**{"look_up": False, **own}).one, **settings)
+        return ByContexts(one, again(look_up=True, **settings).several)
     tolerance = _tolerance(purpose, tolerance)
     recorded = [RecordedSelector.from_file(f) for f in (answers, edits) if f is not None]
     labels = ("named", "edited") if answers is not None else ("edited",)
@@ -395,7 +426,7 @@ def transfer(
     context: str | None = None,
     name: str = "cross-line transfer",
     **settings: Any,
-) -> KernelPredictor:
+) -> Predictor:
     """Multi-kernel with other screens as kernels (`kernels.transfer`).
 
     `other`: screens, files that `read_screen` recognises, or name -> one of them; `context`: of
@@ -406,7 +437,7 @@ def transfer(
         if not found:
             raise unknown_name("context", context, open_others(other), "(of the other screens)")
         other = found
-    return multi_kernel_of_genes(other=other, name=name, **settings)
+    return _looking_up(multi_kernel_of_genes, other=other, name=name, **settings)
 
 
 def _tolerance(purpose: str, tolerance: float | None) -> float | None:

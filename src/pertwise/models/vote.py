@@ -96,13 +96,13 @@ class KernelVotePredictor(KernelModel):
 
     prediction(p, d) = f_d + sum_q w_pq (y_qd - f_d) / (sum_q w_pq + c) over the perturbations q
     measured for feature d; w = mean kernel ^ power; f_d the feature's mean, shrunk to the overall
-    mean by `shrink` pseudo-values. Power, prior c, the share of other screens in w and whether related features (other genes of the
-    same complex or pathway) lend their votes are chosen by leave-one-out inside the training set
-    (`mean_feature_correlation`).
+    mean by `shrink` pseudo-values. Power, prior c, the share of other screens in w and whether
+    related features (other genes of the same complex or pathway) lend their votes are chosen by
+    leave-one-out inside the training set (`mean_feature_correlation`).
 
     Parameters
     ----------
-    kernels, sources, other, exclude_from_screen
+    kernels, sources, other, look_up, exclude_from_screen
         See `KernelModel`; all are averaged.
     related
         Let related features lend votes where that helps: needs features that are genes.
@@ -116,12 +116,13 @@ class KernelVotePredictor(KernelModel):
         *,
         sources: Sequence[KernelSource] = (),
         other: GivenScreens = (),
+        look_up: bool = True,
         related: bool = True,
         shrink: float = 5.0,
         exclude_from_screen: bool = True,
         name: str = "kernel vote",
     ) -> None:
-        super().__init__(kernels, sources, exclude_from_screen, name, other=other)
+        super().__init__(kernels, sources, exclude_from_screen, name, other=other, look_up=look_up)
         self.related = related
         self.shrink = shrink
 

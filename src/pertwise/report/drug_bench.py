@@ -34,8 +34,9 @@ def regimes(page: Page, summary: pd.DataFrame, metrics: Sequence[str]) -> None:
     told = summary.assign(setting=summary["setting"].fillna("").astype(str))
     for (data, regime, setting), block in told.groupby(["data", "regime", "setting"], sort=False):
         kind = "lines" if regime in ("unseen line", "given") else "compounds"
+        named = f"{data}, {regime}" + (f": {setting}" if setting else "")
         page.say(
-            f"**{data}, {regime}{f': {setting}' if setting else ''}** ({int(block.iloc[0]['n_signatures'])} signatures, "
+            f"**{named}** ({int(block.iloc[0]['n_signatures'])} signatures, "
             f"{int(block['n_clusters'].max())} {kind})"
         )
         page.table(_regime(block, [x for x in metrics if x in set(block["metric"])]))

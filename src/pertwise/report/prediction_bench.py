@@ -126,17 +126,15 @@ def _others(report: Page, task: PredictionTask) -> None:
     report.say(
         "Fitted on their own lines; the weight of each is learned from the training perturbations. "
         "Where a perturbation counts as unseen anywhere, its rows in them are hidden from every "
-        "method. Screens made with one guide library share its failures: a guide that does not work "
-        "is without effect in every line, which looks like agreement of the lines."
+        "method. Screens made with one guide library share its failures: a guide that does not "
+        "work is without effect in every line, which looks like agreement of the lines."
     )
     report.table(table, "other_screens")
 
 
 def _groups(full: pd.DataFrame) -> list[tuple[tuple[int, str, str], pd.DataFrame]]:
     """The summary by training size, setting and stratum (missing = none, as csv has it)."""
-    known = full.assign(
-        **{key: full[key].fillna("").astype(str) for key in ("setting", "stratum")}
-    )
+    known = full.assign(**{key: full[key].fillna("").astype(str) for key in ("setting", "stratum")})
     found = known.groupby(["n_train", "setting", "stratum"], observed=True, sort=True)
     return [((int(n), str(setting), str(s)), part) for (n, setting, s), part in found]
 

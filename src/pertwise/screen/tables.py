@@ -158,7 +158,11 @@ def _long(table: pd.DataFrame, key: str, feature: str, value: str, path: Path) -
         obs=obs,
         features=tuple(map(str, genes.cat.categories)),
         # Labels and signs (1, 0, -1) are of changes: there is no control to subtract.
-        facts={"source": path.name, "unit": f"{value} as in the file", "deltas": _labels(value, numbers)},
+        facts={
+            "source": path.name,
+            "unit": f"{value} as in the file",
+            "deltas": _labels(value, numbers),
+        },
         notes=(f"long table: {feature} x {value}; {int(np.isnan(values).sum())} pairs absent",),
     )
 

@@ -26,7 +26,7 @@ def summarise(
     baseline: str = "context mean",
     n_resamples: int = 2000,
 ) -> pd.DataFrame:
-    """Mean over signatures per (data, regime, setting, method, metric), with 95 % cluster intervals.
+    """Mean over signatures per (data, regime, setting, method, metric), 95 % cluster intervals.
 
     Repeats of a signature over seeds are averaged first. ``difference`` is the paired difference
     from `baseline` on the same signatures, with its own interval; ``coverage`` is the share of
