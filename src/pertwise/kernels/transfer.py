@@ -5,9 +5,10 @@ every gene, and needs no feature in common with the line to predict: only the si
 responses within it is used. Kernels of a screen, linear and radial, whose weights a model learns:
 
 * *expected*: its posterior means, for every gene;
-* *measured*: the measurements, shrunk (the linear one around their mean); zero for genes that it did not measure. They help those that
-  are looked up there and harm the others (weights that suit the one do not suit the other), so that
-  a model takes them for the former only (`models.looked_up`).
+* *measured*: the measurements, shrunk (the linear one around their mean); zero for genes that it
+  did not measure. They help those that are looked up there and harm the others (weights that suit
+  the one do not suit the other), so that a model takes them for the former only
+  (`models.looked_up`).
 """
 
 from __future__ import annotations

@@ -15,13 +15,17 @@ from pertwise.arrays.memory import BLOCK_BYTES, require_memory
 from pertwise.errors import InputError
 from pertwise.kernels.genes import GeneBlocks, KernelSource, gene_blocks
 from pertwise.kernels.ratings import GivenRatings, mark_kernels
-from pertwise.kernels.transfer import GivenScreens, other_screens
+from pertwise.kernels.transfer import GivenScreens, OtherScreen, other_screens
 from pertwise.knowledge import Knowledge
 from pertwise.models.base import MEAN_FALLBACK, support_table
 from pertwise.screen.training import TrainingData
 
 if TYPE_CHECKING:
     from pertwise.screen import Screen
+
+
+#: Share of the kernels of other screens that is tried where weights are not learned one by one.
+TRUST = (0.0, 0.25, 0.5, 0.75)
 
 
 class KernelModel:
@@ -127,6 +131,12 @@ class KernelModel:
         """Feature rows of other perturbations, of the kernels that the fit used."""
         own = {k for source in self.sources for k in source.kinds}
         return self._rows(names, [k for k in self._blocks.kinds if k not in own], False)
+
+    def _of_others(self, kinds: Sequence[str]) -> NDArray[np.bool_]:
+        """(m,) True for the kernels of the screens in `other`."""
+        own = self.sources[len(self._given_sources) :]
+        theirs = {k for s in own if isinstance(s, OtherScreen) for k in s.kinds}
+        return np.array([k in theirs for k in kinds], dtype=bool)
 
     def _answer(
         self,

@@ -118,7 +118,8 @@ def kernel_ridge(
 
     Over several contexts, or for compounds, `ContextKernelPredictor` (`settings` are its own) on
     the chemistry of compounds or the same kernels of genes. `ratings`, `other`: see `KernelModel`;
-    the weight of other screens is that of any kernel here, not learned (`multi_kernel` learns it).
+    the share of all other screens together is chosen by leave-one-out (`multi_kernel` learns a
+    weight for each kernel).
     """
     return ByContexts(
         _looking_up(

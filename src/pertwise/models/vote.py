@@ -21,9 +21,9 @@ from pertwise.kernels.genes import (
     gene_blocks,
     product,
 )
-from pertwise.kernels.transfer import GivenScreens, OtherScreen
+from pertwise.kernels.transfer import GivenScreens
 from pertwise.models.base import MEAN_FALLBACK, Prediction, only_context, support_table
-from pertwise.models.kernel_model import KernelModel
+from pertwise.models.kernel_model import TRUST, KernelModel
 from pertwise.parts import part
 from pertwise.screen.training import TrainingData, canonical
 
@@ -36,8 +36,6 @@ Floats = NDArray[np.floating[Any]]
 #: Exponents of the similarity, and pseudo-votes for the feature's mean (in units of the median
 #: total vote), tried on left-out training rows.
 POWERS = (1.0, 2.0, 3.0, 4.0)
-#: Share of other screens in the similarity, where there are any.
-TRUST = (0.0, 0.25, 0.5, 0.75)
 PRIORS = (0.3, 1.0, 3.0, 10.0)
 #: Related features that lend their votes: this many, from these kernels.
 N_RELATED = 30
@@ -201,17 +199,11 @@ class KernelVotePredictor(KernelModel):
     def _mean_kernels(self, asked: GeneBlocks) -> list[Floats]:
         """(q, n) mean of the kernels, negative values (of dense embeddings) as 0; and that of the
         kernels of other screens, where there are both."""
-        given = self._given_sources
-        theirs = {
-            kind
-            for source in self.sources
-            if isinstance(source, OtherScreen) and source not in given
-            for kind in source.kinds
-        }
+        theirs = self._of_others(asked.kinds)
         out = []
         for group in (False, True):
-            at = [i for i, k in enumerate(asked.kinds) if (k in theirs) == group]
-            if at:
+            at = np.flatnonzero(theirs == group)
+            if len(at):
                 total = np.zeros((len(asked.names), len(self._blocks.names)))
                 for i in at:
                     total += product(asked.blocks[i], self._blocks.blocks[i])
