@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pertwise.arrays.gaussian_process import Floats, combine, fit_weights, solve
 from pertwise.arrays.memory import require_memory
-from pertwise.kernels.genes import DEFAULT_KERNELS, gene_blocks
+from pertwise.kernels.genes import FOREST_KERNELS, gene_blocks
 from pertwise.knowledge import Knowledge
 from pertwise.screen.training import TrainingData
 
@@ -74,7 +74,7 @@ class LinePosterior:
         self._blocks = gene_blocks(
             knowledge,
             data.names,
-            DEFAULT_KERNELS,
+            FOREST_KERNELS,
             exclude_from_screen=exclude_from_screen,
             skip_missing=True,
         )

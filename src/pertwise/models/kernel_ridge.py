@@ -54,7 +54,8 @@ class KernelPredictor(KernelModel):
     marginal likelihood with a prior towards equal weights (`kernels.fit_weights`), the noise with
     them or, for equal weights, by leave-one-out error (and with it the share of other screens).
     With ``kernels=("emb:text",)`` this is the GP on text embeddings, with a registered protein
-    matrix as a second kernel text and sequence; with the default list the multi-kernel predictor. The spread follows `spread.ErrorModel`.
+    matrix as a second kernel text and sequence; with the default list the multi-kernel predictor.
+    The spread follows `spread.ErrorModel`.
 
     Parameters
     ----------
