@@ -111,6 +111,7 @@ def test_every_gene_has_an_expectation_and_only_measured_ones_a_measurement(line
     assert not any(
         "measured" in k for k in OtherScreen(other, knowledge=knowledge, look_up=False).kinds
     )
+    assert not any(source.rows(kind, ["NOSUCHGENE"]).nnz for kind in source.kinds)
     assert OtherScreen(other).kinds == ("there: measured", "there: measured, near")
     with pytest.raises(InputError, match="at least 3"):
         OtherScreen(other.take([0, 1]))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pertwise.arrays.gaussian_process import Floats, combine, fit_weights, solve
 from pertwise.arrays.memory import require_memory
-from pertwise.kernels.genes import FOREST_KERNELS, gene_blocks
+from pertwise.kernels.genes import FOREST_KERNELS, gene_blocks, linked
 from pertwise.knowledge import Knowledge
 from pertwise.screen.training import TrainingData
 
@@ -99,11 +99,12 @@ class LinePosterior:
         return np.asarray(combine(parts, self._fit.weights[1:]) + self._fit.weights[0])
 
     def predict(self, genes: Sequence[str]) -> NDArray[np.float32]:
-        """(n_genes, r) expected of genes that were not measured."""
+        """(n_genes, r) expected of genes that were not measured; 0 where nothing is known."""
         out = np.empty((len(genes), self._alpha.shape[1]), dtype=np.float32)
         asked = gene_blocks(
             self._knowledge, genes, self._blocks.kinds, exclude_from_screen=self._exclude
         )
         for rows, parts in asked.cross_blocks(self._blocks):
-            out[rows] = self._summed(parts) @ self._alpha
+            known = linked(parts)
+            out[rows] = np.where(known[:, None], self._summed(parts) @ self._alpha, 0.0)
         return out

@@ -149,7 +149,9 @@ class OtherScreen:
         view, where = self._views[kind], self.places(genes)
         known = where >= 0
         if self._line is not None and kind.startswith(f"{self.label}: expected"):
-            return unit_rows(csr_matrix(view.rows(self._told(self._line, genes, where))))
+            told = self._told(self._line, genes, where)
+            # Of a gene that nothing is known about, nothing is expected: not the average either.
+            return unit_rows(csr_matrix(view.rows(told) * told.any(axis=1)[:, None]))
         made = view.rows(self._measured[where[known]])
         out = np.zeros((len(genes), made.shape[1]), dtype=np.float32)
         out[known] = made

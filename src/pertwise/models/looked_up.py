@@ -83,7 +83,6 @@ def _joined(names: tuple[str, ...], seen: np.ndarray, found: dict[bool, Predicti
         ("measured in other screens" if up else "not measured in other screens"): p.provenance
         for up, p in found.items()
     }
-    provenance = {**first.provenance, "models": told} if len(found) > 1 else first.provenance
     if len(found) == 1:
         return first
     rows = np.empty(len(names), dtype=int)
@@ -91,7 +90,8 @@ def _joined(names: tuple[str, ...], seen: np.ndarray, found: dict[bool, Predicti
     rows[np.concatenate(order)] = np.arange(len(names))
     parts = list(found.values())
     spreads = [p.spread for p in parts if p.spread is not None]
-    near = [p.neighbours for p in parts if p.neighbours is not None]
+    tables = [p.neighbours for p in parts if p.neighbours is not None]
+    near = [t for t in tables if len(t)] or tables[:1]
     return Prediction(
         perturbations=names,
         features=first.features,
@@ -99,5 +99,5 @@ def _joined(names: tuple[str, ...], seen: np.ndarray, found: dict[bool, Predicti
         spread=np.concatenate(spreads)[rows] if len(spreads) == len(parts) else None,
         support=pd.concat([p.support for p in parts]).iloc[rows],
         neighbours=pd.concat(near, ignore_index=True) if near else None,
-        provenance=provenance,
+        provenance={**first.provenance, "models": told},
     )
