@@ -70,7 +70,8 @@ class _View:
         """(n, k) for (n, r) responses in components."""
         if self.axes is None:
             return np.asarray(x - self.centre, dtype=np.float64)
-        near = radial(x.astype(np.float64), self.centre.astype(np.float64), self.width)
+        points = np.asarray(self.centre, dtype=np.float64)
+        near = radial(x.astype(np.float64), points, self.width)
         return np.asarray(near @ self.axes)
 
 
@@ -147,7 +148,7 @@ class OtherScreen:
     def rows(self, kind: str, genes: Sequence[str]) -> csr_matrix:
         """(n_genes, k) unit rows; of the *measured* kernels zero for what was not measured."""
         view, where = self._views[kind], self.places(genes)
-        known = where >= 0
+        known = np.asarray(where >= 0)
         if self._line is not None and kind.startswith(f"{self.label}: expected"):
             told = self._told(self._line, genes, where)
             # Of a gene that nothing is known about, nothing is expected: not the average either.
