@@ -94,6 +94,20 @@ def test_mistakes(tmp_path):
     (tmp_path / "bad.json").write_text('{"folds": [{"answers": []}]}')
     with pytest.raises(InputError, match="not a file of recorded answers"):
         read_recorded_folds(tmp_path / "bad.json")
+    for number, (text, told) in enumerate({
+        '[1]': "holds a list, not an object with the key 'folds'",
+        '{"answers": {}}': "has no key 'folds'; it has 'answers'",
+        '{"folds": {}}': "'folds' is a dict, not a list",
+        '{"folds": [{"answers": {}}]}': "fold 0 has no key 'available_genes'; it has 'answers'",
+        '{"folds": [{"available_genes": "AB", "answers": {}}]}': "'available_genes' is a str",
+        '{"folds": [{"available_genes": ["A"], "train": 1}]}': "fold 0 has no key 'answers'",
+        '{"folds": [{"available_genes": ["A"], "answers": {"B": ["A"]}}]}': "answer for 'B' is no",
+    }.items()):  # fmt: skip
+        bad = tmp_path / f"bad{number}.json"
+        bad.write_text(text)
+        with pytest.raises(InputError, match=told) as error:
+            split_given(NAMES, bad)
+        assert bad.name in str(error.value)
     path = recorded(tmp_path / "y.gz", [{"available_genes": ["ZZ"], "answers": {}}])
     with pytest.raises(InputError, match="trains on 'ZZ'"):
         split_given(NAMES, path)

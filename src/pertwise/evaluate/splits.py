@@ -9,8 +9,8 @@ ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -43,6 +43,14 @@ REGIME_WORDS: Mapping[str, str] = {
     "unseen line": "context",
     "open world": "pair",
 }
+#: What is unseen: three questions (and the last two at once) whose answers are never averaged, in
+#: words for tables.
+SETTINGS: Mapping[str, str] = {
+    "anywhere": "perturbation unseen anywhere",
+    "elsewhere": "unseen here, measured in another line",
+    "line": "unseen line",
+    "both": "unseen line, perturbation unseen anywhere",
+}
 #: What the inner folds of a tuned method hold out in each regime.
 INNER: Mapping[str, HoldOut] = {
     "context": "context",
@@ -72,6 +80,9 @@ class Split:
         held-out name -> group it is reported in ("1 of 2 seen"); empty when there are none.
     by
         What `train` and `test` name.
+    elsewhere
+        The held-out perturbations were measured in other screens, which a method may use; else a
+        method gets its other screens without them (`Method.build`).
     """
 
     kind: str
@@ -81,6 +92,14 @@ class Split:
     test: tuple[str, ...]
     strata: Mapping[str, str] = field(default_factory=dict)
     by: Literal["perturbation", "row"] = "perturbation"
+    elsewhere: bool = False
+
+    @property
+    def unseen_anywhere(self) -> bool:
+        """Whether the other screens of a method must not hold what is held out either."""
+        if self.by == "row":
+            return self.kind not in ("context", "given", "pair", "dose")
+        return not self.elsewhere and self.kind != "transfer"
 
     @property
     def hold_out(self) -> HoldOut:
@@ -102,12 +121,25 @@ class Split:
             "fold": self.fold,
             "train": list(self.train),
             "test": list(self.test),
+            **({"elsewhere": True} if self.elsewhere else {}),
         }
 
 
 def _rows(screen: Screen, names: Sequence[str]) -> Screen:
     position = {name: i for i, name in enumerate(screen.obs.index)}
     return screen.take(np.array([position[n] for n in names], dtype=int))
+
+
+def asked_elsewhere(splits: Sequence[Split], measured: Collection[str]) -> list[Split]:
+    """The same splits for those held-out perturbations that other screens measured, which may be
+    used; splits without any are left out."""
+    out = []
+    for split in splits:
+        test = tuple(n for n in split.test if n in measured)
+        if test:
+            strata = {n: s for n, s in split.strata.items() if n in measured}
+            out.append(replace(split, test=test, strata=strata, elsewhere=True))
+    return out
 
 
 class Splitter(Protocol):

@@ -7,6 +7,7 @@ measured in few perturbations: a gap is left out, not filled.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product as product_of
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -21,6 +22,7 @@ from pertwise.kernels.genes import (
     product,
 )
 from pertwise.kernels.ratings import GivenRatings, MarkKernels
+from pertwise.kernels.transfer import GivenScreens
 from pertwise.models.base import MEAN_FALLBACK, Prediction, only_context, support_table
 from pertwise.models.kernel_model import KernelModel
 from pertwise.parts import part
@@ -36,7 +38,7 @@ Floats = NDArray[np.floating[Any]]
 #: total vote), tried on left-out training rows.
 POWERS = (1.0, 2.0, 3.0, 4.0)
 PRIORS = (0.3, 1.0, 3.0, 10.0)
-#: Shares of the similarity that come from marks, where there are some.
+#: Shares of the similarity that come from marks, and from other screens, where there are some.
 SHARES = (0.0, 0.25, 0.5, 0.75)
 #: Related features that lend their votes: this many, from these kernels.
 N_RELATED = 30
@@ -89,7 +91,7 @@ def related_features(gram: Floats, n_related: int = N_RELATED) -> csr_matrix:
     return (csr_matrix(off) + identity(len(off))).tocsr()
 
 
-@part(label="kernel vote", needs="knowledge", reads="ratings")
+@part(label="kernel vote", needs="knowledge", reads=("other", "ratings"))
 class KernelVotePredictor(KernelModel):
     """Mean of the measured values of alike perturbations, feature by feature.
 
@@ -101,9 +103,10 @@ class KernelVotePredictor(KernelModel):
 
     Parameters
     ----------
-    kernels, sources, ratings, exclude_from_screen
-        See `KernelModel`; all are averaged. Kernels of marks are averaged apart from the others,
-        and how much their mean counts is chosen with the power (`SHARES`).
+    kernels, sources, ratings, other, look_up, exclude_from_screen
+        See `KernelModel`; all are averaged. Kernels of marks and those of other screens are
+        averaged apart from the rest, and how much each of these means counts is chosen with the
+        power (`SHARES`).
     related
         Let related features lend votes where that helps: needs features that are genes.
     """
@@ -116,12 +119,22 @@ class KernelVotePredictor(KernelModel):
         *,
         sources: Sequence[KernelSource] = (),
         ratings: GivenRatings = True,
+        other: GivenScreens = (),
+        look_up: bool = True,
         related: bool = True,
         shrink: float = 5.0,
         exclude_from_screen: bool = True,
         name: str = "kernel vote",
     ) -> None:
-        super().__init__(kernels, sources, exclude_from_screen, name, ratings=ratings)
+        super().__init__(
+            kernels,
+            sources,
+            exclude_from_screen,
+            name,
+            ratings=ratings,
+            other=other,
+            look_up=look_up,
+        )
         self.related = related
         self.shrink = shrink
 
@@ -167,32 +180,34 @@ class KernelVotePredictor(KernelModel):
             np.asarray((share @ measured.T).T, dtype=np.float32),
         )
 
+    def _groups_of(self, kinds: Sequence[str]) -> list[int]:
+        """For each kernel the group whose mean it joins: 0 rest, 1 marks, 2 other screens."""
+        marks = {k for m in self.sources if isinstance(m, MarkKernels) for k in m.kinds}
+        return [
+            2 if other else int(kind in marks)
+            for kind, other in zip(kinds, self._of_others(kinds), strict=True)
+        ]
+
     def _choose(self, data: TrainingData) -> None:
         n = len(data.names)
-        marks = {k for m in self.sources if isinstance(m, MarkKernels) for k in m.kinds}
-        self._of_marks = np.array([kind in marks for kind in self._blocks.kinds])
-        self._power, self._prior, self._which, self._share_of_marks = 1.0, 1.0, 0, 0.0
-        if self._of_marks.all():
-            self._share_of_marks = 1.0
-        self.tried: dict[tuple[float, float, float, bool], float] = {}
+        self._groups = sorted(set(self._groups_of(self._blocks.kinds)))
+        self._power, self._prior, self._which = 1.0, 1.0, 0
+        self._shares: tuple[float, ...] = (0.0,) * (len(self._groups) - 1)
+        self.tried: dict[tuple[tuple[float, ...], float, float, bool], float] = {}
         if n < 3:
             return
         rows = np.arange(0, n, int(np.ceil(n / MAX_TUNING_ROWS)))
         truth = data.y[rows] - self._centre
-        shares = (
-            SHARES if 0 < self._of_marks.sum() < len(self._of_marks) else (self._share_of_marks,)
-        )
-        known, marked = self._means(self._blocks.take(rows))
-        for share in shares:
-            self._try(self._mixed(known, marked, share, rows), share, truth)
-        best = max(self.tried, key=lambda key: self.tried[key])
-        self._share_of_marks, self._power, prior, sharing = best
+        means = self._means(self._blocks.take(rows))
+        for shares in product_of(SHARES, repeat=len(means) - 1):
+            if sum(shares) < 1.0:
+                self._try(self._mixed(means, shares, rows), shares, truth)
+        self._shares, self._power, prior, sharing = max(self.tried, key=lambda k: self.tried[k])
         self._which = int(sharing)
-        similarity = self._mixed(known, marked, self._share_of_marks, rows)
-        weights = (similarity**self._power).astype(np.float32)
+        weights = (self._mixed(means, self._shares, rows) ** self._power).astype(np.float32)
         self._prior = prior * self._unit(weights @ self._votes[self._which][1])
 
-    def _try(self, similarity: Floats, share: float, truth: Floats) -> None:
+    def _try(self, similarity: Floats, shares: tuple[float, ...], truth: Floats) -> None:
         for power in POWERS:
             weights = (similarity**power).astype(np.float32)
             for which, (residual, measured) in enumerate(self._votes):
@@ -201,32 +216,43 @@ class KernelVotePredictor(KernelModel):
                 for prior in PRIORS:
                     held_out = total / (behind + prior * unit)
                     quality = mean_feature_correlation(held_out, truth)
-                    self.tried[(share, power, prior, bool(which))] = quality
+                    self.tried[(shares, power, prior, bool(which))] = quality
 
     @staticmethod
     def _unit(behind: Floats) -> float:
         positive = behind[behind > 0]
         return float(np.median(positive)) if positive.size else 1.0
 
-    def _means(self, asked: GeneBlocks) -> tuple[Floats, Floats]:
-        """(q, n) mean of the kernels that are none of marks, and of those that are."""
-        out = np.zeros((2, len(asked.names), len(self._blocks.names)))
-        blocks = zip(self._of_marks, asked.blocks, self._blocks.blocks, strict=True)
-        for of_marks, a, b in blocks:
-            out[int(of_marks)] += product(a, b)
-        counts = np.maximum([(~self._of_marks).sum(), self._of_marks.sum()], 1)
-        return out[0] / counts[0], out[1] / counts[1]
+    def _means(self, asked: GeneBlocks) -> list[Floats]:
+        """(q, n) mean of the kernels of each group that there is."""
+        groups = self._groups_of(asked.kinds)
+        out = [np.zeros((len(asked.names), len(self._blocks.names))) for _ in self._groups]
+        for group, a, b in zip(groups, asked.blocks, self._blocks.blocks, strict=True):
+            out[self._groups.index(group)] += product(a, b)
+        return [total / groups.count(g) for g, total in zip(self._groups, out, strict=True)]
 
     @staticmethod
     def _mixed(
-        known: Floats, marked: Floats, share: float, left_out: NDArray[np.intp] | None = None
+        means: Sequence[Floats],
+        shares: Sequence[float],
+        left_out: NDArray[np.intp] | None = None,
     ) -> Floats:
-        """The similarity; negative values (of dense embeddings) as 0, those of a row with itself
-        left out."""
-        mean = np.maximum((1.0 - share) * known + share * marked, 0.0)
+        """The similarity: `shares` of all groups but the first, which has the rest.
+
+        Negative values (of dense embeddings) count as 0, those of a row with itself are left out.
+        """
+        mean = (1.0 - sum(shares)) * means[0]
+        for share, other in zip(shares, means[1:], strict=True):
+            mean = mean + share * other
+        mean = np.maximum(mean, 0.0)
         if left_out is not None:
             mean[np.arange(len(left_out)), left_out] = 0.0
         return np.asarray(mean)
+
+    def _share_of(self, group: int) -> float:
+        """Share of the similarity that a group of kernels has."""
+        shares = (1.0 - sum(self._shares), *self._shares)
+        return dict(zip(self._groups, shares, strict=True)).get(group, 0.0)
 
     def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Votes; perturbations that no kernel knows get the feature means, stated."""
@@ -234,7 +260,7 @@ class KernelVotePredictor(KernelModel):
         only_context(self.name, data.context, context)
         names = canonical(perturbations)
         asked = self._asked(names)
-        similarity = self._mixed(*self._means(asked), self._share_of_marks)
+        similarity = self._mixed(self._means(asked), self._shares)
         weights = np.asarray(similarity**self._power, dtype=np.float32)
         known = np.asarray((weights > 0).any(axis=1))
         residual, measured = self._votes[self._which]
@@ -253,7 +279,8 @@ class KernelVotePredictor(KernelModel):
                 "kernels": list(self._blocks.kinds),
                 "power": self._power,
                 "prior": self._prior,
-                "share_of_marks": self._share_of_marks,
+                "share_of_marks": self._share_of(1),
+                "trust_in_other_screens": self._share_of(2),
                 "related_features": bool(self._which),
             },
         )
