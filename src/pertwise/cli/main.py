@@ -27,6 +27,7 @@ from pertwise.cli import (
     predict,
     rate,
     screen,
+    train,
 )
 from pertwise.cli.door import close_door
 from pertwise.errors import PertwiseError
@@ -53,6 +54,7 @@ app.command("parts")(parts.parts)
 app.add_typer(plan.app, name="plan")
 app.command("demo")(demo.demo)
 app.add_typer(screen.app, name="screen")
+app.add_typer(train.app, name="train")
 
 
 def _version(value: bool) -> None:
