@@ -2,8 +2,8 @@
 
 Every reward is the mean of three parts, clipped to [0, 1]:
 
-    format    1 when the answer can be read by `llm.parse.parse_answer`, as live answers are; else
-              every part is 0
+    format    1 when the answer can be read by `llm.parse.parse_answer`, as live answers are; else,
+              and where picks or marks hold none that counts, every part is 0
     validity  share of what is named that counts: additions that are offered, removals that were
               shown, each once; 0 when nothing is changed
     gain      g(s) / g(s*), clipped to [-1, 1], with g(s) = alpha (s - s0) + beta sign(s - s0);
@@ -120,12 +120,16 @@ def reward(
         When task and arrays do not belong together; never for an answer, whatever it holds.
     """
     how = scheme or Scheme()
+    arrays.line(task)
     model, grade = _KINDS[task.kind]
     try:
         found = parse_answer(answer, model, finish_reason)
     except AnswerError as error:
         return Reward(dict.fromkeys(PARTS, 0.0), 0.0, error.problem)
     validity, gain, detail = grade(task, found, arrays, how)
+    if task.kind != "edit" and validity == 0.0:
+        # A live selector asks again; only of edits is "none" an answer.
+        return Reward(dict.fromkeys(PARTS, 0.0), 0.0, "nothing that was asked for is named")
     total = float(how.total(1.0, validity, np.array([gain]))[0])
     return Reward({"format": 1.0, "validity": validity, "gain": gain}, total, "", detail)
 
