@@ -124,6 +124,23 @@ def make_tasks(
     return [train[i] for i in order] + test
 
 
+def training_tasks(
+    screen: Screen,
+    knowledge: Knowledge | None,
+    kind: str = "edit",
+    *,
+    how: Making | None = None,
+    seed: int = 0,
+) -> list[Task]:
+    """Training tasks about everything that a screen measured, nothing held out of it."""
+    held = Held("none", 0, frozenset(), frozenset(), ())
+    found: list[Task] = []
+    for context in screen.contexts:
+        part = one_context(screen, context, "the screen")
+        found += getattr(_Place(part, knowledge, held, how or Making(), seed), kind)()
+    return [t.model_copy(update={"screen": screen_hash(screen)}) for t in found]
+
+
 class _Paper:
     """A chat that writes requests down and answers nothing."""
 
