@@ -122,7 +122,7 @@ class EditPolicy:
     Attributes
     ----------
     weights
-        (2 + 2 k,) of: 1, shown, the k scaled features, and these times shown.
+        (3 + 2 k,) of: 1, shown, whether few are, the k scaled features, and these times shown.
     centre, scale
         (k,) of the features over training pairs.
     threshold
@@ -141,7 +141,7 @@ class EditPolicy:
     def table(self) -> dict[str, float]:
         """Feature -> weight, the heaviest first."""
         kinds = next(iter(self.features.values())).names
-        names = ["1", "shown", *kinds, *(f"shown x {k}" for k in kinds)]
+        names = ["1", "shown", "few shown", *kinds, *(f"shown x {k}" for k in kinds)]
         order = np.argsort(-np.abs(self.weights))
         return {names[i]: round(float(self.weights[i]), 3) for i in order}
 
@@ -175,9 +175,11 @@ class EditPolicy:
 
 
 def design(features: Floats, shown: Floats, centre: Floats, scale: Floats) -> Floats:
-    """(n, 2 + 2 k): 1, shown, scaled features, and these times shown."""
+    """(n, 3 + 2 k): 1, shown, whether few are shown, scaled features, and these times shown."""
     x = (features - centre) / scale
-    return np.concatenate([np.ones((len(x), 1)), shown[:, None], x, x * shown[:, None]], axis=1)
+    few = np.full((len(x), 1), 1.0 / (1.0 + shown.sum()))
+    own = shown[:, None]
+    return np.concatenate([np.ones((len(x), 1)), own, few * (1 - own), x, x * own], axis=1)
 
 
 def limited(members: Floats, start: Floats, odds: Floats, max_edits: int) -> Floats:
@@ -209,10 +211,10 @@ def train_policy(
     *,
     scheme: Scheme | None = None,
     kernels: Sequence[str] = KERNELS,
-    n_steps: int = 400,
+    n_steps: int = 300,
     n_batch: int = 32,
     n_samples: int = 24,
-    penalty: float = 1e-3,
+    penalty: float = 1e-2,
     seed: int = 0,
 ) -> EditPolicy:
     """Learn w on the edit tasks of the split "train".
@@ -222,7 +224,7 @@ def train_policy(
     n_steps, n_batch, n_samples
         Steps of Adam, tasks of a step, draws of a task.
     penalty
-        Of w^2 (without the first two).
+        Of w^2 (without the first three).
 
     Raises
     ------
@@ -255,7 +257,7 @@ def train_policy(
         for i in chosen:
             gradient, mean = _gradient(lessons[i], weights, arrays, how, n_samples, rng)
             slope, total = slope + gradient / len(chosen), total + mean / len(chosen)
-        slope[2:] -= penalty * weights[2:]
+        slope[3:] -= penalty * weights[3:]
         first = _DECAY * first + (1 - _DECAY) * slope
         second = _DECAY2 * second + (1 - _DECAY2) * slope**2
         move = first / (1 - _DECAY**step) / (np.sqrt(second / (1 - _DECAY2**step)) + 1e-8)
