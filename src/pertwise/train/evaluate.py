@@ -24,6 +24,7 @@ from pertwise.train.tasks import Task
 
 #: Rows of every table: what is compared with, and what bounds everything.
 GRAPH, MEAN, CEILING = "graph", "training mean", "best edit (sees the answer)"
+STRONGEST, N_STRONGEST = "graph, 5 strongest", 5
 #: Scores that are shown.
 METRICS = ("pearson_delta", "cosine", "retrieval_l2", "squared_error")
 
@@ -84,7 +85,7 @@ def evaluate(
     test = [t for t in tasks if t.kind == "edit" and t.split == "test"]
     if not test:
         raise InputError("there is no test task of the kind 'edit' to evaluate on")
-    if taken := {GRAPH, MEAN, CEILING} & set(arms):
+    if taken := {GRAPH, STRONGEST, MEAN, CEILING} & set(arms):
         raise InputError(f"an arm cannot be called {sorted(taken)[0]!r}; that row is always there")
     texts: dict[str, dict[str, str]] = {GRAPH: {}}
     for arm, answers in arms.items():
@@ -105,6 +106,8 @@ def evaluate(
         for arm, said in texts.items()
     ]  # fmt: skip
     rows.insert(0, _scored(test, MEAN, [()] * len(test), None, arrays))
+    strongest = [t.shown[:N_STRONGEST] for t in test]
+    rows.insert(2, _scored(test, STRONGEST, strongest, None, arrays))
     scores = pd.concat(rows, ignore_index=True)
     rng = np.random.default_rng(seed)
     return Evaluation(scores, _summary(scores, rng), _compared(scores, rng), _edits(rewards))
