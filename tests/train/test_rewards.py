@@ -166,6 +166,19 @@ def test_unchanged_lists_win_nothing():
     assert got.parts == {"format": 1.0, "validity": 0.0, "gain": 0.0}
 
 
+def test_where_no_edit_helps_none_is_the_best_answer():
+    # The subject answers as G01 does, which is shown.
+    responses = RESPONSES.copy()
+    responses[0] = responses[1]
+    grader = Grader.of(make_screen(responses, NAMES, FEATURES, context="K562"))
+    task = EDIT.model_copy(update={"shown": ("G01",), "allowed": ("G06", "G07")})
+    assert gold_answer(task, grader) == edit_text([], [])
+    assert reward(task, edit_text([], []), grader).total == pytest.approx(1.0)
+    worse = reward(task, edit_text(["G06"], ["G01"]), grader)
+    assert worse.parts["gain"] == -1.0
+    assert reward(task, edit_text(["NOSUCH"], []), grader).parts["validity"] == 0.0
+
+
 def test_one_mark_for_all_is_worth_the_base_rate():
     task = TASKS["rate"]
     flat = marks_text(task.shown, ["a", "b", "STR"], np.tile([2.0, -1.0, 1.0], (10, 1)))

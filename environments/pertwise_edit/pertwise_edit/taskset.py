@@ -109,6 +109,16 @@ class PertwiseTaskset(vf.Taskset[PertwiseTask, PertwiseConfig]):
         return [PertwiseTask(_data(task), self.config.task) for task in found]
 
 
+class PertwiseEnvConfig(vf.SingleAgentEnvConfig):
+    """One seat; nothing is executed, so nothing needs a container."""
+
+    agent: vf.AgentConfig = vf.AgentConfig(runtime=vf.SubprocessConfig())
+
+
+class PertwiseEnv(vf.SingleAgentEnv, vf.Env[PertwiseEnvConfig]):
+    """The single-agent environment, on this machine unless told otherwise."""
+
+
 def _data(task: Task) -> PertwiseData:
     *before, question = task.messages
     return PertwiseData(
@@ -147,4 +157,4 @@ def load_environment(
     config = PertwiseConfig(
         id="pertwise-edit", tasks=Path(tasks), split=split, kinds=list(kinds), task=scored
     )
-    return load(vf.SingleAgentEnvConfig(taskset=config))
+    return load(PertwiseEnvConfig(taskset=config))

@@ -44,6 +44,11 @@ class Bounds:
     best: float
     names: tuple[str, ...]
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing can be gained: what was shown is the best."""
+        return self.best <= self.start + ROUNDING
+
 
 def same(difference: Any) -> Any:
     """Whether a difference of scores is rounding."""

@@ -271,9 +271,10 @@ def rewards_of(
     lesson_task: Task, target: Target, members: Floats, start: Floats, arrays: Grader, how: Scheme
 ) -> Floats:
     """(m,) total rewards of (m, n) sets: readable, valid wherever something is changed."""
-    changed = (members != start).any(axis=1).astype(float)
+    bounds = bounds_of(lesson_task, arrays, how)
+    valid = ((members != start).any(axis=1) | bounds.settled).astype(float)
     scores = target.scores(target.predictions(members))
-    return how.total(1.0, changed, how.gains(scores, bounds_of(lesson_task, arrays, how)))
+    return how.total(1.0, valid, how.gains(scores, bounds))
 
 
 def _gradient(

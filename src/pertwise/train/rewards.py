@@ -5,7 +5,7 @@ Every reward is the mean of three parts, clipped to [0, 1]:
     format    1 when the answer can be read by `llm.parse.parse_answer`, as live answers are; else,
               and where picks or marks hold none that counts, every part is 0
     validity  share of what is named that counts: additions that are offered, removals that were
-              shown, each once; 0 when nothing is changed
+              shown, each once; 0 when nothing is changed (1 where no edit could help)
     gain      g(s) / g(s*), clipped to [-1, 1], with g(s) = alpha (s - s0) + beta sign(s - s0);
               s = score of the mean response of the chosen set, s0 that of the neighbours shown (of
               the graph, or the training mean), s* that of the best set that could be reached
@@ -29,7 +29,7 @@ from pertwise.select.base import Pick
 from pertwise.select.chat.edit import Edited, edited
 from pertwise.select.chat.marks import Sheet
 from pertwise.select.closed_list import Checked, ClosedList
-from pertwise.train.gold import Bounds, acquired, best_round, best_set, same
+from pertwise.train.gold import ROUNDING, Bounds, acquired, best_round, best_set, same
 from pertwise.train.grading import Floats, Grader, program_changes
 from pertwise.train.tasks import Task
 
@@ -66,10 +66,10 @@ class Scheme:
             )
 
     def gains(self, scores: Floats, bounds: Bounds) -> Floats:
-        """(m,) gain parts of (m,) scores."""
+        """(m,) gain parts of (m,) scores; where nothing can be gained, 1 for losing nothing."""
         most = self._raw(np.array([bounds.best - bounds.start]))[0]
         if most <= 0:
-            return np.zeros(len(scores))
+            return np.where(scores >= bounds.start - ROUNDING, 1.0, -1.0)
         return np.clip(self._raw(scores - bounds.start) / most, -1.0, 1.0)
 
     def _raw(self, difference: Floats) -> Floats:
@@ -172,6 +172,8 @@ def _edit(
     names = [p.item for p in done.picks]
     changed = set(names) != set(task.shown)
     validity = counted / proposed if changed and proposed else 0.0
+    if not proposed and bounds_of(task, arrays, how).settled:
+        validity = 1.0
     detail = {"added": list(done.added), "removed": list(done.removed)}
     return validity, *_set_gain(task, names, arrays, how, detail)
 
