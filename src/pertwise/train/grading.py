@@ -244,7 +244,8 @@ def _relative_error(noise: bool) -> Callable[[Target, Floats, Floats], Floats]:
         worst = squared_error(target.truth, target.mean[None])[0] - floor
         if not worst > 0:
             return np.zeros(len(predictions))
-        return -np.maximum(squared_error(truth, predictions) - floor, 0.0) / worst
+        over = np.maximum(squared_error(truth, predictions) - floor, 0.0)
+        return np.asarray(-over / worst, dtype=np.float64)
 
     return score
 

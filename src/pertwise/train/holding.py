@@ -180,7 +180,8 @@ def _neighbourhood(
     if "string" in knowledge.graph_names():
         asked = sorted(test)
         weight = GraphSelector(knowledge, exclude_from_screen=False).similarity(asked, names)
-        found |= {names[j] for j in np.flatnonzero((weight >= near).any(axis=0))}
+        close = np.asarray((weight >= near).any(axis=0))
+        found |= {n for n, is_close in zip(names, close, strict=True) if is_close}
     return frozenset(found)
 
 

@@ -25,7 +25,7 @@ from pertwise.select.chat.similar import cell_line_text, langpert_selector, lgr_
 from pertwise.select.words import selector_from
 from pertwise.train.grading import measurable, screen_hash
 from pertwise.train.holding import NEAR, Held, hold_out, masked_facts
-from pertwise.train.tasks import KINDS, Task
+from pertwise.train.tasks import KINDS, Kind, Side, Task
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
@@ -105,7 +105,8 @@ def make_tasks(
         listed, knowledge, split=split, fold=fold, n_folds=n_folds, seed=seed,
         folds_from=folds_from, near=near, plain=plain,
     )  # fmt: skip
-    train, test = [], []
+    train: list[Task] = []
+    test: list[Task] = []
     for screen in listed:
         digest = screen_hash(screen)
         for context in screen.contexts:
@@ -183,7 +184,7 @@ class _Place:
         kinds = list(self.knowledge.kinds(self.names).values())
         return kinds.count("compound") * 2 > len(kinds)
 
-    def sides(self) -> Iterator[tuple[str, list[str], list[str]]]:
+    def sides(self) -> Iterator[tuple[Side, list[str], list[str]]]:
         """(split, subjects, what may be shown) of this context."""
         if self.held.by_line:
             yield "test" if self.context in self.held.test else "train", self.names, self.names
@@ -219,7 +220,7 @@ class _Place:
         return made(self.knowledge, self.screen.of_perturbations(available))
 
     def task(
-        self, kind: str, split: str, subject: str, prompt: PromptTemplate, **more: Any
+        self, kind: Kind, split: Side, subject: str, prompt: PromptTemplate, **more: Any
     ) -> Task:
         said = {"prompt": prompt.name, "prompt_hash": prompt.hash, "split": self.held.split}
         return Task(
@@ -370,7 +371,7 @@ class _Place:
                 listed = sorted(listed[i] for i in rng.permutation(len(listed))[:limit])
                 yield self._round(split, number, known, listed)
 
-    def _round(self, split: str, number: int, known: list[str], listed: list[str]) -> Task:
+    def _round(self, split: Side, number: int, known: list[str], listed: list[str]) -> Task:
         n = self.how.n_batch
         cards = None
         if self.knowledge is not None:

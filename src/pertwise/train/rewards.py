@@ -70,7 +70,7 @@ class Scheme:
         most = self._raw(np.array([bounds.best - bounds.start]))[0]
         if most <= 0:
             return np.where(scores >= bounds.start - ROUNDING, 1.0, -1.0)
-        return np.clip(self._raw(scores - bounds.start) / most, -1.0, 1.0)
+        return np.asarray(np.clip(self._raw(scores - bounds.start) / most, -1.0, 1.0))
 
     def _raw(self, difference: Floats) -> Floats:
         d = np.where(same(difference), 0.0, difference)
@@ -79,7 +79,7 @@ class Scheme:
     def total(self, form: Floats | float, validity: Floats | float, gain: Floats) -> Floats:
         """Weighted mean of the parts, in [0, 1]."""
         w = np.asarray(self.weights) / sum(self.weights)
-        return np.clip(w[0] * form + w[1] * validity + w[2] * gain, 0.0, 1.0)
+        return np.asarray(np.clip(w[0] * form + w[1] * validity + w[2] * gain, 0.0, 1.0))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pertwise.errors import InputError
 from pertwise.llm.base import Message
 
 Kind = Literal["edit", "pick", "rate", "acquire"]
+Side = Literal["train", "test"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 #: Most names on one list, and characters of all messages of a task: no honest one comes near.
 MOST_NAMES, MOST_CHARS = 50_000, 4_000_000
@@ -52,7 +53,7 @@ class Task(BaseModel):
     context: str = Field(default="", max_length=400)
     shown: tuple[str, ...] = Field(default=(), max_length=MOST_NAMES)
     allowed: tuple[str, ...] = Field(default=(), max_length=MOST_NAMES)
-    split: Literal["train", "test"] = "train"
+    split: Side = "train"
     screen: str = Field(default="", max_length=64)
     knowledge: str = Field(default="", max_length=64)
     extra: dict[str, Any] = Field(default_factory=dict)
