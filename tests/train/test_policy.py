@@ -98,7 +98,7 @@ def test_held_out_responses_do_not_matter(simulated):
 def test_is_a_selector(simulated):
     screen, knowledge = simulated
     made = parts.describe("selector", "edit-policy:string").serve(
-        knowledge=knowledge, screen=screen
+        n_steps=20, knowledge=knowledge, screen=screen
     )
     held = screen.perturbations[0]
     check_selector(lambda: made, list(screen.perturbations[1:14]), Query(held, screen.contexts[0]))

@@ -356,6 +356,7 @@ def edit_policy(
     *,
     max_neighbours: int = 20,
     max_edits: int = 5,
+    n_steps: int = 300,
     seed: int = 0,
 ) -> PolicySelector:
     """Graph neighbours edited by a logistic policy that a reward trained: no language model."""
@@ -364,6 +365,7 @@ def edit_policy(
     words = f"graph:{','.join(graphs)}"
     how = Making(base=words, k=max_neighbours, max_edits=max_edits)
     tasks = training_tasks(screen, knowledge, "edit", how=how, seed=seed)
-    policy = train_policy(tasks, Grader.of(screen, knowledge=knowledge), knowledge, seed=seed)
+    arrays = Grader.of(screen, knowledge=knowledge)
+    policy = train_policy(tasks, arrays, knowledge, n_steps=n_steps, seed=seed)
     base = selector_from(words, max_neighbours=max_neighbours)(knowledge, screen)
     return PolicySelector(base, policy, max_edits)
