@@ -23,8 +23,8 @@ demo: $(STAMP)
 	$(BIN)/pertwise demo --out demo-out
 
 lint: $(STAMP)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks environments
+	$(BIN)/ruff format --check src tests benchmarks environments
 
 types: $(STAMP)
 	$(BIN)/mypy

@@ -28,6 +28,7 @@ from pertwise.cli import (
     predict,
     rate,
     screen,
+    train,
 )
 from pertwise.cli.door import close_door
 from pertwise.errors import PertwiseError
@@ -55,6 +56,7 @@ app.add_typer(plan.app, name="plan")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.add_typer(screen.app, name="screen")
+app.add_typer(train.app, name="train")
 
 
 def _version(value: bool) -> None:
