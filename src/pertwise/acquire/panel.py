@@ -25,7 +25,8 @@ class PanelPick(BaseModel):
     """One row of the panel.
 
     `chosen_by` is "strategy" (or "strategy, fallback" where the declared fallback chose), "pin",
-    or the person who put it there by an amendment.
+    or the person who put it there by an amendment. `flags` say what to know before guides are
+    ordered: not protein coding, not detected in the controls, a promoter shared with another gene.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -33,6 +34,10 @@ class PanelPick(BaseModel):
     gene: str
     symbol: str = ""
     full_name: str = ""
+    ensembl: str = ""
+    hgnc: str = ""
+    entrez: str = ""
+    flags: list[str] = Field(default_factory=list)
     summary: str = ""
     module: str = ""
     relation: str = ""
@@ -180,6 +185,11 @@ class Plan(BaseModel):
             {
                 "rank": p.rank,
                 "gene": p.gene,
+                "full_name": p.full_name,
+                "ensembl": p.ensembl,
+                "hgnc": p.hgnc,
+                "entrez": p.entrez,
+                "flags": "; ".join(p.flags),
                 "module": p.module,
                 "relation": p.relation,
                 "uncertainty_rank": p.uncertainty_rank,

@@ -30,6 +30,7 @@ from pertwise.acquire.state import (
 )
 from pertwise.acquire.stored import StoredUncertainty
 from pertwise.acquire.strategies.knowledge import relations_of
+from pertwise.acquire.targets import UNDETECTED
 from pertwise.errors import InputError
 from pertwise.kernels.known import compound_features
 from pertwise.knowledge import Knowledge, Pathway
@@ -45,7 +46,7 @@ def prepare(
     *,
     pathway: Pathway | str | Sequence[str] | None = None,
     features: Sequence[str] = (),
-    candidates: str | os.PathLike[str] | Sequence[str] = "all",
+    candidates: str | os.PathLike[str] | Sequence[str] = "auto",
     batch: int = 20,
     context: str | None = None,
     include: Sequence[str] = (),
@@ -71,7 +72,8 @@ def prepare(
     given_context = context
     rows = measured_screen
     if rows is not None:
-        inputs["screen"] |= {"meta": dict(rows.meta), "rows": len(rows)}
+        told = {k: v for k, v in rows.meta.items() if k != UNDETECTED}
+        inputs["screen"] |= {"meta": told, "rows": len(rows)}
         rows = one_context(rows, context)
         inputs["screen"]["measured"] = int(rows.measured.sum())
         context = rows.contexts[0] if rows.contexts else context
@@ -120,7 +122,7 @@ def plan(
     *,
     pathway: Pathway | str | Sequence[str] | None = None,
     features: Sequence[str] = (),
-    candidates: str | os.PathLike[str] | Sequence[str] = "all",
+    candidates: str | os.PathLike[str] | Sequence[str] = "auto",
     batch: int = 20,
     strategy: str | Strategy = "knowledge",
     strategy_settings: Mapping[str, Any] | None = None,
@@ -153,7 +155,8 @@ def plan(
     features
         Names or globs of the screen features whose response counts; empty = all.
     candidates
-        "all", "screen", "knowledge", a file or names (see `list_candidates`).
+        "auto", "all", "screen", "targetable", "knowledge", a file or names (see
+        `list_candidates`).
     batch
         Places on the panel, pinned genes included.
     strategy

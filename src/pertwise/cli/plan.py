@@ -75,11 +75,12 @@ class Pool(OptionGroup):
         str,
         typer.Option(
             help="File with one name a line; 'screen' = rows of SCREEN with nothing measured; "
-            "'knowledge' = all known genes; 'all' = 'screen' if there are such rows, else "
-            "'knowledge'.",
+            "'targetable' = protein-coding genes with a position, unless the controls lack them; "
+            "'knowledge' = all known genes; 'auto' and 'all' = 'screen' if there are such rows, "
+            "else 'targetable' and 'knowledge'.",
             rich_help_panel=_CANDIDATES,
         ),
-    ] = "all"
+    ] = "auto"
     include: Annotated[
         list[str] | None,
         typer.Option(
