@@ -20,6 +20,7 @@ from pertwise.cli import (
     bench_acquisition,
     demo,
     drugs,
+    guides,
     knowledge,
     llm,
     parts,
@@ -51,6 +52,7 @@ app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(llm.app, name="llm")
 app.command("parts")(parts.parts)
 app.add_typer(plan.app, name="plan")
+app.command("guides")(guides.guides)
 app.command("demo")(demo.demo)
 app.add_typer(screen.app, name="screen")
 

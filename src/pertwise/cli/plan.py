@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from pertwise._process import only_writer
 from pertwise.cli.asking import nothing_usable
 from pertwise.cli.groups import Cells, Facts, Llm, Reading
+from pertwise.cli.guides import Guides
 from pertwise.cli.options import OptionGroup, grouped
 from pertwise.cli.plan_show import show_changes, show_dry_run, show_plan
 from pertwise.errors import InputError, unknown_name
@@ -235,6 +236,7 @@ def make(
     goal: Goal,
     pool: Pool,
     picker: Picker,
+    guides: Guides,
     llm: Llm,
     cells: Cells,
     reading: Reading,
@@ -254,6 +256,8 @@ def make(
 ) -> None:
     """Which perturbations to measure next, why each, and what stays uncovered."""
     _check(screen, out, cold_start=cold_start, dry_run=dry_run)
+    guides.check()
+    library = guides.opened()
     if cold_start:
         reading.refuse("a cold start reads no screen")
     if llm.llm is None:
@@ -300,9 +304,14 @@ def make(
                 strategy_settings=settings,
                 by=by,
             )
+            order: list[str] = []
+            if library is not None:
+                made, order = guides.order(made, library, out, knowledge)
             paths = write_plan(made, out)
     show_plan(made)
     typer.echo(f"page   {paths['html']}\ntable  {paths['csv']}\nrecord {paths['json']}")
+    for line in order:
+        typer.echo(line)
     chosen_by = {p.chosen_by for p in made.picks if p.chosen_by.startswith("strategy")}
     if chat is not None and chosen_by and "strategy" not in chosen_by:
         repairs = [r.model_dump() for r in made.repairs if r.stage == "picker"]

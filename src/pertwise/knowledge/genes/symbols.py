@@ -10,8 +10,8 @@ import pandas as pd
 
 from pertwise.knowledge.types import Resolution
 
-#: Ensembl gene, transcript and protein ids, HGNC ids and UniProt accessions (the pattern of uniprot.org/help/
-#: accession_numbers), with what may stand around them: STRING's taxon, version, isoform, copy on Y.
+#: Ensembl, HGNC and UniProt ids (the pattern of uniprot.org/help/accession_numbers), with what may
+#: stand around them: STRING's taxon, version, isoform, copy on Y.
 _ID = re.compile(
     r"(?:9606\.|UniProtKB:)?"
     r"((ENS[GTP]\d{11})|(HGNC:\d{1,6})|[OPQ]\d[A-Z0-9]{3}\d|[A-NR-Z]\d(?:[A-Z][A-Z0-9]{2}\d){1,2})"
