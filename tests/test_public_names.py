@@ -35,6 +35,7 @@ NAMES = (
     "bench",
     "build_knowledge",
     "chat",
+    "design",
     "model",
     "parts",
     "plan",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pertwise.acquire import Strategy as Strategy
     from pertwise.acquire import amend as amend
     from pertwise.acquire import plan as plan
+    from pertwise.acquire.design import design as design
     from pertwise.benchmark import bench as bench
     from pertwise.errors import InputError as InputError
     from pertwise.errors import PertwiseError as PertwiseError
@@ -72,6 +73,7 @@ _LAZY = {
     "bench": "pertwise.benchmark:bench",
     "build_knowledge": "pertwise.knowledge:build_knowledge",
     "chat": "pertwise.llm:open_chat",
+    "design": "pertwise.acquire.design:design",
     "model": "pertwise.models.methods:model",
     "parts": "pertwise.parts",
     "plan": "pertwise.acquire:plan",
@@ -110,6 +112,7 @@ __all__ = [
     "bench",
     "build_knowledge",
     "chat",
+    "design",
     "model",
     "parts",
     "plan",

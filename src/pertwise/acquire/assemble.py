@@ -14,9 +14,11 @@ from pertwise.acquire.base import AcquisitionState, Target
 from pertwise.acquire.candidates import Pool
 from pertwise.acquire.common import uncertainty_ranks
 from pertwise.acquire.coverage import module_coverage, near_misses, nearest_pick, plane
+from pertwise.acquire.design import design
 from pertwise.acquire.panel import Decision, PanelPick, Plan, RepairNote, column_table
 from pertwise.acquire.targets import COLUMNS as TARGET_COLUMNS
 from pertwise.acquire.targets import Targets, describe_targets
+from pertwise.errors import InputError
 from pertwise.knowledge import Knowledge
 from pertwise.knowledge.types import Relation
 from pertwise.provenance import versions
@@ -197,8 +199,22 @@ def assemble(
         settings=settings,
         versions=versions(),
         provenance=dict(chosen.provenance),
+        design=_advice(setup),
         decisions=[Decision(when=now, by=by or "pertwise", action="made", added=genes)],
     )
+
+
+def _advice(setup: Setup) -> dict[str, Any]:
+    """What the screen says about cells and controls of this panel; {} where it states no noise."""
+    if setup.screen is None or not setup.pool.measured:
+        return {}
+    try:
+        advice = design(
+            setup.screen, features=setup.target.features or (), perturbations=setup.batch
+        )
+    except InputError:
+        return {}
+    return advice.to_json()
 
 
 def _picks(

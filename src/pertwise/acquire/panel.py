@@ -119,6 +119,9 @@ class Plan(BaseModel):
         Name -> path, sha256 (or knowledge fingerprint) and what was recognised.
     settings
         Everything the call was given, as JSON.
+    design
+        Advice on cells and controls (`acquire.design.Design.to_json`); empty where the screen does
+        not state its noise.
     provenance
         The strategy's own: shortlist, weights, prompt hash, ledger keys, counts.
     decisions
@@ -149,6 +152,7 @@ class Plan(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     provenance: dict[str, Any] = Field(default_factory=dict)
     decisions: list[Decision] = Field(default_factory=list)
+    design: dict[str, Any] = Field(default_factory=dict)
 
     # -- what a notebook asks --------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from pertwise.cli import (
     bench,
     bench_acquisition,
     demo,
+    design,
     drugs,
     guides,
     knowledge,
@@ -53,6 +54,7 @@ app.add_typer(llm.app, name="llm")
 app.command("parts")(parts.parts)
 app.add_typer(plan.app, name="plan")
 app.command("guides")(guides.guides)
+app.command("design")(design.design)
 app.command("demo")(demo.demo)
 app.add_typer(screen.app, name="screen")
 
