@@ -36,6 +36,7 @@ NAMES = (
     "build_knowledge",
     "chat",
     "design",
+    "join",
     "model",
     "parts",
     "plan",

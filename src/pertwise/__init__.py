@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pertwise.screen import Screen as Screen
     from pertwise.screen import read_screen as read_screen
     from pertwise.screen import simulate_screen as simulate
+    from pertwise.screen.join import join as join
     from pertwise.screen.pseudobulk import pseudobulk as pseudobulk
     from pertwise.select import Pick as Pick
     from pertwise.select import Query as Query
@@ -74,6 +75,7 @@ _LAZY = {
     "build_knowledge": "pertwise.knowledge:build_knowledge",
     "chat": "pertwise.llm:open_chat",
     "design": "pertwise.acquire.design:design",
+    "join": "pertwise.screen.join:join",
     "model": "pertwise.models.methods:model",
     "parts": "pertwise.parts",
     "plan": "pertwise.acquire:plan",
@@ -113,6 +115,7 @@ __all__ = [
     "build_knowledge",
     "chat",
     "design",
+    "join",
     "model",
     "parts",
     "plan",

@@ -12,14 +12,13 @@ from pertwise._names import COMBINATION, split_combination
 from pertwise.knowledge import Knowledge
 from pertwise.knowledge.genes.graphs import PROMOTER_DISTANCE, shared_promoters
 from pertwise.screen import Screen
+from pertwise.screen.join_controls import UNDETECTED
 
 CODING = "protein_coding"
 #: Fewest transcripts per million, on average over the control cells, of a gene that counts as
 #: detected there: below it a knock-down removes next to nothing.
 DETECTED_PER_MILLION = 1.0
 LOGGED = "log-normalised expression"
-#: Where a pseudobulk screen keeps the undetected genes among those that are no features of it.
-UNDETECTED = "undetected_in_controls"
 COLUMNS = ("full_name", "ensembl", "hgnc", "entrez", "biotype")
 
 

@@ -178,6 +178,49 @@ def convert(
     typer.echo(f"wrote {out}: {screen!r}")
 
 
+@app.command()
+def join(
+    screens: Annotated[
+        list[Path],
+        typer.Argument(help="Screens of rounds, batches or lines; without --out the last is made."),
+    ],
+    out: Annotated[Path | None, typer.Option(help="The h5ad to write.")] = None,
+    features: Annotated[
+        str, typer.Option(help="intersect: those of all; union: all, NaN where not measured.")
+    ] = "intersect",
+    duplicates: Annotated[
+        str, typer.Option(help="A perturbation in several: refuse, average, first or last.")
+    ] = "refuse",
+    context: Annotated[
+        Text, typer.Option(help="Name of the cells of screens that name none.")
+    ] = None,
+) -> None:
+    """Put screens of several rounds, batches or lines together, each with its own controls."""
+    from pertwise.errors import InputError
+    from pertwise.screen.join import join as joined
+
+    if out is None:
+        *screens, out = screens
+        if out.exists():
+            raise InputError(f"{out} is there already: name the file to write with --out")
+    if len(screens) < 2:
+        raise InputError("give two screens or more, and the file to write with --out")
+    if out.suffix != ".h5ad":
+        raise InputError(f"the output {out} must end in .h5ad")
+    if out in screens:
+        raise InputError(f"the output {out} is one of the inputs")
+    screen = joined(
+        screens,
+        features=_choice("features", features, "intersect", "union"),
+        duplicates=_choice("duplicates", duplicates, "refuse", "average", "first", "last"),
+        context=context,
+    )
+    screen.save(out)
+    for note in screen.meta["notes"]:
+        typer.echo(f"note: {note}")
+    typer.echo(f"wrote {out}: {screen!r}")
+
+
 def _choice(name: str, value: str, *allowed: str) -> Any:
     """The value, if it is one of those allowed."""
     from pertwise.errors import InputError
