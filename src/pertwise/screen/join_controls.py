@@ -26,7 +26,7 @@ def _cells_of(screen: Screen, context: str) -> float:
 def joined_controls(
     parts: dict[str, Screen], contexts: tuple[str, ...]
 ) -> tuple[Floats, dict[str, int]]:
-    """(n_contexts, d) control means weighted by cells (equally where not stated); cells by context."""
+    """(n_contexts, d) control means weighted by cells (equally where not stated); and the cells."""
     means, cells = [], {}
     for context in contexts:
         rows, weights = [], []
@@ -48,7 +48,7 @@ def joined_controls(
 
 
 def joined_table(parts: dict[str, Screen], names: list[str], told: bool) -> pd.DataFrame:
-    """The columns of all tables, first come first kept, and the control means of each experiment."""
+    """The columns of all tables, first come first kept, and the controls of each experiment."""
     table = pd.DataFrame(index=pd.Index(names))
     for name, part in parts.items():
         for column in part.feature_table.columns.difference(table.columns, sort=False):
@@ -101,8 +101,8 @@ def batch_effects(parts: dict[str, Screen]) -> list[dict[str, Any]]:
             entry["note"] = (
                 f"controls of {context or 'the cells'} differ between {a} and {b} by {size:.3g} "
                 f"(root mean square of {int(both.sum())} features), {ratio:.1f} times a response; "
-                f"most in {', '.join(entry['most'])}. Each row is compared with the controls of its "
-                "own experiment, which takes such a shift out"
+                f"most in {', '.join(entry['most'])}. Each row is compared with the controls of "
+                "its own experiment, which takes such a shift out"
             )
             found.append(entry)
     return found
