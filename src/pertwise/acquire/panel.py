@@ -170,12 +170,15 @@ class Plan(BaseModel):
 
         return pertwise.amend(self, replace=replace, drop=drop, add=add, by=by, why=why)
 
-    def write(self, folder: str | os.PathLike[str]) -> dict[str, Path]:
-        """plan.html, plan.csv and plan.json into `folder`, atomically; name -> path."""
+    def write(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> dict[str, Path]:
+        """plan.html, plan.csv and plan.json into `folder`, atomically; name -> path.
+
+        An amended plan that is there stays unless `overwrite`, which keeps it in history/.
+        """
         # The page is made in a room above this one, which the front door reaches.
         import pertwise
 
-        return pertwise.write_plan(self, folder)
+        return pertwise.write_plan(self, folder, overwrite=overwrite)
 
     @property
     def genes(self) -> tuple[str, ...]:
@@ -189,11 +192,6 @@ class Plan(BaseModel):
             {
                 "rank": p.rank,
                 "gene": p.gene,
-                "full_name": p.full_name,
-                "ensembl": p.ensembl,
-                "hgnc": p.hgnc,
-                "entrez": p.entrez,
-                "flags": "; ".join(p.flags),
                 "module": p.module,
                 "relation": p.relation,
                 "uncertainty_rank": p.uncertainty_rank,
@@ -202,6 +200,11 @@ class Plan(BaseModel):
                 "reason": p.reason,
                 "evidence": "; ".join(p.evidence),
                 "chosen_by": p.chosen_by,
+                "full_name": p.full_name,
+                "ensembl": p.ensembl,
+                "hgnc": p.hgnc,
+                "entrez": p.entrez,
+                "flags": "; ".join(p.flags),
             }
             for p in self.picks
         ]

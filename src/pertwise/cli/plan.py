@@ -249,6 +249,12 @@ def make(
     cold_start: Annotated[
         bool, typer.Option("--cold-start", help="No screen yet: plan from knowledge alone.")
     ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Plan over a panel that was amended; it is kept in history/."
+        ),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Check everything, show size and cost, write nothing."),
@@ -256,6 +262,10 @@ def make(
 ) -> None:
     """Which perturbations to measure next, why each, and what stays uncovered."""
     _check(screen, out, cold_start=cold_start, dry_run=dry_run)
+    if out is not None and not (overwrite or dry_run):
+        from pertwise.acquire.history import refuse_erasing
+
+        refuse_erasing(out)
     guides.check()
     library = guides.opened()
     if cold_start:
@@ -307,7 +317,7 @@ def make(
             order: list[str] = []
             if library is not None:
                 made, order = guides.order(made, library, out, knowledge)
-            paths = write_plan(made, out)
+            paths = write_plan(made, out, overwrite=overwrite)
     show_plan(made)
     typer.echo(f"page   {paths['html']}\ntable  {paths['csv']}\nrecord {paths['json']}")
     for line in order:
