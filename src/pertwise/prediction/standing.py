@@ -15,7 +15,7 @@ from pertwise.errors import InputError
 from pertwise.evaluate.calibration import spread_rank_correlation
 from pertwise.evaluate.score import METRICS, metric_of
 from pertwise.evaluate.specs import MetricSpec
-from pertwise.evaluate.splits import Split, check_leaks, split_folds, split_rows, things
+from pertwise.evaluate.splits import Split, check_leaks, split_folds, split_rows, things, with_held
 from pertwise.evaluate.statistics import bootstrap_mean
 from pertwise.evaluate.units import run_unit
 from pertwise.models.methods import Method
@@ -271,6 +271,7 @@ def _in_context(
     for f in range(n_folds):
         held = number == f
         train = ~(held & here) if regime == "pair" else ~held
+        train &= ~with_held(thing, held & here if regime == "pair" else held)
         split = Split(regime, seed, f, tuple(rows[train]), tuple(rows[held & here]), by="row")
         check_leaks(split, screen, knowledge)
         out.append(split)
