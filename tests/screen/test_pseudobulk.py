@@ -342,3 +342,60 @@ def test_gears_file_of_logs_end_to_end(cells):
     reference = pseudobulk(cells, PseudobulkSettings(n_hvg=None, keys=Keys(batch="")))
     assert list(screen.obs.index) == list(reference.obs.index)
     np.testing.assert_allclose(screen.responses, reference.responses[:, ::2], atol=2e-6)
+
+
+def test_small_groups_stand_in_a_table_of_their_own(cells, tmp_path):
+    from typer.testing import CliRunner
+
+    from pertwise.cli.main import app
+
+    screen = pseudobulk(cells, PseudobulkSettings(n_hvg=None, min_cells=12))
+    apart = screen.meta["set_apart"]
+    counts = pseudobulk(cells, ALL).obs
+    assert len(apart) == int((counts["n_cells"] < 12).sum())
+    assert all(row["n_cells"] < 12 and row["perturbation"] for row in apart)
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    out = tmp_path / "screen.h5ad"
+    run = CliRunner().invoke(
+        app, ["screen", "pseudobulk", str(tmp_path / "cells.h5ad"), str(out), "--hvg", "0"]
+    )
+    assert run.exit_code == 0, run.output
+    few = int((counts["n_cells"] < 10).sum())
+    if few:
+        assert f"{few} perturbations with fewer than 10 cells set apart" in run.output
+        table = pd.read_csv(tmp_path / "screen.set_apart.csv")
+        assert (table["n_cells"] < 10).all()
+
+
+@pytest.mark.parametrize("words", [(True, False), ("doublet", "singlet"), ("DBL", "SNG")])
+def test_doublets_are_told_and_left_out_unless_asked(cells, words):
+    data = cells.copy()
+    several = np.arange(len(data)) % 7 == 0
+    data.obs["predicted_doublet"] = np.where(several, *words)
+    screen = pseudobulk(data, ALL)
+    n = int(several.sum())
+    assert (
+        f"{n} cells called doublets in 'predicted_doublet' left out (--keep-doublets)"
+        in (screen.meta["notes"])
+    )
+    alone = pseudobulk(cells[~several].copy(), ALL)
+    np.testing.assert_array_equal(screen.responses, alone.responses)
+    kept = pseudobulk(data, PseudobulkSettings(n_hvg=None, keys=Keys(doublet="")))
+    np.testing.assert_array_equal(kept.responses, pseudobulk(cells, ALL).responses)
+    data.obs["predicted_doublet"] = "perhaps"
+    with pytest.raises(InputError, match="'perhaps' in the column of doublets"):
+        pseudobulk(data, ALL)
+
+
+def test_genes_that_controls_lack_are_listed_beyond_the_features(cells):
+    data = cells.copy()
+    x = data.X.toarray() if hasattr(data.X, "toarray") else np.array(data.X)
+    x[:, 3] = 0
+    data.X = x
+    screen = pseudobulk(data, PseudobulkSettings(n_hvg=12))
+    silent = str(data.var_names[3])
+    assert silent not in screen.features
+    for context in screen.contexts:
+        assert silent in screen.meta["undetected_in_controls"][context]
+    assert not set(screen.features) & set(screen.meta["undetected_in_controls"][context])
+    assert "undetected_in_controls" not in pseudobulk(data, ALL).meta

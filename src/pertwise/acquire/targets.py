@@ -12,19 +12,11 @@ from pertwise._names import COMBINATION, split_combination
 from pertwise.knowledge import Knowledge
 from pertwise.knowledge.genes.graphs import PROMOTER_DISTANCE, shared_promoters
 from pertwise.screen import Screen
-from pertwise.screen.join_controls import UNDETECTED
+from pertwise.screen.detected import UNDETECTED, undetected_limit
 
 CODING = "protein_coding"
-#: Fewest transcripts per million, on average over the control cells, of a gene that counts as
-#: detected there: below it a knock-down removes next to nothing.
-DETECTED_PER_MILLION = 1.0
 LOGGED = "log-normalised expression"
 COLUMNS = ("full_name", "ensembl", "hgnc", "entrez", "biotype")
-
-
-def undetected_limit(target_sum: float | None) -> float:
-    """log(1 + `DETECTED_PER_MILLION` on the scale of `target_sum` counts a cell)."""
-    return float(np.log1p(DETECTED_PER_MILLION * (target_sum or 1e4) / 1e6))
 
 
 def detection(screen: Screen | None, knowledge: Knowledge) -> dict[str, bool]:

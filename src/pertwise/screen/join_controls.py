@@ -10,12 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pertwise.screen.core import Screen
+from pertwise.screen.detected import UNDETECTED
 
 Floats = NDArray[np.float32]
 #: What must be the same in all screens, as far as they state it, and what it is called.
 SAME = {"unit": "unit", "target_sum": "counts a cell was scaled to"}
-#: Entry of the meta with the undetected genes among those that are no features, by context.
-UNDETECTED = "undetected_in_controls"
 
 
 def _cells_of(screen: Screen, context: str) -> float:

@@ -43,6 +43,13 @@ _CONTEXT_KEYS = ("cell_name", "cell_line", "cell_type", "celltype", "cellline", 
 _DOSE_KEYS = ("dose", "dose_value", "dose_val", "concentration", "conc")
 _BATCH_KEYS = ("batch", "gem_group", "gemgroup", "plate", "batch_var", "library")
 _N_CELLS_KEYS = ("n_cells", "ncells", "num_cells_filtered", "cell_count", "cell_counts")
+#: Columns in which callers of doublets write their verdict (scrublet, scDblFinder, DoubletFinder,
+#: demuxlet, vireo).
+_DOUBLET_KEYS = (
+    "is_doublet", "predicted_doublet", "predicted_doublets", "doublet", "doublet_call",
+    "doublet_class", "scDblFinder.class", "scDblFinder_class", "DF.classifications",
+    "doublet_finder", "droplet_type", "DROPLET.TYPE", "multiplet", "is_multiplet",
+)  # fmt: skip
 _VARIANCE_KEYS = ("sampling_variance", "mean_sampling_variance")
 _DRUG_KINDS = ("tahoe", "drug")
 LABEL_MODES = ("auto", "genes", "as-is")
@@ -63,6 +70,7 @@ class Keys:
     batch: str | None = None
     n_cells: str | None = None
     labels: str = "auto"
+    doublet: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ class Layout:
     ----------
     kind
         pertwise, gears, scperturb, replogle, replogle_bulk, tahoe, drug, target_gene or named.
-    perturbation, context, dose, batch, n_cells, variance
+    perturbation, context, dose, batch, n_cells, variance, doublet
         Column names; "" when the file has none. The perturbation column of replogle_bulk is the
         index of the table, written "".
     control
@@ -94,6 +102,7 @@ class Layout:
     batch: str = ""
     n_cells: str = ""
     variance: str = ""
+    doublet: str = ""
     context_name: str = ""
     notes: tuple[str, ...] = field(default=())
     rename: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -169,7 +178,7 @@ PERTURBATION_KEYS = tuple(dict.fromkeys(column for _, column in _KINDS))
 def relevant_columns(columns: Sequence[str], keys: Keys) -> list[str]:
     """Those of a file's columns that `recognise` and `group_rows` may look at."""
     known = {*PERTURBATION_KEYS, *_CONTEXT_KEYS, *_DOSE_KEYS, *_BATCH_KEYS, *_N_CELLS_KEYS}
-    known |= {*_VARIANCE_KEYS, "is_control", "nperts", *(c for _, c in _offered())}
+    known |= {*_VARIANCE_KEYS, *_DOUBLET_KEYS, "is_control", "nperts", *(c for _, c in _offered())}
     known |= {
         c for c in (keys.perturbation, keys.context, keys.dose, keys.batch, keys.n_cells) if c
     }
@@ -238,6 +247,7 @@ def recognise(
         batch=_column(obs, keys.batch, _BATCH_KEYS),
         n_cells=_column(obs, keys.n_cells, _N_CELLS_KEYS),
         variance=_column(obs, None, _VARIANCE_KEYS),
+        doublet=_column(obs, keys.doublet, _DOUBLET_KEYS),
         context_name=context_name,
     )
     if layout.context and context_name:
