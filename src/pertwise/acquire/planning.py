@@ -30,13 +30,13 @@ from pertwise.acquire.state import (
 )
 from pertwise.acquire.stored import StoredUncertainty
 from pertwise.acquire.strategies.knowledge import relations_of
-from pertwise.acquire.targets import UNDETECTED
 from pertwise.errors import InputError
 from pertwise.kernels.known import compound_features
 from pertwise.knowledge import Knowledge, Pathway
 from pertwise.models.base import Predictor
 from pertwise.provenance import input_facts
 from pertwise.screen import Screen, read_screen
+from pertwise.screen.join_controls import LONG
 from pertwise.select.base import Selection
 
 
@@ -72,7 +72,7 @@ def prepare(
     given_context = context
     rows = measured_screen
     if rows is not None:
-        told = {k: v for k, v in rows.meta.items() if k != UNDETECTED}
+        told = {k: v for k, v in rows.meta.items() if k not in LONG}
         inputs["screen"] |= {"meta": told, "rows": len(rows)}
         rows = one_context(rows, context)
         inputs["screen"]["measured"] = int(rows.measured.sum())

@@ -265,6 +265,10 @@ def pseudobulk(
     min_cells: Annotated[
         int, typer.Option(help="Perturbations with fewer cells are set apart, not screened.")
     ] = 10,
+    guide_key: Annotated[
+        Text,
+        typer.Option(help='Column with the guide of each cell; "" for none. Guides are compared.'),
+    ] = None,
     keep_doublets: Annotated[
         bool, typer.Option("--keep-doublets", help="Do not leave out cells called doublets.")
     ] = False,
@@ -301,6 +305,7 @@ def pseudobulk(
         keys=replace(
             _keys(perturbation_key, control, context_key, dose_key, batch_key, labels),
             doublet="" if keep_doublets else None,
+            guide=guide_key,
         ),
         scale=scale,
         target_sum=target_sum,

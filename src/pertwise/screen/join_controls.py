@@ -13,6 +13,8 @@ from pertwise.screen.core import Screen
 from pertwise.screen.detected import UNDETECTED
 
 Floats = NDArray[np.float32]
+#: Entries of the meta that are tables.
+LONG = (UNDETECTED, "guides", "set_apart")
 #: What must be the same in all screens, as far as they state it, and what it is called.
 SAME = {"unit": "unit", "target_sum": "counts a cell was scaled to"}
 
@@ -131,7 +133,7 @@ def joined_meta(
     for name, screen in screens.items():
         before = screen.meta.get("experiments")
         meta["experiments"] |= before if isinstance(before, dict) else {
-            name: {k: v for k, v in screen.meta.items() if k != UNDETECTED}
+            name: {k: v for k, v in screen.meta.items() if k not in LONG}
         }  # fmt: skip
     meta["control_cells"] = cells
     meta["n_cells"] = sum(int(s.meta.get("n_cells") or 0) for s in screens.values())
@@ -139,6 +141,9 @@ def joined_meta(
     meta["hvg_holdout"] = sorted(held)
     lists = [s.meta.get(UNDETECTED) for s in screens.values()]
     meta.pop(UNDETECTED, None)
+    for key in ("guides", "set_apart"):
+        kept = [r for s in screens.values() for r in s.meta.get(key) or ()]
+        meta |= {key: kept} if kept else {}
     if all(isinstance(x, dict) for x in lists):
         meta[UNDETECTED] = {
             c: sorted(set.intersection(*(set(x[c]) for x in lists if c in x)))

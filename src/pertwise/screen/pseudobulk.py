@@ -27,6 +27,7 @@ from pertwise.errors import InputError, unknown_name
 from pertwise.screen.cells import CellFile
 from pertwise.screen.core import Screen, make_obs
 from pertwise.screen.detected import UNDETECTED, undetected_limit
+from pertwise.screen.guides import add_guide_columns, guide_column, guide_notes, guide_table
 from pertwise.screen.scale import Verdict, whole_rows
 from pertwise.screen.scan import (
     Codes,
@@ -414,17 +415,25 @@ def finish(
             f"{int((n_cells == 1).sum())} perturbations have one cell; the variance of the "
             "controls stands in for theirs"
         )
+    guides: list[dict[str, Any]] = []
+    obs = make_obs(
+        groups["perturbation"].tolist(),
+        context=groups["context"].tolist(),
+        dose=groups["dose"].tolist(),
+        n_cells=n_cells.tolist(),
+        sampling_variance=variance.sum(axis=1, dtype=np.float64).tolist(),
+    )
+    if settings.keys.guide != "" and guide_column(found):
+        table = guide_table(found, settings, ref.columns, ref.centres, _blocks)
+        notes += guide_notes(table)
+        obs = add_guide_columns(obs, table)
+        # JSON has no NaN.
+        guides = table.astype(object).where(table.notna(), None).to_dict("records")
     contexts = tuple(dict.fromkeys(groups["context"]))
     rows = [found.contexts.index(c) for c in contexts]
     return Screen(
         responses=np.concatenate(deltas),
-        obs=make_obs(
-            groups["perturbation"].tolist(),
-            context=groups["context"].tolist(),
-            dose=groups["dose"].tolist(),
-            n_cells=n_cells.tolist(),
-            sampling_variance=variance.sum(axis=1, dtype=np.float64).tolist(),
-        ),
+        obs=obs,
         features=tuple(found.features[i] for i in ref.columns),
         control_mean=ref.control_mean[rows].astype(np.float32),
         sampling_variance=variance,
@@ -434,6 +443,7 @@ def finish(
                 s | {"dose": None if np.isnan(s["dose"]) else float(s["dose"])} for s in small
             ],
             "min_cells": settings.min_cells,
+            **({"guides": guides} if guides else {}),
             **({UNDETECTED: ref.undetected} if ref.undetected else {}),
         },
     )

@@ -261,7 +261,7 @@ def _agree(
 ) -> None:
     """All files of one screen must be read the same way."""
     path, layout, verdict, features, _ = other
-    for name in ("kind", "perturbation", "context", "dose", "batch", "doublet"):
+    for name in ("kind", "perturbation", "context", "dose", "batch", "doublet", "guide"):
         a, b = getattr(first[1], name), getattr(layout, name)
         if a != b:
             raise InputError(
