@@ -402,7 +402,7 @@ def test_genes_that_controls_lack_are_listed_beyond_the_features(cells):
 
 
 def guided_cells(rng):
-    """Counts: A_1 takes 90 % off A and lowers f0-f9, A_2 80 %, A_3 does nothing; one gene beside."""
+    """Counts: A_1 takes 90 % off A and lowers f0-f9, A_2 80 %, A_3 does nothing."""
     n, genes = 40, ["A", "B", *[f"f{i}" for i in range(30)]]
     rate = np.full(len(genes), 20.0)
     labels, guides, rows = [], [], []
