@@ -165,6 +165,13 @@ class Picker(OptionGroup):
             rich_help_panel=_PICKER,
         ),
     ] = "auto"
+    ensemble: Annotated[
+        str,
+        typer.Option(
+            help="Networks behind the uncertainty: quick, or published (ten times the time).",
+            rich_help_panel=_PICKER,
+        ),
+    ] = "quick"
     seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0
 
     def check(self, name: str, *, model: bool) -> None:
@@ -286,6 +293,7 @@ def make(
     }
     state: dict[str, Any] = {
         "embedding": picker.embedding,
+        "ensemble": picker.ensemble,
         "seed": picker.seed,
         "context_text": cells.context_text,
         "round_number": goal.round_number,
