@@ -40,6 +40,7 @@ NAMES = (
     "model",
     "parts",
     "plan",
+    "plot",
     "predict",
     "pseudobulk",
     "rate",

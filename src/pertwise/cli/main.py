@@ -20,6 +20,7 @@ from pertwise.cli import (
     bench_acquisition,
     demo,
     design,
+    doctor,
     drugs,
     guides,
     knowledge,
@@ -38,7 +39,7 @@ app = typer.Typer(
     help="Which perturbations next, what will they do, and can we trust that?",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    add_completion=True,
 )
 bench.app.command("drugs")(drugs.bench_drugs)
 app.command("predict")(predict.predict)
@@ -56,6 +57,7 @@ app.add_typer(plan.app, name="plan")
 app.command("guides")(guides.guides)
 app.command("design")(design.design)
 app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
 app.add_typer(screen.app, name="screen")
 
 
