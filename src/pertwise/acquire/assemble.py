@@ -14,8 +14,12 @@ from pertwise.acquire.base import AcquisitionState, Target
 from pertwise.acquire.candidates import Pool
 from pertwise.acquire.common import uncertainty_ranks
 from pertwise.acquire.coverage import module_coverage, near_misses, nearest_pick, plane
+from pertwise.acquire.exhaustion import EXHAUSTED, gain_left
+from pertwise.acquire.facts import known_facts
+from pertwise.acquire.hubs import without_hubs
 from pertwise.acquire.panel import Decision, PanelPick, Plan, RepairNote, column_table
 from pertwise.knowledge import Knowledge
+from pertwise.knowledge.facts import FactTable
 from pertwise.knowledge.types import Relation
 from pertwise.provenance import versions
 from pertwise.screen import Screen
@@ -48,6 +52,9 @@ class Setup:
     context: str
     inputs: dict[str, Any]
     simulated: bool
+    facts: FactTable | None = None
+    #: What the conditions on facts left out.
+    told: tuple[str, ...] = ()
 
     @property
     def n_to_pick(self) -> int:
@@ -71,6 +78,7 @@ def assemble(
             (state.relations if state is not None else None)
             or setup.knowledge.relations(everyone, setup.target.pathway)
         )
+        relations = without_hubs(relations, setup.knowledge, setup.target.pathway)
     ranks = uncertainty_ranks(state) if state is not None else {}
     u = None if state is None else state.uncertainty
     utilities = chosen.utilities
@@ -125,6 +133,18 @@ def assemble(
         ],
         CANDIDATE_COLUMNS,
     )
+    facts = known_facts(
+        sorted(everyone),
+        setup.screen,
+        setup.knowledge,
+        setup.target.features,
+        setup.facts,
+        pool.symbols,
+    )
+    for name in facts.columns:
+        column = str(name) if name not in CANDIDATE_COLUMNS else f"{name} (facts)"
+        # JSON has no NaN.
+        table[column] = [None if v is None or v != v else v for v in facts[name]]
     coverage = module_coverage(
         setup.target.pathway,
         {n: (r.kind, r.module) for n, r in relations.items()},
@@ -256,6 +276,16 @@ def _warnings(
             f"{len(setup.pool.unknown)} candidates without any knowledge were kept: "
             f"{', '.join(setup.pool.unknown[:5])}"
         )
+    found += setup.told
+    left = None if state is None else gain_left(state)
+    if left is not None and left < EXHAUSTED:
+        found.append(
+            f"the pool is nearly exhausted: the best candidate left is expected to tell {left:.0%} "
+            "of what the best one told at the start, so any choice does about as well "
+            "(--hand-over random says so openly); a larger list or another question pays more"
+        )
+    if state is not None and len(state.candidates) <= setup.batch:
+        found.append("every candidate that is left is on this panel: the pool is exhausted")
     if len(picks) < setup.batch:
         found.append(f"only {len(picks)} candidates for {setup.batch} places")
     if state is not None and state.uncertainty is None:

@@ -110,16 +110,24 @@ def kernel_ridge(
     hold_out: HoldOut = "perturbation",
     n_related: int = 5,
     ratings: GivenRatings = True,
+    constant: bool = True,
     name: str = "kernel ridge",
     **settings: Any,
 ) -> ByContexts:
     """Kernel ridge on the plain sum of kernels, noise by leave-one-out.
 
     Over several contexts, or for compounds, `ContextKernelPredictor` (`settings` are its own) on
-    the chemistry of compounds or the same kernels of genes. `ratings`: see `KernelModel`.
+    the chemistry of compounds or the same kernels of genes. `ratings`: see `KernelModel`;
+    `constant` (one context): see `KernelPredictor`.
     """
     return ByContexts(
-        KernelPredictor(kernels or REFERENCE_KERNELS, weights="equal", ratings=ratings, name=name),
+        KernelPredictor(
+            kernels or REFERENCE_KERNELS,
+            weights="equal",
+            ratings=ratings,
+            constant=constant,
+            name=name,
+        ),
         ContextKernelPredictor(
             kernels or "plain",
             hold_out=hold_out,
