@@ -17,27 +17,20 @@ from pertwise.acquire.coverage import module_coverage, near_misses, nearest_pick
 from pertwise.acquire.exhaustion import EXHAUSTED, gain_left
 from pertwise.acquire.facts import known_facts
 from pertwise.acquire.hubs import without_hubs
-from pertwise.acquire.panel import Decision, PanelPick, Plan, RepairNote, column_table
+from pertwise.acquire.panel import (
+    CANDIDATE_COLUMNS,
+    Decision,
+    PanelPick,
+    Plan,
+    RepairNote,
+    column_table,
+)
 from pertwise.knowledge import Knowledge
 from pertwise.knowledge.facts import FactTable
 from pertwise.knowledge.types import Relation
 from pertwise.provenance import versions
 from pertwise.screen import Screen
 from pertwise.select.base import Pick, Selection
-
-CANDIDATE_COLUMNS = (
-    "gene",
-    "symbol",
-    "status",
-    "relation",
-    "module",
-    "evidence",
-    "uncertainty",
-    "uncertainty_rank",
-    "utility",
-    "x",
-    "y",
-)
 
 
 @dataclass(frozen=True)
@@ -142,7 +135,7 @@ def assemble(
         pool.symbols,
     )
     for name in facts.columns:
-        column = str(name) if name not in CANDIDATE_COLUMNS else f"{name} (facts)"
+        column = str(name) if name not in table else f"{name} (facts)"
         # JSON has no NaN.
         table[column] = [None if v is None or v != v else v for v in facts[name]]
     coverage = module_coverage(

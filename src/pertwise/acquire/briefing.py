@@ -12,7 +12,13 @@ from pertwise.acquire.common import Floats
 from pertwise.acquire.facts import known_facts, shown_fact
 from pertwise.acquire.shortlists import Shortlist
 from pertwise.knowledge import Relation
-from pertwise.knowledge.programs import Program, feature_programs, general_programs, named_by
+from pertwise.knowledge.programs import (
+    Program,
+    feature_programs,
+    general_programs,
+    named_by,
+    pathway_programs,
+)
 from pertwise.select.chat.acquire import Briefing, CandidateFacts, TargetFeature
 
 #: Features of the target that get a label and a line of their own.
@@ -20,6 +26,7 @@ MOST_FEATURES = 6
 #: Measured perturbations named for each end of a feature, names a row gives for its group.
 EXTREMES = 6
 NAMED = 5
+HALLMARK = "HALLMARK_"
 #: From this many robust standard deviations on a continuous response counts as one.
 RESPONDS = 2.0
 
@@ -95,7 +102,7 @@ def brief(state: AcquisitionState, shown: Measured, relations: Mapping[str, Rela
     return Briefing(
         features=tuple(features),
         more_features=max(shown.n_features - len(shown.features), 0) if features else 0,
-        values=_meaning(state),
+        meaning=_meaning(state),
         modules=_modules(shown, relations),
         rounds_left=state.rounds_left,
     )
@@ -108,7 +115,19 @@ def _program(state: AcquisitionState, feature: str) -> Program | None:
         return feature_programs([feature], table)[0]
     shipped = {p.name: p for p in general_programs("genes")}
     name = named_by(feature, list(shipped))
-    return None if name is None else shipped[name]
+    if name is not None:
+        return shipped[name]
+    if state.knowledge is None:
+        return None
+    sets = {n.removeprefix(HALLMARK).replace("_", " "): n for n in state.knowledge.pathway_names()
+            if n.startswith(HALLMARK)}  # fmt: skip
+    name = named_by(feature, list(sets))
+    if name is None:
+        return None
+    found = pathway_programs(state.knowledge, [sets[name]])[0]
+    genes = ", ".join(found.up)
+    # What its name says it is about; which way the score of this screen points is not known.
+    return Program(found.key, feature, f"genes like those of {sets[name]} ({genes})")
 
 
 def _meaning(state: AcquisitionState) -> str:
@@ -134,15 +153,16 @@ def base_rate(y: Floats) -> str:
     known = y[np.isfinite(y)]
     if not len(known):
         return ""
-    limit = 0.5
+    limit, lacking = 0.5, "not labelled"
     if not is_labels(y):
+        lacking = "not measured"
         limit = RESPONDS * float(np.median(np.abs(known))) / 0.6745
     up, down = int((known > limit).sum()), int((known < -limit).sum())
     text = f"{up} of {len(known)} measured up, {down} down"
     if not is_labels(y):
         text += f" (beyond {limit:.2g}), mean {known.mean():+.2g}, sd {known.std():.2g}"
     missing = len(y) - len(known)
-    return text + (f"; {missing} not labelled" if missing else "")
+    return text + (f"; {missing} {lacking}" if missing else "")
 
 
 def extremes(names: Sequence[str], y: Floats) -> str:

@@ -22,7 +22,7 @@ from pertwise.acquire.common import (
 )
 from pertwise.acquire.strategies.adaptive import expected_square, marked_strength
 from pertwise.acquire.strategies.variance_reduction import Information
-from pertwise.errors import InputError
+from pertwise.errors import InputError, unknown_name
 from pertwise.knowledge.types import Relation
 from pertwise.parts import part
 from pertwise.select.base import Selection
@@ -289,6 +289,8 @@ class KnowledgePicker:
     ) -> None:
         if k < 1:
             raise InputError(f"the shortlist needs k >= 1, got {k}")
+        if shortlist not in ("uncertainty", "all"):
+            raise unknown_name("shortlist", shortlist, ("uncertainty", "all"))
         self.k = k
         self.weights = weights or Weights()
         self.use_uncertainty = use_uncertainty

@@ -13,7 +13,12 @@ from pertwise.acquire.base import AcquisitionState, Strategy
 from pertwise.acquire.common import check_n, order_utilities, uncertainty_ranks
 from pertwise.acquire.hubs import without_hubs
 from pertwise.acquire.shortlists import NAMES, Shortlist, ShortlistName, make_shortlist
-from pertwise.acquire.strategies.knowledge import KnowledgePicker, neighbour_matrix, relations_of
+from pertwise.acquire.strategies.knowledge import (
+    RELATION_WORDS,
+    KnowledgePicker,
+    neighbour_matrix,
+    relations_of,
+)
 from pertwise.errors import InputError, unknown_name
 from pertwise.parts import part
 from pertwise.select.base import Pick, Query, Repair, Selection
@@ -26,6 +31,12 @@ if TYPE_CHECKING:
 
 #: The prompt of the first paper, which saw no result; with it comes its shortlist.
 PAPER = "acquire-paper"
+#: How a shortlist was made, as the prompt says it.
+WORDS = {
+    "information": "representatives by expected error reduction",
+    "uncertainty": "the most uncertain",
+    "random": "drawn at random",
+}
 #: What the rows of a prompt tell, in the order in which a long one loses it.
 DETAILS = ("all", "short", "names")
 
@@ -70,7 +81,7 @@ class LlmStrategy:
         *,
         shortlist: ShortlistName | None = None,
         per_group: int | None = 3,
-        max_tokens: int = 16_000,
+        max_tokens: int = 20_000,
         show: Show | None = None,
         prompt: str | os.PathLike[str] = "acquire",
         max_reasks: int = 2,
@@ -188,19 +199,20 @@ class LlmStrategy:
 
         knowledge = state.knowledge
         cards = details == "all" and knowledge is not None
+        paper = str(self.prompt) == PAPER
         facts = candidate_facts(
             names,
             cards=knowledge.cards(names) if cards and knowledge is not None else None,
-            relations=None if details == "names" else relations,
+            relations=None if details == "names" else relations if paper else _worded(relations),
             uncertainty=None if details == "names" else state.uncertainty,
         )
-        paper = str(self.prompt) == PAPER
         seen = measured(state)
         if not paper and details != "names":
             kept = replace(short, size=len(names))
             facts = with_groups(facts, state, kept, seen)
         total = len(state.candidates)
-        cut = f"{len(names)} of {total} by {short.by}" if len(names) < total else ""
+        how = WORDS.get(short.by, f"by {short.by}")
+        cut = f"{len(names)} of {total}, {how}" if len(names) < total else ""
         pinned = set(state.pinned)
         selector = acquisition_selector(
             self.chat,
@@ -253,6 +265,19 @@ class _Question:
     repairs: tuple[Repair, ...] = ()
 
 
+def _worded(relations: Mapping[str, Relation]) -> dict[str, Relation]:
+    """Relations as a reader says them: no line for what is not known, nothing said twice."""
+    return {
+        name: replace(
+            r,
+            kind=RELATION_WORDS[r.kind],  # type: ignore[arg-type]
+            evidence="" if r.kind == "direct_member" else r.evidence,
+        )
+        for name, r in relations.items()
+        if r.kind != "unknown"
+    }
+
+
 def _tokens(question: _Question) -> int:
     """Estimated tokens of the prompt."""
     from pertwise.llm.budget import prompt_tokens_expected
@@ -293,6 +318,7 @@ def narrow(state: AcquisitionState, names: Sequence[str], panel: Sequence[str]) 
         member_predictions=None
         if state.member_predictions is None
         else state.member_predictions[:, columns],
+        prediction=None if state.prediction is None else state.prediction[columns],
         embedding=None if state.embedding is None else state.embedding[rows],
         neighbours=None if neighbours is None else neighbours[rows][:, rows],
     )

@@ -27,7 +27,8 @@ class WithoutUncertainty:
 
     def choose(self, state: AcquisitionState, n: int) -> Selection:
         """Choose as if no model had been fitted."""
-        return self.inner.choose(replace(state, uncertainty=None, member_predictions=None), n)
+        blind = replace(state, uncertainty=None, member_predictions=None, prediction=None)
+        return self.inner.choose(blind, n)
 
 
 class RandomShortlist:
@@ -49,6 +50,7 @@ class RandomShortlist:
             member_predictions=None
             if state.member_predictions is None
             else state.member_predictions[:, kept],
+            prediction=None if state.prediction is None else state.prediction[kept],
             embedding=None if state.embedding is None else state.embedding[rows],
             neighbours=None if state.neighbours is None else state.neighbours[rows][:, rows],
         )

@@ -64,13 +64,13 @@ class TargetFeature:
 class Briefing:
     """What was measured and what it is measured for.
 
-    `values`: what a value and a missing one mean; `modules`: one line a module with measured genes;
+    `meaning`: what a value and a missing one mean; `modules`: a line each with measured genes;
     `more_features`: how many of the target are not listed; `rounds_left`: None = not known.
     """
 
     features: tuple[TargetFeature, ...] = ()
     more_features: int = 0
-    values: str = ""
+    meaning: str = ""
     modules: tuple[str, ...] = ()
     rounds_left: int | None = None
 
