@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from pertwise.acquire.exhaustion import HandOver, gain_left
+from pertwise.acquire.exhaustion import HandOver, advantage
 from pertwise.acquire.hubs import without_hubs
 from pertwise.acquire.shortlists import make_shortlist
 from pertwise.acquire.strategies.random import Random
@@ -111,36 +111,33 @@ def test_links_that_chance_gives_make_no_module():
 # -- what is left to gain -------------------------------------------------------------------------
 
 
-def test_what_is_left_to_gain_by_hand():
-    """Copies of one gene: with m of them measured, variance 1 / (1 + m / s2) is left."""
-    state = grouped([6])
-    assert gain_left(state) == pytest.approx(1.0)
-    rows = np.ones((6, 1), dtype=np.float32)
-    later = replace(
-        example_state(n_candidates=4, n_measured=2, pathway=False),
-        embedding=rows,
-        neighbours=csr_matrix((6, 6)),
-    )
-    s2, left = 0.5, 1 / (1 + 2 / 0.5)
-    # 6 copies before, 4 candidates afterwards: n v^2 / (v + s2) at v = 1 and v = left.
-    before, after = 6 / (1 + s2), 6 * left**2 / (left + s2)
-    assert gain_left(later) == pytest.approx(after / before)
-    assert gain_left(replace(later, embedding=None)) is None
+def test_choosing_among_copies_gains_nothing():
+    assert advantage(grouped([8]), 2) == pytest.approx(1.0)
+    assert advantage(grouped([8]), 8) == 1.0
+    assert advantage(replace(grouped([8]), embedding=None), 2) is None
+    # One group of twelve among twelve loners: a random pick is in it half the time.
+    assert advantage(grouped([12, *[1] * 12]), 1) > 1.5
+    # Half of two equal groups is measured: only the other one teaches.
+    state = grouped([6, 6])
+    measured = tuple(f"M{i}" for i in range(6))
+    rows = np.concatenate([state.embedding, np.repeat(state.embedding[:1], 6, axis=0)])
+    later = replace(state, measured=measured, embedding=rows, neighbours=csr_matrix((18, 18)))
+    assert advantage(later, 1) > advantage(state, 1) == pytest.approx(1.0)
 
 
 def test_a_strategy_hands_over_when_nothing_is_left():
-    check_strategy(lambda: HandOver(VarianceReduction(), "random", 0.5))
+    check_strategy(lambda: HandOver(VarianceReduction(), "random", 1.3))
     state = example_state()
-    share = gain_left(state)
-    keeps = HandOver(VarianceReduction(), "random", share * 0.9).choose(state, 5)
+    ratio = advantage(state, 5)
+    keeps = HandOver(VarianceReduction(), "random", ratio * 0.99).choose(state, 5)
     assert keeps.items == VarianceReduction().choose(state, 5).items
-    gives = HandOver(VarianceReduction(), "random", share * 1.1).choose(example_state(), 5)
+    gives = HandOver(VarianceReduction(), "random", ratio * 1.01).choose(example_state(), 5)
     assert gives.items == Random().choose(example_state(), 5).items
     assert gives.picks[0].reason.startswith("handed over to random: ")
     assert gives.provenance["handed_over_to"] == "random"
 
 
-@pytest.mark.parametrize(("to", "below"), [("bald", 0.1), ("random", 0.0), ("random", 1.5)])
-def test_handing_over_is_checked(to, below):
+@pytest.mark.parametrize(("to", "at"), [("bald", 1.2), ("random", 0.9), ("random", float("nan"))])
+def test_handing_over_is_checked(to, at):
     with pytest.raises(InputError, match="hand over"):
-        HandOver(VarianceReduction(), to, below)
+        HandOver(VarianceReduction(), to, at)

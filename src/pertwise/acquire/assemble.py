@@ -14,7 +14,7 @@ from pertwise.acquire.base import AcquisitionState, Target
 from pertwise.acquire.candidates import Pool
 from pertwise.acquire.common import uncertainty_ranks
 from pertwise.acquire.coverage import module_coverage, near_misses, nearest_pick, plane
-from pertwise.acquire.exhaustion import EXHAUSTED, gain_left
+from pertwise.acquire.exhaustion import EXHAUSTED, advantage
 from pertwise.acquire.facts import known_facts
 from pertwise.acquire.hubs import without_hubs
 from pertwise.acquire.panel import (
@@ -270,15 +270,20 @@ def _warnings(
             f"{', '.join(setup.pool.unknown[:5])}"
         )
     found += setup.told
-    left = None if state is None else gain_left(state)
+    left = None
+    if state is not None and setup.pool.measured:
+        left = advantage(state, setup.n_to_pick)
     if left is not None and left < EXHAUSTED:
         found.append(
-            f"the pool is nearly exhausted: the best candidate left is expected to tell {left:.0%} "
-            "of what the best one told at the start, so any choice does about as well "
-            "(--hand-over random says so openly); a larger list or another question pays more"
+            "the pool is exhausted: "
+            + (
+                "every candidate that is left is on this panel"
+                if setup.n_to_pick >= len(setup.pool.candidates)
+                else f"the best panel is expected to tell only {left:.2f} times what a random one "
+                "does, so the choice hardly matters (--hand-over random says so openly); a larger "
+                "list or another question pays more"
+            )
         )
-    if state is not None and len(state.candidates) <= setup.batch:
-        found.append("every candidate that is left is on this panel: the pool is exhausted")
     if len(picks) < setup.batch:
         found.append(f"only {len(picks)} candidates for {setup.batch} places")
     if state is not None and state.uncertainty is None:

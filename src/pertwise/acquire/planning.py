@@ -198,7 +198,7 @@ def plan(
     rounds_left
         Rounds after this one, for a strategy that looks ahead.
     hand_over
-        Strategy that chooses when hardly anything is left to gain (`exhaustion.HandOver`); None =
+        Strategy that chooses when the pool is exhausted (`exhaustion.HandOver`); None =
         never.
 
     Raises

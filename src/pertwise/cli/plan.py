@@ -182,7 +182,7 @@ class Picker(OptionGroup):
         str | None,
         typer.Option(
             metavar="STRATEGY",
-            help="Who chooses when hardly anything is left to gain: random, typiclust, "
+            help="Who chooses when there is nothing left to choose: random, typiclust, "
             "variance-reduction.",
             rich_help_panel=_PICKER,
         ),

@@ -116,7 +116,7 @@ def open_replay_strategy(
 
     Settings of its own: ``use`` (the strategy, default the label); ``hide_uncertainty``;
     ``random_shortlist`` (true = the protocol's size, or a number); ``shuffle_annotations``;
-    ``hand_over`` (a strategy, for when hardly anything is left to gain) with ``hand_over_below``
+    ``hand_over`` (a strategy, for when there is nothing to choose) with ``hand_over_at``
     (see `exhaustion.HandOver`). For
     ``llm``: ``model`` (an address of `open_chat`), ``chat`` (table of chat settings), ``show``
     (table of `Show` switches: stripped or single annotations, anonymised symbols) and
@@ -133,7 +133,7 @@ def open_replay_strategy(
     hide = bool(values.pop("hide_uncertainty", False))
     shortlist = values.pop("random_shortlist", False)
     shuffle = bool(values.pop("shuffle_annotations", False))
-    other, below = values.pop("hand_over", None), values.pop("hand_over_below", EXHAUSTED)
+    other, ratio = values.pop("hand_over", None), values.pop("hand_over_at", EXHAUSTED)
     part = parts.describe("strategy", use)
     asked = "shortlist" in config.protocol.model_fields_set
     # A strategy that asks a model has a length of its own for each shortlist.
@@ -150,7 +150,7 @@ def open_replay_strategy(
         k = config.protocol.shortlist if shortlist is True else int(shortlist)
         strategy = RandomShortlist(strategy, label, k)
     if other:
-        strategy = HandOver(strategy, str(other), float(below))
+        strategy = HandOver(strategy, str(other), float(ratio))
     return strategy
 
 
