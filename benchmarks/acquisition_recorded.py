@@ -1,11 +1,11 @@
 """Recorded picks of a language model replayed with predictors that they were not made for.
 
-    python benchmarks/acquisition_recorded.py PICKS.jsonl.gz [--config CONFIG.toml] [--markdown FILE]
+    python benchmarks/acquisition_recorded.py PICKS.jsonl.gz [--ratings MARKS.csv] [--markdown OUT]
 
 PICKS has one JSON object a line: strategy, seed, target, round, picks (objects with a name and a
-reason), made in replays of the screen and targets of CONFIG (default: configs/
-acquisition_programs.toml, whose targets and seeds the names must fit). Nothing is asked: every pick
-is checked against the pool of its round and the same rounds are scored under each predictor:
+reason), made in replays of the screen and targets of --config, by default
+configs/acquisition_programs.toml. Nothing is asked: every pick is checked against the pool of its
+round, and the same rounds are scored under each predictor:
 
 - around the mean of the acquired: what the first paper's predictors do. A picker that prefers
   strong responders moves that mean, and the error of everything else with it;
@@ -61,6 +61,8 @@ BESIDE = ("random", "variance-reduction", "adaptive")
 
 class Recorded:
     """The picks that stand in the file for one strategy, seed and target."""
+
+    needs = "nothing"
 
     def __init__(self, name: str, rounds: dict[int, list[dict[str, str]]]) -> None:
         self.name, self.rounds = name, rounds

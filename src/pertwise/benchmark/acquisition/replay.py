@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from pertwise import parts
 from pertwise._files import PART, read_json_object, reading
 from pertwise._io import write_json_atomic
 from pertwise.acquire.base import AcquisitionState, Strategy, Target
@@ -254,6 +255,8 @@ class Replay:
     ) -> None:
         self.world, self.unit, self.protocol = world, unit, protocol
         self.strategy, self.make_predictor, self.folder = strategy, make_predictor, folder
+        # What nobody looks at is not predicted: most of the pool, in every round.
+        self.blind = "nothing" in parts.facts(strategy).needs
         self.split = make_split(world.names, protocol.heldout, unit.seed)
         self.position = {name: i for i, name in enumerate(world.names)}
         self.rounds, self.note = plan_rounds(
@@ -277,7 +280,7 @@ class Replay:
                 acquired = tuple(sorted([*acquired, *stored["picks"]]))
                 prediction = None
                 continue
-            if prediction is None and acquired:
+            if prediction is None and acquired and not self.blind:
                 prediction = self._predict(acquired, number - 1)
             selection = self._choose(number, acquired, prediction)
             acquired = tuple(sorted([*acquired, *selection.items]))
@@ -299,8 +302,8 @@ class Replay:
         return read_round(self._path(number))
 
     def _predict(self, acquired: tuple[str, ...], number: int) -> Prediction:
-        """Fit on the acquired, predict what is left of the pool, then the held-out."""
-        left = self._left(acquired)
+        """Fit on the acquired, predict what is left of the pool if asked, then the held-out."""
+        left = () if self.blind else self._left(acquired)
         # Sorted names and a seed per (seed, round): the fit does not depend on who chose them.
         predictor = self.make_predictor(
             int(stream("predictor", self.unit.seed, number).integers(2**31 - 1))
@@ -318,7 +321,7 @@ class Replay:
         candidates = self._left(acquired)
         target = self.targets[0]
         u, members, mean = None, None, None
-        if prediction is not None:
+        if prediction is not None and not self.blind:
             values, members = target_uncertainty(prediction, len(candidates), target)
             mean = prediction.mean[: len(candidates), target.columns]
             u = pd.Series(values, index=list(candidates), name="uncertainty")
