@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from pertwise.acquire.base import AcquisitionState
 from pertwise.acquire.common import Floats, arg_best, best_first, tie_order
@@ -171,12 +172,14 @@ def _spread(state: AcquisitionState, order: Sequence[int], size: int, per_group:
     return [*first, *(j for j in order if j not in taken)]
 
 
-def _row(state: AcquisitionState, neighbours: object, j: int) -> Floats:
+def _row(state: AcquisitionState, neighbours: csr_matrix | None, j: int) -> Floats:
     """(n_candidates + n_measured,) similarity to candidate `j`: cosine, or weight of an edge."""
-    return _alike(state, [j], neighbours)[0]
+    return np.asarray(_alike(state, [j], neighbours)[0])
 
 
-def _alike(state: AcquisitionState, listed: Sequence[int], neighbours: object = None) -> Floats:
+def _alike(
+    state: AcquisitionState, listed: Sequence[int], neighbours: csr_matrix | None = None
+) -> Floats:
     """(n_listed, n_candidates + n_measured) similarities."""
     graph = neighbours if neighbours is not None else neighbour_matrix(state)
     n = len(state.candidates) + len(state.measured)
@@ -185,7 +188,7 @@ def _alike(state: AcquisitionState, listed: Sequence[int], neighbours: object = 
         rows = np.asarray(state.embedding, dtype=np.float32)
         out = np.maximum(out, rows[list(listed)] @ rows.T)
     if graph is not None:
-        out = np.maximum(out, graph[list(listed)].toarray())  # type: ignore[index]
+        out = np.maximum(out, graph[list(listed)].toarray())
     return np.asarray(out, dtype=np.float64)
 
 
