@@ -10,6 +10,7 @@ round, and the same rounds are scored under each predictor:
 - around the mean of the acquired: what the first paper's predictors do. A picker that prefers
   strong responders moves that mean, and the error of everything else with it;
 - level estimated jointly (generalised least squares by a constant kernel): kernel ridge as it is;
+- around no response: nothing that was chosen for its strength moves what is said of the others;
 - with marks, and around marks that name a feature (`--ratings`): knowledge made without responses.
 
 Rows: area of the held-out squared error against random on the same seeds and under the same
@@ -51,8 +52,10 @@ from pertwise.select.base import Pick, Selection
 PREDICTORS: dict[str, dict[str, Any]] = {
     "around the mean of the acquired": {"constant": False, "ratings": False},
     "level estimated jointly": {"ratings": False},
+    "around no response": {"constant": False, "centre": "zero", "ratings": False},
 }
 WITH_MARKS: dict[str, dict[str, Any]] = {
+    "around no response, with marks": {"constant": False, "centre": "zero"},
     "level estimated jointly, with marks": {},
     "the same, around marks that name a feature": {"prior_marks": True},
 }

@@ -16,7 +16,7 @@ from pertwise.models.base import Predictor
 from pertwise.models.context_kernel import ContextKernelPredictor, HoldOut
 from pertwise.models.contexts import joined
 from pertwise.models.forest import ForestPredictor
-from pertwise.models.kernel_ridge import KernelPredictor
+from pertwise.models.kernel_ridge import Centre, KernelPredictor
 from pertwise.models.neighbours import NeighbourPredictor
 from pertwise.models.per_context import ByContexts, in_contexts
 from pertwise.models.radial import RadialPredictor
@@ -111,6 +111,7 @@ def kernel_ridge(
     n_related: int = 5,
     ratings: GivenRatings = True,
     constant: bool = True,
+    centre: Centre = "mean",
     name: str = "kernel ridge",
     **settings: Any,
 ) -> ByContexts:
@@ -118,7 +119,7 @@ def kernel_ridge(
 
     Over several contexts, or for compounds, `ContextKernelPredictor` (`settings` are its own) on
     the chemistry of compounds or the same kernels of genes. `ratings`: see `KernelModel`;
-    `constant` (one context): see `KernelPredictor`.
+    `constant` and `centre` (one context): see `KernelPredictor`.
     """
     return ByContexts(
         KernelPredictor(
@@ -126,6 +127,7 @@ def kernel_ridge(
             weights="equal",
             ratings=ratings,
             constant=constant,
+            centre=centre,
             name=name,
         ),
         ContextKernelPredictor(

@@ -191,6 +191,13 @@ def test_kernel_ridge_can_be_centred_on_the_mean_of_the_acquired(simulated):
     joint = parts.load("predictor", "kernel-ridge").fit(some, known).predict(names[12:])
     around = parts.load("predictor", "kernel-ridge", constant=False)
     around = around.fit(some, known).predict(names[12:])
+    zero = parts.load("predictor", "kernel-ridge", constant=False, centre="zero")
+    zero = zero.fit(some, known).predict(names[12:])
+    assert np.abs(zero.mean).mean() < np.abs(around.mean).mean()
+    with pytest.raises(InputError, match="constant = false"):
+        parts.load("predictor", "kernel-ridge", centre="zero")
+    with pytest.raises(InputError, match="unknown centre"):
+        parts.load("predictor", "kernel-ridge", constant=False, centre="median")
     mean = some.responses.mean(axis=0)
     assert np.abs(around.mean - mean).mean() < np.abs(joint.mean - mean).mean()
 
