@@ -86,7 +86,7 @@ def batch_effects(parts: dict[str, Screen]) -> list[dict[str, Any]]:
             )
             typical = float(np.sqrt(np.nanmean(effects.astype(float) ** 2)))
             worst = np.flatnonzero(both)[np.argsort(-np.abs(shift))[:3]]
-            entry = {
+            entry: dict[str, Any] = {
                 "experiments": [a, b],
                 "context": context,
                 "features": int(both.sum()),
@@ -139,12 +139,13 @@ def joined_meta(
     meta["n_cells"] = sum(int(s.meta.get("n_cells") or 0) for s in screens.values())
     held = {h for s in screens.values() for h in s.meta.get("hvg_holdout") or ()}
     meta["hvg_holdout"] = sorted(held)
-    lists = [s.meta.get(UNDETECTED) for s in screens.values()]
+    given = [s.meta.get(UNDETECTED) for s in screens.values()]
+    lists = [x for x in given if isinstance(x, dict)]
     meta.pop(UNDETECTED, None)
     for key in ("guides", "set_apart"):
         kept = [r for s in screens.values() for r in s.meta.get(key) or ()]
         meta |= {key: kept} if kept else {}
-    if all(isinstance(x, dict) for x in lists):
+    if len(lists) == len(given):
         meta[UNDETECTED] = {
             c: sorted(set.intersection(*(set(x[c]) for x in lists if c in x)))
             for c in dict.fromkeys(c for x in lists for c in x)

@@ -32,7 +32,9 @@ def settle(
 ) -> tuple[pd.DataFrame, Floats, Floats | None]:
     """One row for each key, in the order of first appearance."""
     groups = obs.reset_index(drop=True).groupby(list(KEY), dropna=False, sort=False).indices
-    kept, values, noise, cells, sources = [], [], [], [], []
+    kept, values, cells = [], [], []
+    noise: list[Any] = []
+    sources: list[NDArray[np.intp] | None] = []
     n = obs["n_cells"].to_numpy(dtype=float)
     for rows in sorted(groups.values(), key=lambda r: int(r[0])):
         if how != "average" or len(rows) == 1:
