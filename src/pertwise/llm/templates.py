@@ -25,6 +25,7 @@ BUILT_IN = (
     "judge",
     "gene_summary",
     "rate",
+    "perturbqa",
 )
 
 
