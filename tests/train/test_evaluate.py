@@ -152,8 +152,9 @@ def test_command_line(tmp_path, simulated, monkeypatch):
     with ScriptedServer() as server:
         done = runner.invoke(
             app,
-            ["train", "evaluate", *given, "--folds", "3", "--fold", "0", "--llm", server.openai(), "--best-of",
-             "2", "--before", server.openai("other"), "--policy", "--out", str(tmp_path / "out")],
+            ["train", "evaluate", *given, "--folds", "3", "--fold", "0", "--policy",
+             "--best-of", "2", "--llm", server.openai(), "--before", server.openai("other"),
+             "--out", str(tmp_path / "out")],
         )  # fmt: skip
     assert done.exit_code == 0, done.output
     for said in ("edited before", "edited after", "policy without", "SIMULATED", "best of 2"):

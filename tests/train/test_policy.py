@@ -5,6 +5,8 @@ import pytest
 
 from pertwise import parts
 from pertwise.errors import InputError
+from pertwise.knowledge import Knowledge
+from pertwise.knowledge.ratings import Ratings
 from pertwise.models.neighbours import NeighbourPredictor
 from pertwise.screen import make_screen
 from pertwise.select.base import Query
@@ -93,6 +95,27 @@ def test_held_out_responses_do_not_matter(simulated):
         grader = Grader.of(one, knowledge=knowledge)
         weights.append(train_policy(tasks, grader, knowledge, n_steps=4).weights)
     np.testing.assert_array_equal(*weights)
+
+
+def test_another_line_has_its_own_marks(simulated):
+    screen, plain = simulated
+    names = list(screen.perturbations)
+    rng = np.random.default_rng(0)
+    tables = [
+        Ratings.from_marks(names, ["p", "strength"], np.abs(rng.normal(size=(len(names), 2))) % 3,
+                           context=c, source=c)
+        for c in (screen.contexts[0], "Other")
+    ]  # fmt: skip
+    knowledge = Knowledge(plain._tables, ratings=tables)
+    grader = Grader.of(screen, knowledge=knowledge)
+    tasks = training_tasks(screen, knowledge)
+    made = train_policy(tasks[:10], grader, knowledge, n_steps=3)
+    shown = np.zeros(5)
+    here, there = (
+        made.log_odds(c, names[0], names[1:6], shown) for c in (screen.contexts[0], "Other")
+    )
+    assert not np.allclose(here, there)
+    assert made.features["Other"].marks[0].ratings.context == "Other"
 
 
 def test_is_a_selector(simulated):

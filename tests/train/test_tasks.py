@@ -5,6 +5,8 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pertwise.errors import InputError
 from pertwise.knowledge import Knowledge, build_knowledge
@@ -12,7 +14,7 @@ from pertwise.screen import make_screen, read_screen
 from pertwise.select.base import Query
 from pertwise.select.chat.recipes import edit
 from pertwise.testing import ScriptedServer
-from pertwise.train.holding import hold_out
+from pertwise.train.holding import Held, Words, hold_out
 from pertwise.train.making import Making, make_tasks
 from pertwise.train.tasks import Task, read_tasks, write_tasks
 
@@ -92,6 +94,26 @@ def test_neighbourhood_and_doubles_are_quiet(screens):
     assert none.test == wide.test
     assert none.quiet <= wide.quiet
     assert len(wide.quiet) > len(none.quiet)
+
+
+@settings(max_examples=150)
+@given(
+    words=st.lists(st.text("AB1-+( )", min_size=1, max_size=5), max_size=6),
+    text=st.text("AB1-+( )x", max_size=30),
+)
+def test_names_are_found_as_an_alternation_would(words, text):
+    words = [w for w in words if re.search("[A-Z0-9]", w)]
+    listed = "|".join(map(re.escape, sorted(set(words), key=lambda w: (-len(w), w))))
+    pattern = re.compile(rf"(?<![A-Za-z0-9])(?:{listed})(?![A-Za-z0-9])")
+    assert any(Words(words).places(text)) == bool(words and pattern.search(text))
+    held = Held("gene", 0, frozenset(), frozenset(), tuple(words))
+    assert not words or not pattern.search(held.mask(text).replace("another one", "?"))
+
+
+def test_thousands_of_names_are_all_found():
+    words = Words(f"G{i}" for i in range(20_000))
+    text = " ".join(f"G{i}" for i in range(10_000, 60_000))
+    assert sum(1 for _ in words.places(text)) == 10_000
 
 
 def test_double_under_another_name_is_quiet():

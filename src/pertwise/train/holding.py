@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SPLITS = ("gene", "family", "line", "drug")
 #: Edges of this weight (STRING: "highest confidence") make a neighbourhood.
 NEAR = 0.9
+_TOKEN = re.compile("[A-Za-z0-9]+")
 #: Shorter aliases, and those without a capital or digit, are words of the language.
 _SHORTEST = 3
 
@@ -58,24 +59,53 @@ class Held:
         return self.split == "line"
 
     @cached_property
-    def _pattern(self) -> re.Pattern[str]:
-        return words_pattern(self.words)
+    def _index(self) -> Words:
+        return Words(self.words)
 
     def mask(self, text: str) -> str:
         """The text with every held-out name made "another one"."""
-        return self._pattern.sub("another one", text) if self.words else text
+        parts, end = [], 0
+        for start, stop in self._index.places(text):
+            parts += [text[end:start], "another one"]
+            end = stop
+        return "".join([*parts, text[end:]])
 
     def named(self, messages: Iterable[Message]) -> list[str]:
         """Held-out names that the messages hold as words."""
-        if not self.words:
-            return []
-        return sorted({w for m in messages for w in self._pattern.findall(m.content)})
+        texts = [m.content for m in messages]
+        return sorted({t[a:b] for t in texts for a, b in self._index.places(t)})
 
 
-def words_pattern(words: Sequence[str]) -> re.Pattern[str]:
-    """Whole words: no letter or digit on either side."""
-    listed = "|".join(map(re.escape, sorted(words, key=lambda w: (-len(w), w))))
-    return re.compile(rf"(?<![A-Za-z0-9])(?:{listed})(?![A-Za-z0-9])")
+class Words:
+    """Finds many names in texts as whole words, with no letter or digit on either side.
+
+    One look-up a token of the text, however many names: thousands of aliases in prompts of
+    thousands of names would take an alternation minutes.
+    """
+
+    def __init__(self, words: Iterable[str]) -> None:
+        #: first run of letters and digits -> (where it stands in the name, the name), longest first
+        self._by_token: dict[str, list[tuple[int, str]]] = {}
+        for word in sorted(set(words), key=lambda w: (-len(w), w)):
+            if first := _TOKEN.search(word):
+                self._by_token.setdefault(first.group(), []).append((first.start(), word))
+
+    def places(self, text: str) -> Iterator[tuple[int, int]]:
+        """(start, end) of every name, in order; the longest where several stand."""
+        end = 0
+        for token in _TOKEN.finditer(text):
+            for before, word in self._by_token.get(token.group(), ()):
+                start = token.start() - before
+                stop = start + len(word)
+                if start >= end and text.startswith(word, start) and _alone(text, start, stop):
+                    yield start, stop
+                    end = stop
+                    break
+
+
+def _alone(text: str, start: int, stop: int) -> bool:
+    before, after = text[max(0, start - 1) : start], text[stop : stop + 1]
+    return not (_TOKEN.match(before) or _TOKEN.match(after))
 
 
 def hold_out(
@@ -131,7 +161,8 @@ def hold_out(
     others = [n for n in names if n not in quiet]
     # An alias of one gene may be the name of another: what may be named is no held-out word.
     free = {*others, *({} if knowledge is None else knowledge.resolve(others).approved.values())}
-    words = {w for w in _spellings(quiet, knowledge) - free if not words_pattern([w]).search(plain)}
+    words = _spellings(quiet, knowledge) - free
+    words -= {plain[a:b] for a, b in Words(words).places(plain)}
     return Held(split, fold, test, quiet, tuple(sorted(words | quiet)))
 
 

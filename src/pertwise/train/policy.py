@@ -14,22 +14,20 @@ count. w is learned by REINFORCE (Williams 1992): the gradient of the mean total
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pertwise.errors import InputError
-from pertwise.kernels.genes import gene_blocks
-from pertwise.kernels.ratings import mark_kernels
-from pertwise.knowledge.ratings import SCALE
 from pertwise.parts import part
 from pertwise.select.base import Pick, Query, Selection
 from pertwise.select.closed_list import ClosedList, checked_candidates
 from pertwise.select.words import selector_from
 from pertwise.train.gold import edit_text
 from pertwise.train.grading import Floats, Grader, Target
+from pertwise.train.pairs import KERNELS, PairFeatures
 from pertwise.train.rewards import Scheme, bounds_of
 from pertwise.train.tasks import Task
 
@@ -38,81 +36,10 @@ if TYPE_CHECKING:
     from pertwise.screen import Screen
     from pertwise.select.base import Selector
 
-#: Kernels of knowledge that a pair is described by, as far as the folder has them.
-KERNELS = (
-    "string",
-    "string_ge800",
-    "string_coexpression",
-    "go",
-    "reactome",
-    "complexes",
-    "text",
-    "emb:graph",
-    "diffusion:string_ge800",
-    "go&shared_promoter",
-)
-#: Values of all kernels between all names that are kept at once.
-MOST_KEPT = 40_000_000
 #: Step and decays of Adam (Kingma & Ba 2015), and how far weights may go.
 _STEP, _DECAY, _DECAY2, _MOST = 0.05, 0.9, 0.99, 8.0
 #: Log odds at the start: neighbours shown are kept, others are rarely added.
 _KEEP, _ADD = 2.0, -3.5
-
-
-class PairFeatures:
-    """f(s, c) of pairs of perturbations: kernels of knowledge and of marks.
-
-    Attributes
-    ----------
-    names
-        Of the features.
-    """
-
-    def __init__(
-        self, knowledge: Knowledge, context: str = "", kernels: Sequence[str] = KERNELS
-    ) -> None:
-        self.knowledge = knowledge
-        self._blocks = gene_blocks(knowledge, (), kernels, skip_missing=True)
-        self._place: dict[str, int] = {}
-        self._cube: Any = None
-        tables = mark_kernels(knowledge)
-        here = [m for m in tables if m.ratings.context in ("", context)]
-        self.marks = here or list(tables)
-        own = ("strength difference", "strength")
-        marked = [f"{m.label}: {k}" for m in self.marks for k in (*m.kinds, *own)]
-        self.names = (*self._blocks.kinds, *marked)
-
-    def know(self, names: Sequence[str]) -> None:
-        """Read what the folder says about names, all at once: one at a time is slow."""
-        new = [n for n in dict.fromkeys(names) if n not in self._place]
-        if not new:
-            return
-        every = (*self._place, *new)
-        self._blocks = gene_blocks(self.knowledge, every, self._blocks.kinds)
-        self._place = {n: i for i, n in enumerate(every)}
-        small = len(self._blocks.kinds) * len(every) ** 2 <= MOST_KEPT
-        self._cube = self._blocks.cross(self._blocks).astype(np.float32) if small else None
-
-    def _kernels(self, subject: str, names: Sequence[str]) -> Floats:
-        """(n, k) kernels of knowledge."""
-        self.know([subject, *names])
-        row, columns = self._place[subject], [self._place[n] for n in names]
-        if self._cube is not None:
-            return np.asarray(self._cube[:, row, columns].T, dtype=np.float64)
-        return np.asarray(self._blocks.take([row]).cross(self._blocks.take(columns))[:, 0].T)
-
-    def of(self, subject: str, names: Sequence[str]) -> Floats:
-        """(n, k) features of a subject with each name."""
-        listed = list(names)
-        columns = [self._kernels(subject, listed)]
-        for table in self.marks:
-            rows = [
-                (table.rows(k, [subject]) @ table.rows(k, listed).T).toarray()[0]
-                for k in table.kinds
-            ]
-            own, theirs = (np.nan_to_num(table.strength(n)) / SCALE for n in ([subject], listed))
-            columns.append(np.stack([*rows, -np.abs(own - theirs), theirs], axis=1))
-        return np.concatenate(columns, axis=1)
 
 
 @dataclass(frozen=True)
@@ -121,6 +48,8 @@ class EditPolicy:
 
     Attributes
     ----------
+    features
+        By context; those of another one are added when it is asked about.
     weights
         (3 + 2 k,) of: 1, shown, whether few are, the k scaled features, and these times shown.
     centre, scale
@@ -131,7 +60,7 @@ class EditPolicy:
         Mean reward of each step of training.
     """
 
-    features: Mapping[str, PairFeatures]
+    features: dict[str, PairFeatures]
     weights: Floats
     centre: Floats
     scale: Floats
@@ -145,9 +74,18 @@ class EditPolicy:
         order = np.argsort(-np.abs(self.weights))
         return {names[i]: round(float(self.weights[i]), 3) for i in order}
 
+    def _features(self, context: str) -> PairFeatures:
+        """Those of a context, made with its own marks where the policy never saw it."""
+        if context not in self.features:
+            first = next(iter(self.features.values()))
+            own = PairFeatures(first.knowledge, context, first.kinds)
+            same = len(own.names) == len(first.names)
+            self.features[context] = own if same else first
+        return self.features[context]
+
     def log_odds(self, context: str, subject: str, names: Sequence[str], shown: Floats) -> Floats:
         """(n,) log odds that a name stands in the list after editing."""
-        found = self.features.get(context) or next(iter(self.features.values()))
+        found = self._features(context)
         x = design(found.of(subject, names), shown, self.centre, self.scale)
         return np.asarray(x @ self.weights)
 
