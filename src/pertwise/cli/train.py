@@ -10,7 +10,7 @@ import typer
 
 from pertwise.cli.bench import show_table
 from pertwise.cli.groups import Facts, Llm, Reading
-from pertwise.cli.options import grouped
+from pertwise.cli.options import grouped, refuse_given
 
 if TYPE_CHECKING:
     from pertwise.train.answers import Answers
@@ -207,3 +207,69 @@ def _against_graph(table: Any) -> list[str]:
         f"[{r.low:+.3f}, {r.high:+.3f}], Wilcoxon p = {r.p:.2g}, n = {r.n}"
         for r in rows
     ]
+
+
+@app.command()
+@grouped
+def sample(
+    tasks: Annotated[Path, typer.Argument(help="Tasks of `pertwise train tasks`.")],
+    screen: Annotated[list[Path], typer.Option(help="Screens the tasks were made from; repeat.")],
+    facts: Facts,
+    reading: Reading,
+    llm: Llm,
+    out: Annotated[Path, typer.Option(help="Folder for the rows and the ledger.")],
+    n: Annotated[int, typer.Option("-n", "--answers", min=1, help="Answers a task.")] = 4,
+    recorded: Annotated[
+        Path | None,
+        typer.Option(help="Take answers from a file: recorded edits, or {id, answer} lines."),
+    ] = None,
+    least: Annotated[float, typer.Option(help="sft.jsonl: best answers with more reward.")] = 0.5,
+    margin: Annotated[float, typer.Option(help="Pairs differ by this much reward.")] = 0.1,
+    metric: Annotated[
+        str, typer.Option(help="Of the reward: pearson, cosine, error, retrieval, ceiling.")
+    ] = "pearson",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first tasks.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would cost; ask nothing.")
+    ] = False,
+) -> None:
+    """Best of n: answers to training tasks, scored; rows for supervised and preference tuning."""
+    from pertwise.errors import InputError
+    from pertwise.screen import read_screen
+    from pertwise.train.answers import ask_tasks, read_answers, task_requests
+    from pertwise.train.grading import Grader
+    from pertwise.train.rewards import Scheme
+    from pertwise.train.sampling import score_answers, write_samples
+    from pertwise.train.tasks import read_tasks
+
+    given = read_tasks(tasks, split="train")[:limit]
+    if recorded is not None:
+        llm.refuse("--recorded asks no model")
+        refuse_given(["n", "dry_run"], "--recorded asks no model")
+        if llm.llm is not None:
+            raise InputError("give --llm or --recorded, not both")
+        said = read_answers(recorded, given)
+    else:
+        ledger = out / "ledger.sqlite"
+        with llm.asked(
+            "train sample", None if dry_run and not ledger.is_file() else ledger
+        ) as chat:
+            if dry_run:
+                typer.echo(str(chat.estimate(task_requests(chat, given, n))))  # type: ignore[attr-defined]
+                return
+            said = ask_tasks(chat, given, n)
+    arrays = Grader.of(
+        *(read_screen(path, **reading.settings()) for path in screen), knowledge=facts.open()
+    )
+    scored = score_answers(given, said, arrays, Scheme(metric=metric))
+    best: dict[str, float] = {}
+    for one in scored:
+        best[one.task.id] = max(one.reward.total, best.get(one.task.id, 0.0))
+    readable = sum(not one.reward.why for one in scored)
+    typer.echo(
+        f"{len(scored)} answers to {len(best)} tasks, {readable} readable; mean reward "
+        f"{sum(one.reward.total for one in scored) / len(scored):.3f}, of the best a task "
+        f"{sum(best.values()) / len(best):.3f} (chosen by the truth)"
+    )
+    for path, rows in write_samples(out, scored, least=least, margin=margin).items():
+        typer.echo(f"written: {path} ({rows} rows)")

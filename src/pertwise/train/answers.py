@@ -13,7 +13,7 @@ from pertwise._files import open_text, read_json_object, reading, reason_of
 from pertwise._io import write_text_atomic
 from pertwise._names import canonical_perturbation
 from pertwise.errors import ChatError, InputError, ReplayMissError
-from pertwise.llm.base import Chat, FatalChatError
+from pertwise.llm.base import Chat, ChatRequest, FatalChatError
 from pertwise.llm.loop import run_many
 from pertwise.train.gold import edit_text
 from pertwise.train.tasks import Task
@@ -32,14 +32,19 @@ def ask_tasks(chat: Chat, tasks: Sequence[Task], n: int = 1, *, at_once: int = 3
     pertwise.llm.FatalChatError, pertwise.errors.BudgetError, pertwise.errors.ReplayMissError
         The run must stop; what was answered is in the chat's ledger.
     """
-    calls = [partial(_ask, chat, t, replicate) for t in tasks for replicate in range(n)]
+    calls = [partial(_ask, chat, request) for request in task_requests(chat, tasks, n)]
     found = run_many(calls, at_once=at_once, description="answering tasks")
     return {t.id: tuple(found[i * n : (i + 1) * n]) for i, t in enumerate(tasks)}
 
 
-async def _ask(chat: Chat, task: Task, replicate: int) -> str:
+def task_requests(chat: Chat, tasks: Sequence[Task], n: int = 1) -> list[ChatRequest]:
+    """The calls of `ask_tasks`: `n` a task, told apart by their replicate."""
+    return [chat.request(t.messages, replicate=i) for t in tasks for i in range(n)]
+
+
+async def _ask(chat: Chat, request: ChatRequest) -> str:
     try:
-        reply = await chat.complete(chat.request(task.messages, replicate=replicate))
+        reply = await chat.complete(request)
     except (FatalChatError, ReplayMissError):
         raise
     except ChatError:
