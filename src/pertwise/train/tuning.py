@@ -1,0 +1,263 @@
+"""What the trainers share: settings, loading, a log with a rule for collapse, saving."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pertwise._io import atomic_path, optional_import, write_json_atomic
+from pertwise.errors import InputError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+#: Steps whose mean the rule for collapse looks at, and the share of the best such mean kept.
+WINDOW, KEPT = 20, 0.5
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a model is tuned.
+
+    Attributes
+    ----------
+    steps, learning_rate, batch, accumulate
+        Optimiser steps, their (constant) rate, answers or rows a device and step, and how many
+        such batches make a step.
+    lora
+        Rank of the adapters on all linear layers; 0 tunes every weight.
+    seed, save_every
+        Of everything drawn; steps between checkpoints.
+    answers, max_tokens, temperature
+        GRPO: answers a task that are compared, their most tokens, how they are drawn.
+    beta
+        GRPO and DPO: weight of staying near the model as it was.
+    vllm
+        GRPO: answers come from vllm in the same process (needs a GPU).
+    """
+
+    steps: int = 200
+    learning_rate: float = 1e-5
+    batch: int = 8
+    accumulate: int = 1
+    lora: int = 16
+    seed: int = 0
+    save_every: int = 50
+    answers: int = 8
+    max_tokens: int = 512
+    temperature: float = 1.0
+    beta: float = 0.0
+    vllm: bool = False
+
+    def __post_init__(self) -> None:
+        counts = (self.steps, self.batch, self.accumulate, self.save_every, self.max_tokens)
+        if min(counts) < 1 or self.lora < 0 or self.beta < 0:
+            raise InputError("steps, batch, accumulate, save_every and max_tokens start at 1, "
+                             "lora and beta at 0")  # fmt: skip
+        if not (self.learning_rate > 0 and self.temperature > 0):
+            raise InputError("learning_rate and temperature must be above 0")
+
+    def arguments(self, out: Path) -> dict[str, Any]:
+        """What every configuration of trl is given."""
+        gpu = need("torch").cuda.is_available()
+        return {
+            "output_dir": str(out / "checkpoints"),
+            "max_steps": self.steps,
+            "learning_rate": self.learning_rate,
+            "lr_scheduler_type": "constant",
+            "per_device_train_batch_size": self.batch,
+            "gradient_accumulation_steps": self.accumulate,
+            "seed": self.seed,
+            "save_steps": self.save_every,
+            "save_total_limit": 2,
+            "logging_steps": 1,
+            "report_to": "none",
+            "disable_tqdm": True,
+            "use_cpu": not gpu,
+            "bf16": gpu,
+            # Recomputed activations save memory that a CPU has, and cost the time it lacks.
+            "gradient_checkpointing": gpu,
+        }
+
+
+def need(module: str) -> ModuleType:
+    """A module of the extra `train`.
+
+    Raises
+    ------
+    pertwise.errors.MissingDependencyError
+        Names the line of pip that brings it.
+    """
+    return optional_import(module, "train", "tuning a model")
+
+
+def load_model(path: str | os.PathLike[str]) -> tuple[Any, Any]:
+    """Model and tokenizer of a folder (or of a ``.gguf`` file), weights in single precision on CPU.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        When there is no such model.
+    """
+    transformers, torch = need("transformers"), need("torch")
+    file = Path(path)
+    gguf = {"gguf_file": file.name} if file.suffix == ".gguf" else {}
+    if gguf:
+        need("gguf")
+    source = str(file.parent if gguf else path)
+    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **gguf)
+        model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **gguf)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be loaded as a model: {error}") from error
+    if gguf:
+        _unmark(model)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def _unmark(model: Any) -> None:
+    """The weights are plain numbers once loaded; with the marks on, nothing can be saved."""
+    for name in ("hf_quantizer", "quantization_method"):
+        model.__dict__.pop(name, None)
+    model.is_quantized = False
+    model.config.__dict__.pop("quantization_config", None)
+
+
+def collapsed(rewards: Sequence[float]) -> str:
+    """Why training should stop, or "".
+
+    It stops when the mean reward of the last `WINDOW` steps falls below `KEPT` times the best mean
+    of as many steps before (at least 0.05).
+    """
+    if len(rewards) < 2 * WINDOW:
+        return ""
+    means = np.convolve(rewards, np.ones(WINDOW) / WINDOW, mode="valid")
+    best, now = float(means[:-WINDOW].max(initial=means[0])), float(means[-1])
+    if best >= 0.05 and now < KEPT * best:
+        return f"collapse: mean reward of {WINDOW} steps fell from {best:.3f} to {now:.3f}"
+    return ""
+
+
+class Log:
+    """Rows of a run, one a step: written at every step, so that a killed run keeps them.
+
+    Attributes
+    ----------
+    rows
+        Logged numbers, `step` first.
+    why
+        Why training was stopped early, or "".
+    """
+
+    def __init__(self, out: Path, resumed_at: int) -> None:
+        self.path, self.why = out / "log.parquet", ""
+        self.rows: list[dict[str, float]] = []
+        self.pending: list[dict[str, float]] = []
+        if resumed_at and self.path.is_file():
+            kept = pd.read_parquet(self.path)
+            self.rows = kept[kept["step"] <= resumed_at].to_dict("records")
+
+    def add(self, step: int, logs: Mapping[str, Any]) -> None:
+        """One step, with the mean of what rewards noted since the last."""
+        if not any(k in logs for k in ("loss", "reward")):
+            return
+        numbers = {k: float(v) for k, v in logs.items() if isinstance(v, (int, float))}
+        noted = pd.DataFrame(self.pending).mean().to_dict() if self.pending else {}
+        self.pending.clear()
+        self.rows.append({"step": step, **numbers, **noted})
+        with atomic_path(self.path) as temporary:
+            pd.DataFrame(self.rows).to_parquet(temporary)
+        losses = (numbers.get("loss", 0.0), numbers.get("grad_norm", 0.0))
+        if not all(map(math.isfinite, losses)):
+            self.why = f"loss or gradient is not finite at step {step}"
+        else:
+            self.why = collapsed([r["reward"] for r in self.rows if "reward" in r])
+
+    def draw(self) -> Path:
+        """curves.svg: reward and its parts, length, share readable and valid; or the loss."""
+        from matplotlib.figure import Figure
+
+        table = pd.DataFrame(self.rows)
+        shown = [c for c in ("reward", "format", "validity", "gain", "characters") if c in table]
+        figure = Figure(figsize=(2.6 * max(len(shown), 1), 2.4), layout="constrained")
+        for axis, name in zip(
+            np.ravel(figure.subplots(1, max(len(shown), 1))), shown or ["loss"], strict=True
+        ):
+            if name in table:
+                axis.plot(table["step"], table[name], color="0.75", lw=0.8)
+                axis.plot(table["step"], table[name].rolling(10, min_periods=1).mean(), color="k")
+            axis.set(title=name, xlabel="step")
+        path = self.path.with_name("curves.svg")
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format="svg")
+        return path
+
+
+def run(trainer: Any, tokenizer: Any, log: Log, out: Path, last: str | None) -> Path:
+    """Train (from the checkpoint `last`), then save a plain model that can be served."""
+    callbacks = need("transformers")
+
+    class Watch(callbacks.TrainerCallback):  # type: ignore[misc]
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if state.is_world_process_zero:
+                log.add(state.global_step, logs or {})
+                if log.why:
+                    control.should_training_stop = True
+
+    trainer.add_callback(Watch())
+    trainer.train(resume_from_checkpoint=last)
+    folder = out / "model"
+    if not trainer.is_world_process_zero():
+        return folder
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if log.rows:
+        log.draw()
+    return folder
+
+
+def begin(out: Path, what: str, model: str, how: Tuning, resume: bool) -> tuple[str | None, Log]:
+    """The checkpoint to go on from, and the log; refuses a folder that holds another run.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        When `out` holds checkpoints and `resume` is not said, or they are of other settings.
+    """
+    utils = need("transformers.trainer_utils")
+    need("transformers").set_seed(how.seed)
+    checkpoints, file = out / "checkpoints", out / "settings.json"
+    last = utils.get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    said = {"what": what, "model": model, **asdict(how)}
+    if last is not None and not resume:
+        raise InputError(f"{checkpoints} holds a run; resume it, or name another folder")
+    if last is not None and file.is_file():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if other := [k for k in said if k != "steps" and before.get(k) != said[k]]:
+            raise InputError(f"{out} was begun with another {', '.join(other)}: see {file}")
+    write_json_atomic(file, said)
+    step = int(last.rpartition("-")[2]) if last is not None else 0
+    return last, Log(out, step)
+
+
+def adapters(how: Tuning) -> Any:
+    """LoRA on every linear layer, or None."""
+    if not how.lora:
+        return None
+    return need("peft").LoraConfig(
+        r=how.lora, lora_alpha=2 * how.lora, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
