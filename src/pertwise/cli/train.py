@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pertwise.cli import train_tune
 from pertwise.cli.bench import show_table
 from pertwise.cli.groups import Facts, Llm, Reading
 from pertwise.cli.options import grouped, refuse_given
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pertwise.train.tasks import Task
 
 app = typer.Typer(
-    help="Tune a judge by reward: tasks, evaluation.",
+    help="Tune a judge by reward: tasks, samples, trainers, evaluation.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -273,3 +274,7 @@ def sample(
     )
     for path, rows in write_samples(out, scored, least=least, margin=margin).items():
         typer.echo(f"written: {path} ({rows} rows)")
+
+
+for _trainer in (train_tune.grpo, train_tune.sft, train_tune.dpo):
+    app.command()(_trainer)
