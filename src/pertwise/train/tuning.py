@@ -168,16 +168,17 @@ class Log:
             kept = pd.read_parquet(self.path)
             self.rows = kept[kept["step"] <= resumed_at].to_dict("records")
 
-    def add(self, step: int, logs: Mapping[str, Any]) -> None:
-        """One step, with the mean of what rewards noted since the last."""
+    def add(self, step: int, logs: Mapping[str, Any], write: bool = True) -> None:
+        """One step, with the mean of what rewards noted since the last; sets `why`."""
         if not any(k in logs for k in ("loss", "reward")):
             return
         numbers = {k: float(v) for k, v in logs.items() if isinstance(v, (int, float))}
         noted = pd.DataFrame(self.pending).mean().to_dict() if self.pending else {}
         self.pending.clear()
         self.rows.append({"step": step, **numbers, **noted})
-        with atomic_path(self.path) as temporary:
-            pd.DataFrame(self.rows).to_parquet(temporary)
+        if write:
+            with atomic_path(self.path) as temporary:
+                pd.DataFrame(self.rows).to_parquet(temporary)
         losses = (numbers.get("loss", 0.0), numbers.get("grad_norm", 0.0))
         if not all(map(math.isfinite, losses)):
             self.why = f"loss or gradient is not finite at step {step}"
@@ -210,10 +211,10 @@ def run(trainer: Any, tokenizer: Any, log: Log, out: Path, last: str | None) -> 
 
     class Watch(callbacks.TrainerCallback):  # type: ignore[misc]
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            if state.is_world_process_zero:
-                log.add(state.global_step, logs or {})
-                if log.why:
-                    control.should_training_stop = True
+            # Logged rewards are those of all processes: every one of them stops, or none does.
+            log.add(state.global_step, logs or {}, write=state.is_world_process_zero)
+            if log.why:
+                control.should_training_stop = True
 
     trainer.add_callback(Watch())
     trainer.train(resume_from_checkpoint=last)
