@@ -207,16 +207,15 @@ class Log:
 
 def run(trainer: Any, tokenizer: Any, log: Log, out: Path, last: str | None) -> Path:
     """Train (from the checkpoint `last`), then save a plain model that can be served."""
-    callbacks = need("transformers")
 
-    class Watch(callbacks.TrainerCallback):  # type: ignore[misc]
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            # Logged rewards are those of all processes: every one of them stops, or none does.
-            log.add(state.global_step, logs or {}, write=state.is_world_process_zero)
-            if log.why:
-                control.should_training_stop = True
+    def on_log(self: Any, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        # Logged rewards are those of all processes: every one of them stops, or none does.
+        log.add(state.global_step, logs or {}, write=state.is_world_process_zero)
+        if log.why:
+            control.should_training_stop = True
 
-    trainer.add_callback(Watch())
+    base = need("transformers").TrainerCallback
+    trainer.add_callback(type("Watch", (base,), {"on_log": on_log})())
     trainer.train(resume_from_checkpoint=last)
     folder = out / "model"
     if not trainer.is_world_process_zero():
