@@ -121,3 +121,18 @@ def test_real_recorded_answers_can_be_read(shared_data):
         assert len(fold.available) == 240
         assert len(fold.neighbours) == 60
         assert all(set(n) <= set(fold.available) for n in fold.neighbours.values())
+
+
+def test_combinations_with_a_held_out_gene_are_not_trained_on():
+    names = [f"G{i}" for i in range(10)] + ["G0+G1", "G2+G3", "X+Y"]
+    for split in split_folds(names, 5, 2, 0):
+        held = set(split.test)
+        for name in split.train:
+            parts = set(name.split("+"))
+            assert not any(set(h.split("+")) < parts for h in held), (name, held)
+        # nothing else is left out
+        left = set(names) - held - set(split.train)
+        assert all("+" in n and (set(n.split("+")) & held) for n in left)
+    for split in split_growing(names, [4, 50], 2, 0):
+        held = set(split.test)
+        assert not any("+" in n and set(n.split("+")) & held for n in split.train)

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from pertwise._names import canonical_perturbation, split_combination
+from pertwise._names import canonical_perturbation, split_combination, with_parts_of
 from pertwise.arrays.folds import group_folds
 from pertwise.errors import InputError
 from pertwise.models.context_kernel import HoldOut
@@ -168,6 +169,8 @@ def split_folds(
 ) -> list[Split]:
     """k-fold over perturbations, repeated: every perturbation is held out once per shuffle.
 
+    A combination that contains a held-out perturbation is not trained on in that fold.
+
     Shuffle i uses the generator seeded with (seed, i), so adding shuffles keeps the earlier ones.
 
     Raises
@@ -182,8 +185,14 @@ def split_folds(
     for shuffle in range(n_shuffles):
         order = np.random.default_rng([seed, shuffle]).permutation(len(names))
         for fold, held in enumerate(np.array_split(order, n_folds)):
-            rest = np.setdiff1d(order, held)
-            out.append(_split("folds", shuffle, fold, names[rest], names[held]))
+            rest = names[np.setdiff1d(order, held)]
+            train = set(rest) - with_parts_of(rest, names[held])
+            if not train:
+                raise InputError(
+                    "every combination outside a fold contains a gene inside it, so nothing is "
+                    "left to learn from: take more folds, or the split 'doubles'"
+                )
+            out.append(_split("folds", shuffle, fold, train, names[held]))
     return out
 
 
@@ -211,9 +220,11 @@ def split_growing(
     out = []
     for repeat in range(n_repeats):
         order = np.random.default_rng([seed, repeat]).permutation(len(names))
+        test = names[order[:n_test]]
+        beside = with_parts_of(names, test)
+        pool = np.array([n for n in names[order[n_test:]] if n not in beside], dtype=object)
         for fold, n in enumerate(chosen):
-            pool = order[n_test : n_test + n]
-            out.append(_split("growing", repeat, fold, names[pool], names[order[:n_test]]))
+            out.append(_split("growing", repeat, fold, pool[:n], test))
     return out
 
 
@@ -371,7 +382,19 @@ def _row_split(
 ) -> Split:
     names = screen.obs.index.to_numpy(dtype=object)
     learned = ~held if train is None else train
+    if regime in ALONE:
+        learned = learned & ~with_held(screen.obs["perturbation"], held)
     return Split(regime, seed, fold, tuple(names[learned]), tuple(names[held]), by="row")
+
+
+#: Regimes that hold out perturbations everywhere.
+ALONE = ("perturbation", "compound", "scaffold", "both")
+
+
+def with_held(names: pd.Series, held: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(n_rows,) rows of combinations that contain a perturbation of the `held` rows."""
+    beside = with_parts_of(names, names[held])
+    return np.asarray(names.isin(beside).to_numpy() & ~held)
 
 
 def _both(
@@ -421,11 +444,17 @@ def check_leaks(split: Split, screen: Screen, knowledge: Knowledge | None = None
         return
     same = things(screen.obs["perturbation"], None if split.kind == "perturbation" else knowledge)
     obs = screen.obs.assign(thing=screen.obs["perturbation"].map(same))
-    alone = split.kind in ("perturbation", "compound", "scaffold", "both")
+    alone = split.kind in ALONE
     columns = ["thing"] if alone else ["thing", "context"]
     train, test = obs.loc[list(split.train)], obs.loc[list(split.test)]
     if split.kind == "both" and set(train["context"]) & set(test["context"]):
         raise InputError("both: a held-out context is also in training")
+    beside = with_parts_of(train["perturbation"], test["perturbation"]) if alone else set()
+    if beside:
+        raise InputError(
+            f"{split.kind}: {sorted(beside)[0]!r} in training contains a held-out perturbation; "
+            "leave such combinations out"
+        )
     seen = set(train[columns].itertuples(index=False, name=None))
     for row in test[columns].drop_duplicates().itertuples(index=False, name=None):
         if row in seen:

@@ -152,7 +152,8 @@ class OtherScreen:
         if self._line is not None and kind.startswith(f"{self.label}: expected"):
             told = self._told(self._line, genes, where)
             # Of a gene that nothing is known about, nothing is expected: not the average either.
-            return unit_rows(csr_matrix(view.rows(told) * told.any(axis=1)[:, None]))
+            anything = np.asarray(told.any(axis=1))[:, None]
+            return unit_rows(csr_matrix(view.rows(told) * anything))
         made = view.rows(self._measured[where[known]])
         out = np.zeros((len(genes), made.shape[1]), dtype=np.float32)
         out[known] = made

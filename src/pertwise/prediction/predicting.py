@@ -261,9 +261,9 @@ def predict(
     asked = read_asked(names, explain_names, whole, known)
     known = asked.knowledge
     here = context_of(whole, context, known) if several else whole.contexts[0]
-    hidden, told = hidden_rows(asked.names, whole, here, known)
+    hidden, beside, told = hidden_rows(asked.names, whole, here, known)
     notes = asked.notes + told
-    train = whole.take(~hidden)
+    train = whole.take(~(hidden | beside))
     if not len(train):
         raise InputError(
             f"all {len(whole)} measured perturbations are asked for, so nothing is left to learn "

@@ -23,6 +23,7 @@ from pertwise.evaluate.splits import (
     split_folds,
     split_rows,
     things,
+    with_held,
 )
 from pertwise.evaluate.statistics import bootstrap_mean
 from pertwise.evaluate.units import run_unit
@@ -304,6 +305,7 @@ def _in_context(
     for f in range(n_folds):
         held = number == f
         train = ~(held & here) if regime == "pair" else ~held
+        train &= ~with_held(thing, held & here if regime == "pair" else held)
         split = Split(regime, seed, f, tuple(rows[train]), tuple(rows[held & here]), by="row")
         check_leaks(split, screen, knowledge)
         out.append(split)
