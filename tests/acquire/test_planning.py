@@ -143,6 +143,12 @@ def test_cold_start_with_and_without_a_screen():
     assert len(everything.candidates["gene"]) == len(KNOWLEDGE.genes())
 
 
+def test_an_unknown_ensemble_is_named():
+    with pytest.raises(UnknownNameError, match=r"ensemble 'quik'.*quick"):
+        make_plan(ensemble="quik")
+    assert make_plan().settings["ensemble"] == "given"
+
+
 def test_candidates_all_means_unmeasured_rows_else_knowledge():
     screen = half_screen()
     names, origin = list_candidates("all", screen, KNOWLEDGE)

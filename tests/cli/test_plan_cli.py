@@ -480,3 +480,21 @@ def test_arguments_that_are_missing(pertwise, world):
     code, out, _ = pertwise("plan", "--help")
     assert code == 0
     assert "pertwise plan amend" in out.replace("\n", " ")
+
+
+def test_planning_over_an_amended_panel_needs_overwrite(pertwise, tmp_path):
+    from fake_knowledge import FakeKnowledge
+
+    from pertwise.acquire import plan as make_plan
+    from pertwise.report import write_plan
+
+    first = make_plan(None, FakeKnowledge(), strategy="random", batch=3)
+    write_plan(first.amend(drop=[first.genes[0]], by="A", why="B"), tmp_path / "round1")
+    asked = ["plan", "--cold-start", "--knowledge", tmp_path, "--out", tmp_path / "round1"]
+    code, _, err = pertwise(*asked)
+    assert code == 2
+    assert "holds 1 amendment " in err
+    # with the word, it goes on to what is wrong next
+    code, _, err = pertwise(*asked, "--overwrite")
+    assert code == 2
+    assert "amendment" not in err

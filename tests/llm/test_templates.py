@@ -62,7 +62,16 @@ VALUES["rate"] = {
     ],
     "rows": [{"name": "MYC", "facts": "a gene"}],
     "reasons": True,
+    "anew": True,
 }  # fmt: skip
+VALUES["perturbqa"] = {
+    **{k: VALUES["rate"][k] for k in ("context", "context_text", "programs", "reasons")},
+    "subject": "MYC",
+    "subject_facts": "a gene",
+    "task": "dir",
+    "alike": ["MAX"],
+    "rows": [{"name": "ODC1", "facts": "", "evidence": "fell in MAX"}],
+}
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

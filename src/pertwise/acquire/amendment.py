@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from pertwise.acquire.coverage import module_coverage
 from pertwise.acquire.panel import Decision, ModuleCoverage, PanelPick, Plan
@@ -152,7 +153,11 @@ def _new_pick(plan: Plan, picks: Sequence[PanelPick], name: str, by: str, why: s
         rank=0,
         gene=found,
         symbol=table["symbol"][i],
-        full_name=old.full_name if old else "",
+        full_name=_stored(table, "full_name", i) or (old.full_name if old else ""),
+        ensembl=_stored(table, "ensembl", i),
+        hgnc=_stored(table, "hgnc", i),
+        entrez=_stored(table, "entrez", i),
+        flags=[f for f in _stored(table, "flags", i).split("; ") if f],
         summary=old.summary if old else "",
         module=table["module"][i],
         relation=table["relation"][i],
@@ -163,6 +168,11 @@ def _new_pick(plan: Plan, picks: Sequence[PanelPick], name: str, by: str, why: s
         evidence=[table["evidence"][i]] if table["evidence"][i] else [],
         chosen_by=by.strip(),
     )
+
+
+def _stored(table: Mapping[str, Sequence[Any]], column: str, i: int) -> str:
+    """A cell of the candidate table; "" in plans made before it had that column."""
+    return str(table[column][i] or "") if column in table else ""
 
 
 def _left_out_pick(

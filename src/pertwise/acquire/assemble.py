@@ -14,6 +14,7 @@ from pertwise.acquire.base import AcquisitionState, Target
 from pertwise.acquire.candidates import Pool
 from pertwise.acquire.common import uncertainty_ranks
 from pertwise.acquire.coverage import module_coverage, near_misses, nearest_pick, plane
+from pertwise.acquire.design import design
 from pertwise.acquire.exhaustion import EXHAUSTED, advantage
 from pertwise.acquire.facts import known_facts
 from pertwise.acquire.hubs import without_hubs
@@ -25,6 +26,8 @@ from pertwise.acquire.panel import (
     RepairNote,
     column_table,
 )
+from pertwise.acquire.targets import Targets, describe_targets
+from pertwise.errors import InputError
 from pertwise.knowledge import Knowledge
 from pertwise.knowledge.facts import FactTable
 from pertwise.knowledge.types import Relation
@@ -75,7 +78,11 @@ def assemble(
     ranks = uncertainty_ranks(state) if state is not None else {}
     u = None if state is None else state.uncertainty
     utilities = chosen.utilities
-    picks = _picks(setup, chosen, relations, ranks, u)
+    targets = describe_targets(
+        {n: pool.symbols[n] for n in everyone}, setup.screen, setup.knowledge
+    )
+    about = targets.table.to_dict("index")
+    picks = _picks(setup, chosen, relations, ranks, u, targets)
     genes = [p.gene for p in picks]
     where: dict[str, tuple[float | None, float | None]] = dict.fromkeys(
         [*everyone, *pool.measured], (None, None)
@@ -121,6 +128,8 @@ def assemble(
                 else float(utilities[name]),
                 "x": where[name][0],
                 "y": where[name][1],
+                **about[name],
+                "flags": "; ".join(targets.flags.get(name, ())),
             }
             for name in sorted(everyone)
         ],
@@ -188,15 +197,32 @@ def assemble(
                 for r in chosen.repairs
             ),
         ],
-        warnings=_warnings(setup, state, picks),
+        warnings=[
+            *_warnings(setup, state, picks),
+            *targets.summary(genes, "of the panel:"),
+        ],
         source=chosen.source,
         fallback=chosen.fallback,
         inputs=setup.inputs,
         settings=settings,
         versions=versions(),
         provenance=dict(chosen.provenance),
+        design=_advice(setup),
         decisions=[Decision(when=now, by=by or "pertwise", action="made", added=genes)],
     )
+
+
+def _advice(setup: Setup) -> dict[str, Any]:
+    """What the screen says about cells and controls of this panel; {} where it states no noise."""
+    if setup.screen is None or not setup.pool.measured:
+        return {}
+    try:
+        advice = design(
+            setup.screen, features=setup.target.features or (), perturbations=setup.batch
+        )
+    except InputError:
+        return {}
+    return advice.to_json()
 
 
 def _picks(
@@ -205,6 +231,7 @@ def _picks(
     relations: Mapping[str, Relation],
     ranks: Mapping[str, int],
     u: pd.Series | None,
+    targets: Targets,
 ) -> list[PanelPick]:
     names = [*setup.pool.pinned, *chosen.items]
     cards = setup.knowledge.cards([n for n in names if not is_combination(n)]) if names else {}
@@ -222,7 +249,9 @@ def _picks(
                 rank=rank,
                 gene=name,
                 symbol=setup.pool.symbols[name],
-                full_name=card.full_name if card else "",
+                full_name=str(targets.table["full_name"][name]) or (card.full_name if card else ""),
+                **{c: str(targets.table[c][name]) for c in ("ensembl", "hgnc", "entrez")},
+                flags=list(targets.flags.get(name, ())),
                 summary=card.summary if card else "",
                 module=_module(relation, pick),
                 relation=relation.kind if relation else "",

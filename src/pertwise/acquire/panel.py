@@ -16,6 +16,7 @@ from pertwise._files import read_json_object
 from pertwise._io import write_csv_atomic, write_json_atomic
 from pertwise._shown import Shown
 from pertwise._together import finish
+from pertwise.acquire.targets import COLUMNS as TARGET_COLUMNS
 from pertwise.errors import InputError
 
 #: Version of plan.json; a newer file is refused with a clear message.
@@ -33,6 +34,10 @@ CANDIDATE_COLUMNS = (
     "utility",
     "x",
     "y",
+    *TARGET_COLUMNS,
+    "detected",
+    "promoter",
+    "flags",
 )
 
 
@@ -40,7 +45,8 @@ class PanelPick(BaseModel):
     """One row of the panel.
 
     `chosen_by` is "strategy" (or "strategy, fallback" where the declared fallback chose), "pin",
-    or the person who put it there by an amendment.
+    or the person who put it there by an amendment. `flags` say what to know before guides are
+    ordered: not protein coding, not detected in the controls, a promoter shared with another gene.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -48,6 +54,10 @@ class PanelPick(BaseModel):
     gene: str
     symbol: str = ""
     full_name: str = ""
+    ensembl: str = ""
+    hgnc: str = ""
+    entrez: str = ""
+    flags: list[str] = Field(default_factory=list)
     summary: str = ""
     module: str = ""
     relation: str = ""
@@ -129,6 +139,9 @@ class Plan(BaseModel):
         Name -> path, sha256 (or knowledge fingerprint) and what was recognised.
     settings
         Everything the call was given, as JSON.
+    design
+        Advice on cells and controls (`acquire.design.Design.to_json`); empty where the screen does
+        not state its noise.
     provenance
         The strategy's own: shortlist, weights, prompt hash, ledger keys, counts.
     decisions
@@ -159,6 +172,7 @@ class Plan(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     provenance: dict[str, Any] = Field(default_factory=dict)
     decisions: list[Decision] = Field(default_factory=list)
+    design: dict[str, Any] = Field(default_factory=dict)
 
     # -- what a notebook asks --------------------------------------------------------------
 
@@ -176,12 +190,15 @@ class Plan(BaseModel):
 
         return pertwise.amend(self, replace=replace, drop=drop, add=add, by=by, why=why)
 
-    def write(self, folder: str | os.PathLike[str]) -> dict[str, Path]:
-        """plan.html, plan.csv and plan.json into `folder`, atomically; name -> path."""
+    def write(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> dict[str, Path]:
+        """plan.html, plan.csv and plan.json into `folder`, atomically; name -> path.
+
+        An amended plan that is there stays unless `overwrite`, which keeps it in history/.
+        """
         # The page is made in a room above this one, which the front door reaches.
         import pertwise
 
-        return pertwise.write_plan(self, folder)
+        return pertwise.write_plan(self, folder, overwrite=overwrite)
 
     @property
     def genes(self) -> tuple[str, ...]:
@@ -203,6 +220,11 @@ class Plan(BaseModel):
                 "reason": p.reason,
                 "evidence": "; ".join(p.evidence),
                 "chosen_by": p.chosen_by,
+                "full_name": p.full_name,
+                "ensembl": p.ensembl,
+                "hgnc": p.hgnc,
+                "entrez": p.entrez,
+                "flags": "; ".join(p.flags),
             }
             for p in self.picks
         ]

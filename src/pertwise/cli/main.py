@@ -19,8 +19,10 @@ from pertwise.cli import (
     bench,
     bench_acquisition,
     demo,
+    design,
     doctor,
     drugs,
+    guides,
     knowledge,
     llm,
     parts,
@@ -28,6 +30,7 @@ from pertwise.cli import (
     predict,
     rate,
     screen,
+    train,
 )
 from pertwise.cli.door import close_door
 from pertwise.errors import PertwiseError
@@ -52,9 +55,12 @@ app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(llm.app, name="llm")
 app.command("parts")(parts.parts)
 app.add_typer(plan.app, name="plan")
+app.command("guides")(guides.guides)
+app.command("design")(design.design)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.add_typer(screen.app, name="screen")
+app.add_typer(train.app, name="train")
 
 
 def _version(value: bool) -> None:

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from pertwise._process import only_writer
 from pertwise.cli.asking import nothing_usable
 from pertwise.cli.groups import Cells, Facts, Llm, Reading
+from pertwise.cli.guides import Guides
 from pertwise.cli.options import OptionGroup, grouped
 from pertwise.cli.plan_show import show_changes, show_dry_run, show_plan
 from pertwise.errors import InputError, unknown_name
@@ -83,11 +84,12 @@ class Pool(OptionGroup):
         str,
         typer.Option(
             help="File with one name a line; 'screen' = rows of SCREEN with nothing measured; "
-            "'knowledge' = all known genes; 'all' = 'screen' if there are such rows, else "
-            "'knowledge'.",
+            "'targetable' = protein-coding genes with a position, unless the controls lack them; "
+            "'knowledge' = all known genes; 'auto' and 'all' = 'screen' if there are such rows, "
+            "else 'targetable' and 'knowledge'.",
             rich_help_panel=_CANDIDATES,
         ),
-    ] = "all"
+    ] = "auto"
     include: Annotated[
         list[str] | None,
         typer.Option(
@@ -203,6 +205,13 @@ class Picker(OptionGroup):
             rich_help_panel=_PICKER,
         ),
     ] = "auto"
+    ensemble: Annotated[
+        str,
+        typer.Option(
+            help="Networks behind the uncertainty: quick, or published (ten times the time).",
+            rich_help_panel=_PICKER,
+        ),
+    ] = "quick"
     seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0
 
     def check(self, name: str, *, model: bool) -> None:
@@ -274,6 +283,7 @@ def make(
     goal: Goal,
     pool: Pool,
     picker: Picker,
+    guides: Guides,
     llm: Llm,
     cells: Cells,
     reading: Reading,
@@ -286,6 +296,12 @@ def make(
     cold_start: Annotated[
         bool, typer.Option("--cold-start", help="No screen yet: plan from knowledge alone.")
     ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Plan over a panel that was amended; it is kept in history/."
+        ),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Check everything, show size and cost, write nothing."),
@@ -293,6 +309,12 @@ def make(
 ) -> None:
     """Which perturbations to measure next, why each, and what stays uncovered."""
     _check(screen, out, cold_start=cold_start, dry_run=dry_run)
+    if out is not None and not (overwrite or dry_run):
+        from pertwise.acquire.history import refuse_erasing
+
+        refuse_erasing(out)
+    guides.check()
+    library = guides.opened()
     if cold_start:
         reading.refuse("a cold start reads no screen")
     if llm.llm is None:
@@ -313,6 +335,7 @@ def make(
     }
     state: dict[str, Any] = {
         "embedding": picker.embedding,
+        "ensemble": picker.ensemble,
         "seed": picker.seed,
         "context_text": cells.context_text,
         "round_number": goal.round_number,
@@ -343,9 +366,14 @@ def make(
                 hand_over=picker.hand_over,
                 by=by,
             )
-            paths = write_plan(made, out)
+            order: list[str] = []
+            if library is not None:
+                made, order = guides.order(made, library, out, knowledge)
+            paths = write_plan(made, out, overwrite=overwrite)
     show_plan(made)
     typer.echo(f"page   {paths['html']}\ntable  {paths['csv']}\nrecord {paths['json']}")
+    for line in order:
+        typer.echo(line)
     chosen_by = {p.chosen_by for p in made.picks if p.chosen_by.startswith("strategy")}
     if chat is not None and chosen_by and "strategy" not in chosen_by:
         repairs = [r.model_dump() for r in made.repairs if r.stage == "picker"]

@@ -26,6 +26,7 @@ BUILT_IN = (
     "judge",
     "gene_summary",
     "rate",
+    "perturbqa",
 )
 
 

@@ -28,8 +28,9 @@ from pertwise.kernels.genes import (
     linked,
 )
 from pertwise.kernels.ratings import GivenRatings
+from pertwise.kernels.transfer import GivenScreens
 from pertwise.models.base import MEAN_FALLBACK, Prediction, only_context, support_table
-from pertwise.models.kernel_model import KernelModel
+from pertwise.models.kernel_model import TRUST, KernelModel
 from pertwise.screen.training import TrainingData, canonical
 
 if TYPE_CHECKING:
@@ -53,13 +54,14 @@ class KernelPredictor(KernelModel):
 
     The mean is kernel ridge regression; weights of several kernels are non-negative and learned by
     marginal likelihood with a prior towards equal weights (`kernels.fit_weights`), the noise with
-    them or, for equal weights, by leave-one-out error. With ``kernels=("emb:text",)`` this is the
-    GP on text embeddings, with a registered protein matrix as a second kernel text and sequence;
-    with the default list the multi-kernel predictor. The spread follows `spread.ErrorModel`.
+    them or, for equal weights, by leave-one-out error (and with it the share of other screens).
+    With ``kernels=("emb:text",)`` this is the GP on text embeddings, with a registered protein
+    matrix as a second kernel text and sequence; with the default list the multi-kernel predictor.
+    The spread follows `spread.ErrorModel`.
 
     Parameters
     ----------
-    kernels, sources, ratings, exclude_from_screen, skip_missing
+    kernels, sources, ratings, other, look_up, exclude_from_screen, skip_missing
         See `KernelModel`; kernels left out are named in the provenance.
     weights
         "learned" or "equal".
@@ -88,13 +90,17 @@ class KernelPredictor(KernelModel):
         direction: float = 0.0,
         sources: Sequence[KernelSource] = (),
         ratings: GivenRatings = True,
+        other: GivenScreens = (),
+        look_up: bool = True,
         exclude_from_screen: bool = True,
         skip_missing: bool = True,
         name: str = "multi-kernel",
     ) -> None:
         if weights not in ("learned", "equal"):
             raise unknown_name("kernel weighting", str(weights), ("learned", "equal"))
-        super().__init__(kernels, sources, exclude_from_screen, name, skip_missing, ratings)
+        super().__init__(
+            kernels, sources, exclude_from_screen, name, skip_missing, ratings, other, look_up
+        )
         self.weights = weights
         self.prior = prior
         if centre not in CENTRES:
@@ -175,8 +181,19 @@ class KernelPredictor(KernelModel):
         responses = y @ y.T
         if self._learned:
             return fit_weights(gram, responses, y.shape[1], prior=self.prior)
-        noise, errors = choose_noise(combine(gram, equal), responses, NOISE_GRID)
-        return KernelFit(equal, noise, float(errors.min()))
+        tried = []
+        for weights in self._shares(m):
+            noise, errors = choose_noise(combine(gram, weights), responses, NOISE_GRID)
+            tried.append(KernelFit(weights, noise, float(errors.min())))
+        return min(tried, key=lambda fit: fit.objective)
+
+    def _shares(self, m: int) -> list[Floats]:
+        """Weights of the m kernels to try: equal, or with several shares of other screens."""
+        theirs = self._of_others(self._blocks.kinds)
+        theirs = np.append(np.zeros(m - len(theirs), dtype=bool), theirs)
+        if not theirs.any() or theirs.all():
+            return [np.full(m, 1.0 / m)]
+        return [np.where(theirs, t / theirs.sum(), (1.0 - t) / (~theirs).sum()) for t in TRUST]
 
     def _with_constant(self, kernels: Floats) -> Floats:
         """The constant kernel first, when there is one."""

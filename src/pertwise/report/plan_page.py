@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from pertwise._io import write_text_atomic
 from pertwise._together import together
+from pertwise.acquire.history import check_not_erased, keep_old, refuse_erasing
 from pertwise.acquire.panel import LeftOut, NearMiss, Plan
 from pertwise.report.page import input_facts, render_page, version_facts
 from pertwise.report.style import COLOURS, RELATIONS
@@ -39,9 +40,27 @@ _LEFT_OUT = {
 }
 
 
-def write_plan(plan: Plan, out: str | os.PathLike[str], name: str = "plan") -> dict[str, Path]:
-    """Write plan.csv, plan.html and plan.json into the folder `out`: all of them or none."""
+def write_plan(
+    plan: Plan, out: str | os.PathLike[str], name: str = "plan", *, overwrite: bool = False
+) -> dict[str, Path]:
+    """Write plan.csv, plan.html and plan.json into the folder `out`: all of them or none.
+
+    A plan there that a person has amended is not erased: with `overwrite` its files go into
+    history/, and its decisions stand before those of the new plan.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        When amendments would be lost and `overwrite` is False.
+    """
     folder = Path(out)
+    if overwrite:
+        old = check_not_erased(folder, plan, name)
+        if old is not None:
+            keep_old(folder, old, name)
+            plan = plan.model_copy(update={"decisions": [*old.decisions, *plan.decisions]})
+    else:
+        refuse_erasing(folder, plan, name)
     paths = {kind: folder / f"{name}.{kind}" for kind in ("csv", "html", "json")}
     with together(folder, name) as stage:
         plan.save_csv(stage / paths["csv"].name)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +242,13 @@ class Replay:
         Seed -> a fresh predictor; one is fitted every round on all acquired perturbations.
     folder
         Where ``round_NN.json`` files go; None = keep nothing.
+    scored
+        Held-out perturbations that are scored; None = all.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        If fewer than two of them are held out.
     """
 
     def __init__(
@@ -252,12 +259,21 @@ class Replay:
         strategy: Strategy,
         make_predictor: Callable[[int], Predictor],
         folder: Path | None = None,
+        scored: Collection[str] | None = None,
     ) -> None:
         self.world, self.unit, self.protocol = world, unit, protocol
         self.strategy, self.make_predictor, self.folder = strategy, make_predictor, folder
         # What nobody looks at is not predicted: most of the pool, in every round.
         self.blind = "nothing" in parts.facts(strategy).needs
         self.split = make_split(world.names, protocol.heldout, unit.seed)
+        if scored is not None:
+            kept = tuple(n for n in self.split.heldout if n in scored)
+            if len(kept) < 2:
+                raise InputError(
+                    f"{len(kept)} of the {len(self.split.heldout)} held-out perturbations of seed "
+                    f'{unit.seed} were measured in other screens; setting = "elsewhere" needs 2'
+                )
+            self.split = replace(self.split, heldout=kept)
         self.position = {name: i for i, name in enumerate(world.names)}
         self.rounds, self.note = plan_rounds(
             len(self.split.pool), protocol, unit.batch, unit.initial
