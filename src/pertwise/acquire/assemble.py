@@ -15,33 +15,25 @@ from pertwise.acquire.candidates import Pool
 from pertwise.acquire.common import uncertainty_ranks
 from pertwise.acquire.coverage import module_coverage, near_misses, nearest_pick, plane
 from pertwise.acquire.design import design
-from pertwise.acquire.panel import Decision, PanelPick, Plan, RepairNote, column_table
-from pertwise.acquire.targets import COLUMNS as TARGET_COLUMNS
+from pertwise.acquire.exhaustion import EXHAUSTED, advantage
+from pertwise.acquire.facts import known_facts
+from pertwise.acquire.hubs import without_hubs
+from pertwise.acquire.panel import (
+    CANDIDATE_COLUMNS,
+    Decision,
+    PanelPick,
+    Plan,
+    RepairNote,
+    column_table,
+)
 from pertwise.acquire.targets import Targets, describe_targets
 from pertwise.errors import InputError
 from pertwise.knowledge import Knowledge
+from pertwise.knowledge.facts import FactTable
 from pertwise.knowledge.types import Relation
 from pertwise.provenance import versions
 from pertwise.screen import Screen
 from pertwise.select.base import Pick, Selection
-
-CANDIDATE_COLUMNS = (
-    "gene",
-    "symbol",
-    "status",
-    "relation",
-    "module",
-    "evidence",
-    "uncertainty",
-    "uncertainty_rank",
-    "utility",
-    "x",
-    "y",
-    *TARGET_COLUMNS,
-    "detected",
-    "promoter",
-    "flags",
-)
 
 
 @dataclass(frozen=True)
@@ -56,6 +48,9 @@ class Setup:
     context: str
     inputs: dict[str, Any]
     simulated: bool
+    facts: FactTable | None = None
+    #: What the conditions on facts left out.
+    told: tuple[str, ...] = ()
 
     @property
     def n_to_pick(self) -> int:
@@ -79,6 +74,7 @@ def assemble(
             (state.relations if state is not None else None)
             or setup.knowledge.relations(everyone, setup.target.pathway)
         )
+        relations = without_hubs(relations, setup.knowledge, setup.target.pathway)
     ranks = uncertainty_ranks(state) if state is not None else {}
     u = None if state is None else state.uncertainty
     utilities = chosen.utilities
@@ -139,6 +135,18 @@ def assemble(
         ],
         CANDIDATE_COLUMNS,
     )
+    facts = known_facts(
+        sorted(everyone),
+        setup.screen,
+        setup.knowledge,
+        setup.target.features,
+        setup.facts,
+        pool.symbols,
+    )
+    for name in facts.columns:
+        column = str(name) if name not in table else f"{name} (facts)"
+        # JSON has no NaN.
+        table[column] = [None if v is None or v != v else v for v in facts[name]]
     coverage = module_coverage(
         setup.target.pathway,
         {n: (r.kind, r.module) for n, r in relations.items()},
@@ -289,6 +297,21 @@ def _warnings(
         found.append(
             f"{len(setup.pool.unknown)} candidates without any knowledge were kept: "
             f"{', '.join(setup.pool.unknown[:5])}"
+        )
+    found += setup.told
+    left = None
+    if state is not None and setup.pool.measured:
+        left = advantage(state, setup.n_to_pick)
+    if left is not None and left < EXHAUSTED:
+        found.append(
+            "the pool is exhausted: "
+            + (
+                "every candidate that is left is on this panel"
+                if setup.n_to_pick >= len(setup.pool.candidates)
+                else f"the best panel is expected to tell only {left:.2f} times what a random one "
+                "does, so the choice hardly matters (--hand-over random says so openly); a larger "
+                "list or another question pays more"
+            )
         )
     if len(picks) < setup.batch:
         found.append(f"only {len(picks)} candidates for {setup.batch} places")

@@ -16,10 +16,29 @@ from pertwise._files import read_json_object
 from pertwise._io import write_csv_atomic, write_json_atomic
 from pertwise._shown import Shown
 from pertwise._together import finish
+from pertwise.acquire.targets import COLUMNS as TARGET_COLUMNS
 from pertwise.errors import InputError
 
 #: Version of plan.json; a newer file is refused with a clear message.
 FORMAT = 1
+#: Columns of `Plan.candidates` that every plan has; any other one is a fact.
+CANDIDATE_COLUMNS = (
+    "gene",
+    "symbol",
+    "status",
+    "relation",
+    "module",
+    "evidence",
+    "uncertainty",
+    "uncertainty_rank",
+    "utility",
+    "x",
+    "y",
+    *TARGET_COLUMNS,
+    "detected",
+    "promoter",
+    "flags",
+)
 
 
 class PanelPick(BaseModel):
@@ -54,7 +73,7 @@ class LeftOut(BaseModel):
     """A name that was never a candidate, or no longer one, and why."""
 
     gene: str
-    kind: str  # measured | excluded | unknown | duplicate
+    kind: str  # measured | excluded | unknown | duplicate | requirement
     why: str
 
 
@@ -113,7 +132,7 @@ class Plan(BaseModel):
         The panel, best first.
     candidates
         Column -> values over *all* candidates (gene, symbol, relation, module, uncertainty,
-        uncertainty_rank, utility, x, y, ...), sorted by gene.
+        uncertainty_rank, utility, x, y, then what is known of them: see `facts`), sorted by gene.
     measured
         Column -> values (gene, x, y) of what is measured in this context.
     inputs
@@ -213,7 +232,17 @@ class Plan(BaseModel):
         table["uncertainty_rank"] = table["uncertainty_rank"].astype("Int64")
         for column in ("uncertainty", "utility"):
             table[column] = table[column].astype(float)
+        facts = self.facts
+        place = {g: i for i, g in enumerate(self.candidates["gene"])}
+        for name, values in facts.items():
+            column = name if name not in table else f"{name} (facts)"
+            table[column] = [values[place[g]] if g in place else None for g in table["gene"]]
         return table
+
+    @property
+    def facts(self) -> dict[str, list[Any]]:
+        """Fact -> its value for every candidate, in the order of ``candidates["gene"]``."""
+        return {c: v for c, v in self.candidates.items() if c not in CANDIDATE_COLUMNS}
 
     @property
     def candidate_table(self) -> pd.DataFrame:

@@ -15,6 +15,8 @@ from pertwise import parts
 from pertwise.acquire.assemble import Setup, assemble
 from pertwise.acquire.base import AcquisitionState, Strategy, Target
 from pertwise.acquire.candidates import list_candidates, make_pool
+from pertwise.acquire.exhaustion import HandOver
+from pertwise.acquire.facts import required
 from pertwise.acquire.inputs import match_features, one_context, open_pathway
 from pertwise.acquire.panel import (
     Plan,
@@ -22,6 +24,8 @@ from pertwise.acquire.panel import (
 )
 from pertwise.acquire.state import (
     COMPOUNDS,
+    MOST_PREDICTED,
+    Disagreement,
     choose_embedding,
     ensemble_uncertainty,
     gene_features,
@@ -33,6 +37,7 @@ from pertwise.acquire.strategies.knowledge import relations_of
 from pertwise.errors import InputError, unknown_name
 from pertwise.kernels.known import compound_features
 from pertwise.knowledge import Knowledge, Pathway
+from pertwise.knowledge.facts import FactTable, joined, read_facts
 from pertwise.models.base import Predictor
 from pertwise.provenance import input_facts
 from pertwise.screen import Screen, read_screen
@@ -46,6 +51,8 @@ ENSEMBLES: dict[str, dict[str, Any]] = {
     "quick": {"hidden": (256, 128, 64), "epochs": 60, "learning_rate": 2e-3},
     "published": {},
 }
+#: Tables of facts: files, or tables that were read.
+FactFiles = str | os.PathLike[str] | FactTable | Sequence[str | os.PathLike[str] | FactTable]
 
 
 def prepare(
@@ -62,6 +69,8 @@ def prepare(
     pin: Sequence[str] = (),
     keep_unknown: bool = False,
     reading: Mapping[str, Any] | None = None,
+    facts: FactFiles = (),
+    require: Sequence[str] | str = (),
 ) -> Setup:
     """Read and check every input; see `plan` for the meaning of each."""
     if batch < 1:
@@ -80,8 +89,8 @@ def prepare(
     given_context = context
     rows = measured_screen
     if rows is not None:
-        told = {k: v for k, v in rows.meta.items() if k not in LONG}
-        inputs["screen"] |= {"meta": told, "rows": len(rows)}
+        meta = {k: v for k, v in rows.meta.items() if k not in LONG}
+        inputs["screen"] |= {"meta": meta, "rows": len(rows)}
         rows = one_context(rows, context)
         inputs["screen"]["measured"] = int(rows.measured.sum())
         context = rows.contexts[0] if rows.contexts else context
@@ -107,6 +116,12 @@ def prepare(
         pin=pin,
         keep_unknown=keep_unknown,
     )
+    tables = [facts] if isinstance(facts, str | os.PathLike | FactTable) else list(facts)
+    known = joined([t if isinstance(t, FactTable) else read_facts(t) for t in tables])
+    for i, table in enumerate(t for t in tables if not isinstance(t, FactTable)):
+        inputs[f"facts {i + 1}" if i else "facts"] = input_facts(table)
+    conditions = (require,) if isinstance(require, str) else tuple(require)
+    pool, told = required(pool, conditions, rows, knowledge, target.features, known)
     if len(pool.pinned) > batch:
         raise InputError(f"{len(pool.pinned)} pinned genes do not fit on a panel of {batch}")
     simulated = bool(rows is not None and rows.simulated) or bool(
@@ -121,6 +136,8 @@ def prepare(
         context=given_context or context or "",
         inputs=inputs,
         simulated=simulated,
+        facts=known,
+        told=told,
     )
 
 
@@ -148,6 +165,10 @@ def plan(
     store: str | os.PathLike[str] | None = None,
     by: str = "",
     reading: Mapping[str, Any] | None = None,
+    facts: FactFiles = (),
+    require: Sequence[str] | str = (),
+    rounds_left: int | None = None,
+    hand_over: str | None = None,
 ) -> Plan:
     """Choose the next panel.
 
@@ -184,6 +205,14 @@ def plan(
         Who asks; goes into the log of decisions.
     reading
         Settings of `read_screen` for a screen given as a file (e.g. ``control``).
+    facts, require
+        Tables of facts about perturbations (`read_facts`), shown in the prompt and on the page, and
+        conditions on them that a candidate must meet (`parse_conditions`).
+    rounds_left
+        Rounds after this one, for a strategy that looks ahead.
+    hand_over
+        Strategy that chooses when the pool is exhausted (`exhaustion.HandOver`); None =
+        never.
 
     Raises
     ------
@@ -203,12 +232,16 @@ def plan(
         pin=pin,
         keep_unknown=keep_unknown,
         reading=reading,
+        facts=facts,
+        require=require,
     )
     picker: Strategy = (
         parts.load("strategy", strategy, **dict(strategy_settings or {}))
         if isinstance(strategy, str)
         else strategy
     )
+    if hand_over is not None:
+        picker = HandOver(picker, hand_over)
     embedding = choose_embedding(setup.knowledge, embedding)
     settings: dict[str, Any] = {
         "pathway": None if setup.target.pathway is None else setup.target.pathway.name,
@@ -240,7 +273,11 @@ def plan(
         context_text=context_text,
         round_number=round_number,
         store=store,
+        rounds_left=rounds_left,
     )
+    asked = [require] if isinstance(require, str) else list(require)
+    more = {"require": asked, "hand_over": hand_over, "rounds_left": rounds_left}
+    settings |= {k: v for k, v in more.items() if v not in (None, [])}
     settings["round"] = state.round if state is not None else round_number
     if state is None:
         chosen = Selection(picks=(), source=picker.name, utilities=pd.Series(dtype=float))
@@ -261,6 +298,7 @@ def make_state(
     round_number: int | None = None,
     store: str | os.PathLike[str] | None = None,
     train: bool = True,
+    rounds_left: int | None = None,
 ) -> tuple[AcquisitionState | None, list[RepairNote]]:
     """The state a strategy sees; None when every place is pinned.
 
@@ -285,7 +323,7 @@ def make_state(
                 f"({', '.join(blank[:5])}{' ...' if len(blank) > 5 else ''})",
             )
         )
-    uncertainty, members = None, None
+    found: Disagreement | None = None
     cold = setup.screen is None or not pool.measured
     needs = looks_at(strategy)
     if setup.screen is not None and not cold and needs != "nothing":
@@ -297,20 +335,22 @@ def make_state(
             seed,
             {"context": setup.context, "embedding": embedding, "ensemble": ENSEMBLES[ensemble]},
         )
-        if predictor is None and needs == "uncertainty":
-            uncertainty = stored.load()
-        if uncertainty is None and train:
-            uncertainty, members, used = ensemble_uncertainty(
+        if predictor is None and needs != "members":
+            n_shown = len(setup.target.features or setup.screen.features)
+            predicted = needs == "prediction" and n_shown <= MOST_PREDICTED
+            found = stored.load(n_shown if predicted else None)
+        if found is None and train:
+            found = ensemble_uncertainty(
                 predictor or default_predictor(seed, _inputs(embedding, setup.knowledge), ensemble),
                 setup.screen,
                 setup.knowledge,
                 pool.candidates,
                 setup.target.features,
-                keep_members=needs == "members",
+                keep=needs,
             )
-            notes += _grouped(used)
+            notes += _grouped(found.used)
             if predictor is None:
-                stored.save(uncertainty)
+                stored.save(found)
     state = AcquisitionState(
         candidates=pool.candidates,
         measured=(*pool.measured, *pool.pinned),
@@ -318,8 +358,11 @@ def make_state(
         target=setup.target,
         screen=None if cold else setup.screen,
         knowledge=setup.knowledge,
-        uncertainty=uncertainty,
-        member_predictions=members,
+        uncertainty=None if found is None else found.uncertainty,
+        member_predictions=None if found is None else found.members,
+        prediction=None if found is None else found.mean,
+        rounds_left=rounds_left,
+        facts=setup.facts,
         embedding=rows,
         round=round_number or (1 if cold else 2),
         context=setup.context,
@@ -334,9 +377,10 @@ def make_state(
 
 
 def looks_at(strategy: Strategy) -> str:
-    """What of the model a strategy looks at: "nothing", "uncertainty" or "members" (if unsaid)."""
+    """What of the model a strategy looks at: "nothing", "uncertainty", "prediction" (and the
+    uncertainty) or "members" (if unsaid)."""
     told = parts.facts(strategy).needs
-    return next((w for w in ("nothing", "uncertainty") if w in told), "members")
+    return next((w for w in ("nothing", "uncertainty", "prediction") if w in told), "members")
 
 
 def _grouped(used: Mapping[str, str]) -> list[RepairNote]:

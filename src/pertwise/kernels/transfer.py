@@ -148,11 +148,12 @@ class OtherScreen:
     def rows(self, kind: str, genes: Sequence[str]) -> csr_matrix:
         """(n_genes, k) unit rows; of the *measured* kernels zero for what was not measured."""
         view, where = self._views[kind], self.places(genes)
-        known = np.asarray(where >= 0)
+        known: NDArray[np.bool_] = np.greater_equal(where, 0)
         if self._line is not None and kind.startswith(f"{self.label}: expected"):
             told = self._told(self._line, genes, where)
             # Of a gene that nothing is known about, nothing is expected: not the average either.
-            return unit_rows(csr_matrix(view.rows(told) * told.any(axis=1)[:, None]))
+            anything = np.asarray(told.any(axis=1))[:, None]
+            return unit_rows(csr_matrix(view.rows(told) * anything))
         made = view.rows(self._measured[where[known]])
         out = np.zeros((len(genes), made.shape[1]), dtype=np.float32)
         out[known] = made

@@ -19,6 +19,7 @@ from pertwise.llm.base import Message
 
 BUILT_IN = (
     "acquire",
+    "acquire-paper",
     "langpert",
     "edit",
     "lgr",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from pertwise.arrays.gaussian_process import (
     solved,
 )
 from pertwise.arrays.spread import ErrorModel, fit_error_model
-from pertwise.errors import unknown_name
+from pertwise.errors import InputError, unknown_name
 from pertwise.kernels.genes import (
     DEFAULT_KERNELS,
     KernelSource,
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from pertwise.screen import Screen
 
 Weights = Literal["learned", "equal"]
+Centre = Literal["mean", "zero"]
+CENTRES: tuple[Centre, ...] = get_args(Centre)
 NOISE_GRID = np.geomspace(0.02, 20.0, 16)
 #: Above this share of missing values weights and directions are not learned (zero-filled
 #: responses would decide them).
@@ -69,6 +71,9 @@ class KernelPredictor(KernelModel):
         Add a constant kernel and model the responses themselves (True), or the responses around
         their training mean (False). With the constant kernel the common level is estimated jointly,
         so that a group of strong perturbations does not raise it for all others.
+    centre
+        Without the constant kernel: "mean", the training mean, or "zero", no response. Where what
+        is measured was chosen for its strength, both the mean and the level carry that bias.
     direction
         Share of the direction taken from a second fit to half-scaled responses
         (`direction.with_direction`); 0 = none, no second fit.
@@ -81,6 +86,7 @@ class KernelPredictor(KernelModel):
         weights: Weights = "learned",
         prior: float = 0.01,
         constant: bool = True,
+        centre: Centre = "mean",
         direction: float = 0.0,
         sources: Sequence[KernelSource] = (),
         ratings: GivenRatings = True,
@@ -97,7 +103,12 @@ class KernelPredictor(KernelModel):
         )
         self.weights = weights
         self.prior = prior
+        if centre not in CENTRES:
+            raise unknown_name("centre", str(centre), CENTRES)
+        if constant and centre == "zero":
+            raise InputError("centre = 'zero' leaves no level to estimate: set constant = false")
         self.constant = constant
+        self.centre = centre
         self.direction = direction
 
     def fit(self, screen: Screen, knowledge: Knowledge | None = None) -> Self:
@@ -111,7 +122,8 @@ class KernelPredictor(KernelModel):
         """
         data = self._start(screen, knowledge)
         self._missing = float(np.isnan(data.y).mean())
-        self._centre = np.zeros_like(data.mean) if self.constant else data.mean
+        around = not self.constant and self.centre == "mean"
+        self._centre = data.mean if around else np.zeros_like(data.mean)
         target = data.y - self._centre
         filled = target
         if self._missing:

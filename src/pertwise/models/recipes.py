@@ -16,7 +16,7 @@ from pertwise.models.base import Predictor
 from pertwise.models.context_kernel import ContextKernelPredictor, HoldOut
 from pertwise.models.contexts import joined
 from pertwise.models.forest import ForestPredictor
-from pertwise.models.kernel_ridge import KernelPredictor
+from pertwise.models.kernel_ridge import Centre, KernelPredictor
 from pertwise.models.looked_up import LookedUp
 from pertwise.models.neighbours import NeighbourPredictor
 from pertwise.models.per_context import ByContexts, in_contexts
@@ -111,6 +111,8 @@ def kernel_ridge(
     n_related: int = 5,
     ratings: GivenRatings = True,
     other: GivenScreens = (),
+    constant: bool = True,
+    centre: Centre = "mean",
     name: str = "kernel ridge",
     **settings: Any,
 ) -> ByContexts:
@@ -119,11 +121,17 @@ def kernel_ridge(
     Over several contexts, or for compounds, `ContextKernelPredictor` (`settings` are its own) on
     the chemistry of compounds or the same kernels of genes. `ratings`, `other`: see `KernelModel`;
     the share of all other screens together is chosen by leave-one-out (`multi_kernel` learns a
-    weight for each kernel).
+    weight for each kernel); `constant` and `centre` (one context): see `KernelPredictor`.
     """
     return ByContexts(
         _looking_up(
-            partial(KernelPredictor, kernels or REFERENCE_KERNELS, weights="equal"),
+            partial(
+                KernelPredictor,
+                kernels or REFERENCE_KERNELS,
+                weights="equal",
+                constant=constant,
+                centre=centre,
+            ),
             ratings=ratings,
             other=other,
             name=name,

@@ -36,6 +36,7 @@ _LEFT_OUT = {
     "excluded": "excluded by --exclude",
     "unknown": "not known to the knowledge folder",
     "duplicate": "the same gene under another name",
+    "requirement": "do not meet --require",
 }
 
 
@@ -93,6 +94,7 @@ def render_plan(plan: Plan, plan_file: str = "plan.json") -> str:
         else "are built from the numbers that decided",
         n_candidates=len(plan.candidates["gene"]),
         has_uncertainty=has_uncertainty,
+        facts_of=_facts_of(plan),
         coverage_text=_coverage_text(plan),
         coverage_figure=_coverage(plan),
         coverage_legend=[(fill, words) for fill, _, words in _COVERAGE],
@@ -139,6 +141,24 @@ def _lead(plan: Plan) -> str:
     elif done:
         text += ". Response that counts: all features of the screen"
     return text + "."
+
+
+def _facts_of(plan: Plan) -> dict[str, list[str]]:
+    """Fact -> its value for every pick in words; only facts that a pick has."""
+    place = {g: i for i, g in enumerate(plan.candidates["gene"])}
+    out = {}
+    for name, values in plan.facts.items():
+        own = [values[place[p.gene]] if p.gene in place else None for p in plan.picks]
+        words = [_word(v) for v in own]
+        if any(words):
+            out[name] = words
+    return out
+
+
+def _word(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _tiles(plan: Plan) -> list[tuple[str, str]]:

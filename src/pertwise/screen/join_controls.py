@@ -86,7 +86,8 @@ def batch_effects(parts: dict[str, Screen]) -> list[dict[str, Any]]:
             )
             typical = float(np.sqrt(np.nanmean(effects.astype(float) ** 2)))
             worst = np.flatnonzero(both)[np.argsort(-np.abs(shift))[:3]]
-            entry = {
+            most = {one.features[j]: float(y[j] - x[j]) for j in worst}
+            entry: dict[str, Any] = {
                 "experiments": [a, b],
                 "context": context,
                 "features": int(both.sum()),
@@ -96,13 +97,13 @@ def batch_effects(parts: dict[str, Screen]) -> list[dict[str, Any]]:
                 "correlation": float(np.corrcoef(x[both], y[both])[0, 1])
                 if x[both].std() > 0 and y[both].std() > 0
                 else None,
-                "most": {one.features[j]: float(y[j] - x[j]) for j in worst},
+                "most": most,
             }
             ratio = size / typical if typical > 0 else float("inf")
             entry["note"] = (
                 f"controls of {context or 'the cells'} differ between {a} and {b} by {size:.3g} "
                 f"(root mean square of {int(both.sum())} features), {ratio:.1f} times a response; "
-                f"most in {', '.join(entry['most'])}. Each row is compared with the controls of "
+                f"most in {', '.join(most)}. Each row is compared with the controls of "
                 "its own experiment, which takes such a shift out"
             )
             found.append(entry)
@@ -139,12 +140,12 @@ def joined_meta(
     meta["n_cells"] = sum(int(s.meta.get("n_cells") or 0) for s in screens.values())
     held = {h for s in screens.values() for h in s.meta.get("hvg_holdout") or ()}
     meta["hvg_holdout"] = sorted(held)
-    lists = [s.meta.get(UNDETECTED) for s in screens.values()]
+    lists = [x for s in screens.values() if isinstance(x := s.meta.get(UNDETECTED), dict)]
     meta.pop(UNDETECTED, None)
     for key in ("guides", "set_apart"):
         kept = [r for s in screens.values() for r in s.meta.get(key) or ()]
         meta |= {key: kept} if kept else {}
-    if all(isinstance(x, dict) for x in lists):
+    if len(lists) == len(screens):
         meta[UNDETECTED] = {
             c: sorted(set.intersection(*(set(x[c]) for x in lists if c in x)))
             for c in dict.fromkeys(c for x in lists for c in x)

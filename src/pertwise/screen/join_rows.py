@@ -32,7 +32,11 @@ def settle(
 ) -> tuple[pd.DataFrame, Floats, Floats | None]:
     """One row for each key, in the order of first appearance."""
     groups = obs.reset_index(drop=True).groupby(list(KEY), dropna=False, sort=False).indices
-    kept, values, noise, cells, sources = [], [], [], [], []
+    kept: list[int] = []
+    values: list[NDArray[Any]] = []
+    noise: list[Any] = []
+    cells: list[float] = []
+    sources: list[Any] = []
     n = obs["n_cells"].to_numpy(dtype=float)
     for rows in sorted(groups.values(), key=lambda r: int(r[0])):
         if how != "average" or len(rows) == 1:
@@ -53,8 +57,8 @@ def settle(
             share = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
             values.append(np.where(total > 0, (share * np.nan_to_num(y)).sum(axis=0), np.nan))
             # Of a feature that one experiment has, its variance; a gap in v stays a gap.
-            noise.append((share**2 * np.where(share > 0, v, 0.0)).sum(axis=0))
-            noise[-1] = np.where(total > 0, noise[-1], np.nan)
+            mixed = (share**2 * np.where(share > 0, v, 0.0)).sum(axis=0)
+            noise.append(np.where(total > 0, mixed, np.nan))
             cells.append(n[rows].sum())
             row = int(rows[0])
             sources.append(rows)

@@ -115,7 +115,8 @@ def choose_guides(
 
 def _parts(pick: PanelPick) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Genes of a pick as the panel and as the tables spell them, pair by pair."""
-    names, symbols = split_combination(pick.gene), split_combination(pick.symbol or pick.gene)
+    names = tuple(split_combination(pick.gene))
+    symbols = tuple(split_combination(pick.symbol or pick.gene))
     # Sorted apart, the two spellings of a combination may not pair up; symbols then stand for both.
     return (names, symbols) if len(names) == 1 else (symbols, symbols)
 

@@ -23,10 +23,13 @@ from pertwise.benchmark.acquisition.replay import Replay, make_split
 from pertwise.benchmark.acquisition.strategies import open_replay_strategy
 from pertwise.benchmark.acquisition.tables import (
     CURVE,
+    bias_table,
     curve_areas,
     labels_needed,
+    mean_bias,
     overlap,
     paired_differences,
+    phase_differences,
     pick_table,
     round_table,
     sorted_rounds,
@@ -175,18 +178,22 @@ class AcquisitionTask(Task):
         return {
             "rounds": round_table(curve, records),
             "picks": pick_table(curve, records),
+            "bias": bias_table(curve, records),
             "notes": pd.DataFrame({"note": sorted({r["note"] for r in records} - {""})}),
         }
 
     def gather(self, played: Sequence[Played]) -> Tables:
-        """rounds, picks, areas, differences to random, labels needed, overlap, biology."""
+        """rounds, picks, areas, differences to random, phases, bias, overlap, biology."""
         rounds = sorted_rounds([p.tables["rounds"] for p in played])
         picks = pd.concat([p.tables["picks"] for p in played], ignore_index=True)
         areas = curve_areas(rounds)
         tables = {"rounds.parquet": rounds, "picks.parquet": picks, "areas.parquet": areas}
         if "random" in set(areas["strategy"]):
             tables["differences.csv"] = paired_differences(areas)
+            tables["phases.csv"] = phase_differences(areas)
             tables["labels_needed.csv"] = labels_needed(rounds)
+        # A unit that an older version played does not tell.
+        tables["bias.csv"] = mean_bias([p.tables["bias"] for p in played if "bias" in p.tables])
         return {**tables, "overlap.csv": overlap(picks), **self._biology(picks)}
 
     def _biology(self, picks: pd.DataFrame) -> Tables:
