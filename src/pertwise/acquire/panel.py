@@ -25,7 +25,8 @@ class PanelPick(BaseModel):
     """One row of the panel.
 
     `chosen_by` is "strategy" (or "strategy, fallback" where the declared fallback chose), "pin",
-    or the person who put it there by an amendment.
+    or the person who put it there by an amendment. A `pinned` one stays when the rest of the panel
+    is chosen anew.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -42,6 +43,7 @@ class PanelPick(BaseModel):
     reason: str
     evidence: list[str] = Field(default_factory=list)
     chosen_by: str = "strategy"
+    pinned: bool = False
 
 
 class LeftOut(BaseModel):
@@ -87,7 +89,10 @@ class RepairNote(BaseModel):
 
 
 class Decision(BaseModel):
-    """Who decided what, when and why; the panel before allows every step to be undone."""
+    """Who decided what, when and why; the panel before allows every step to be undone.
+
+    Remarks and signatures have no panel before: they change none. `about` = genes they speak of.
+    """
 
     when: str
     by: str
@@ -95,7 +100,9 @@ class Decision(BaseModel):
     why: str = ""
     added: list[str] = Field(default_factory=list)
     dropped: list[str] = Field(default_factory=list)
+    about: list[str] = Field(default_factory=list)
     panel_before: list[PanelPick] = Field(default_factory=list)
+    misses_before: list[NearMiss] = Field(default_factory=list)
 
 
 class Plan(BaseModel):

@@ -26,6 +26,7 @@ from pertwise.cli import (
     plan,
     predict,
     rate,
+    review,
     screen,
 )
 from pertwise.cli.door import close_door
@@ -51,6 +52,7 @@ app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(llm.app, name="llm")
 app.command("parts")(parts.parts)
 app.add_typer(plan.app, name="plan")
+app.command("review")(review.review)
 app.command("demo")(demo.demo)
 app.add_typer(screen.app, name="screen")
 
