@@ -209,9 +209,7 @@ def _match(name: str, names: Mapping[str, int], symbols: Mapping[str, str]) -> s
     return symbols.get(name)
 
 
-def _new_pick(
-    plan: Plan, picks: Sequence[PanelPick], name: str, by: str, words: str
-) -> PanelPick:
+def _new_pick(plan: Plan, picks: Sequence[PanelPick], name: str, by: str, words: str) -> PanelPick:
     """A pick by a person, pinned: a later choice of the rest keeps it. `words` = why or where."""
     table = plan.candidates
     rows = {g: i for i, g in enumerate(table["gene"])}

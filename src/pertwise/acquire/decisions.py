@@ -103,9 +103,7 @@ def refused(plan: Plan) -> tuple[str, ...]:
 def _noted(plan: Plan, action: str, by: str, why: str, about: Sequence[str] = ()) -> Plan:
     check_said(by, why)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    note = Decision(
-        when=now, by=by.strip(), action=action, why=why.strip(), about=list(about)
-    )
+    note = Decision(when=now, by=by.strip(), action=action, why=why.strip(), about=list(about))
     return plan.model_copy(
         update={"revision": plan.revision + 1, "decisions": [*plan.decisions, note]}
     )
