@@ -21,7 +21,8 @@ _CELL = 32_000
 
 def downloads(plan: Plan) -> list[tuple[str, str]]:
     """(file name, data: address): the panel as csv and, where openpyxl is installed, a workbook."""
-    csv = csv_cells(plan.table, csv_text).to_csv(index=False, float_format="%.6g")
+    table = plan.table.assign(data="simulated") if plan.simulated else plan.table
+    csv = csv_cells(table, csv_text).to_csv(index=False, float_format="%.6g")
     found = [("plan.csv", _address("text/csv;charset=utf-8", csv.encode("utf-8", "replace")))]
     if find_spec("openpyxl") is not None:
         found.append(("plan.xlsx", _address(_XLSX, workbook(plan))))
@@ -31,7 +32,7 @@ def downloads(plan: Plan) -> list[tuple[str, str]]:
 def workbook(plan: Plan) -> bytes:
     """Sheets Panel, Coverage and Decisions as xlsx; the same bytes for the same plan."""
     sheets = {
-        "Panel": plan.table,
+        "Panel": plan.table.assign(data="simulated") if plan.simulated else plan.table,
         "Coverage": pd.DataFrame(
             [
                 {
@@ -59,8 +60,6 @@ def workbook(plan: Plan) -> bytes:
             ]
         ),
     }
-    if plan.simulated:
-        sheets["Panel"] = sheets["Panel"].assign(data="simulated")
     made = io.BytesIO()
     with pd.ExcelWriter(made, engine="openpyxl") as writer:
         for name, table in sheets.items():

@@ -10,7 +10,8 @@ from pertwise.report.style import RELATIONS
 def glossary(plan: Plan) -> list[tuple[str, str, str]]:
     """(term, unit or range, meaning) of what this page shows, and of nothing else."""
     rows: list[tuple[str, str, str]] = []
-    if any(u is not None for u in plan.candidates["uncertainty"]):
+    ranked = any(u is not None for u in plan.candidates["uncertainty"])
+    if ranked:
         rows += [
             (
                 "Uncertainty u",
@@ -40,7 +41,9 @@ def glossary(plan: Plan) -> list[tuple[str, str, str]]:
             ("Module", "–", "Part of the target in which a gene is, or which it acts on or answers")
         )
     if any(". Score " in p.reason for p in plan.picks):
-        rows += _score(plan)
+        shown = {"uncertainty": ranked, "relation": bool(plan.target.get("pathway"))}
+        shown["module"] = shown["relation"]
+        rows += [row for row in _score(plan) if shown.get(row[0].split(" (in")[0], True)]
     rows.append(
         (
             "Utility",
