@@ -44,6 +44,10 @@ def review(
 
     serve(shown, port=port, opened=opened)
     typer.echo(f"closed; the panel as it is now is in {shown.file.parent}")
+    if shown.busy:
+        # Nobody waits for the reading of knowledge; taken down with it, Python would complain.
+        sys.stdout.flush()
+        os._exit(0)
 
 
 def _has_screen() -> bool:

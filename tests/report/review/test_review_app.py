@@ -68,7 +68,8 @@ def free(folder):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/api/state", "/wrong/", f"/{TOKEN}x/", f"/{TOKEN}", "/%F0%9F/", "//", f"//{TOKEN}/"]
+    "path",
+    ["/", "/api/state", "/wrong/", f"/{TOKEN}x/", f"/{TOKEN}", "/%F0%9F/", "//", f"//{TOKEN}/"],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_without_the_token_nothing_is_shown(client, method, path):
@@ -77,7 +78,9 @@ def test_without_the_token_nothing_is_shown(client, method, path):
     assert "K562" not in reply.text
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "evil.example:4711", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "evil.example:4711", ""]
+)
 def test_a_rebound_name_is_refused(client, host):
     assert client.get(f"/{TOKEN}/", headers={"Host": host}).status_code == 403
 
@@ -233,7 +236,11 @@ def test_every_change_is_an_amendment_with_who_and_why(client, folder):
     assert len(seen["picks"]) == len(genes)
     undone = change(client, do="undo").json()
     assert undone["picks"][-1]["gene"] == genes[1]
-    assert [d.action for d in Plan.load(folder).decisions][1:4] == ["replaced", "pinned", "unpinned"]
+    assert [d.action for d in Plan.load(folder).decisions][1:4] == [
+        "replaced",
+        "pinned",
+        "unpinned",
+    ]
 
 
 @pytest.mark.parametrize("missing", [{"by": " "}, {"why": ""}, {"why": "x" * 4001}, {"by": None}])
@@ -276,9 +283,7 @@ def test_two_changes_at_once_are_one_saved_and_one_told(review, folder):
     answers = []
 
     def drop(gene):
-        reply = post(
-            client_of(review), do="drop", gene=gene, by="A", why="w", version=version
-        )
+        reply = post(client_of(review), do="drop", gene=gene, by="A", why="w", version=version)
         answers.append(reply.status_code)
 
     threads = [threading.Thread(target=drop, args=(g,)) for g in genes[:3]]

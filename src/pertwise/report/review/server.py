@@ -49,7 +49,7 @@ def run(review: Review, port: int, opened: Callable[[str], None]) -> None:
             while serving.is_alive() and not server.started:
                 serving.join(0.02)
             if server.started:
-                threading.Thread(target=review.open_question, daemon=True).start()
+                review.start_reading()
                 opened(f"http://127.0.0.1:{place.getsockname()[1]}/{token}/")
             while serving.is_alive():
                 serving.join(0.5)

@@ -67,6 +67,7 @@ class Review:
         self._question: Question | None = None
         self._trouble = ""
         self._ready = threading.Event()
+        self._reader: threading.Thread | None = None
         self.now()
 
     def now(self) -> tuple[Plan, str]:
@@ -91,8 +92,18 @@ class Review:
             return ()
         return (found.st_mtime_ns, found.st_size, found.st_ino)
 
+    def start_reading(self) -> None:
+        """`open_question` in a thread: the page is there meanwhile."""
+        self._reader = threading.Thread(target=self.open_question, name="knowledge", daemon=True)
+        self._reader.start()
+
+    @property
+    def busy(self) -> bool:
+        """Whether the knowledge folder is still being read."""
+        return self._reader is not None and self._reader.is_alive()
+
     def open_question(self) -> None:
-        """Read what expected information needs; seconds to a minute, so in a thread."""
+        """Read what expected information needs: seconds, for a whole genome up to a minute."""
         try:
             self._question = Question.open(self.now()[0], self._knowledge)
         except PertwiseError as error:
@@ -101,10 +112,6 @@ class Review:
             self._trouble = f"the knowledge cannot be used: {type(error).__name__}"
         finally:
             self._ready.set()
-
-    def question(self) -> Question | None:
-        """What a swap is weighed with, as soon as it is read; None before, or without knowledge."""
-        return self._question
 
     # -- what is shown -------------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ function search() {
     id("found").replaceChildren.apply(id("found"), found.rows.map(function (r, i) {
       var input = el("input", { type: "radio", name: "new", value: r.gene });
       input.checked = r.gene === asking.new;
-      input.addEventListener("change", function () { asking.new = r.gene; preview(); });
+      input.addEventListener("change", function () { asking.new = r.gene; id("trouble").textContent = ""; preview(); });
       var told = [r.uncertainty_rank ? "unc. rank " + r.uncertainty_rank : "", r.adds === null || r.adds === undefined ? "" : "adds " + percent(r.adds)].filter(Boolean).join(", ");
       return el("label", {}, [input, el("span", { class: "gene", text: r.gene }), chip(r.relation),
         el("span", { class: "soft", text: r.module || "" }), el("span", { class: "soft told", text: told }),
@@ -89,7 +89,6 @@ function preview() {
   if (asking.do === "anew") box.replaceChildren(el("p", { class: "soft", text: "Choosing again; this takes up to a minute for a whole genome …" }));
   post("api/preview", { do: asking.do, gene: asking.gene, new: asking.new }).then(function (found) {
     if (mine !== turn) return;
-    id("trouble").textContent = "";
     var lines = [];
     if (found.out.length || found.in.length)
       lines.push(el("p", { text: "Out: " + (found.out.join(", ") || "–") + ". In: " + (found.in.join(", ") || "–") + "." }));
@@ -102,7 +101,10 @@ function preview() {
     });
     if (shown.now.coverage.length && !found.coverage.length) lines.push(el("p", { class: "soft", text: "Coverage stays as it is." }));
     box.replaceChildren.apply(box, lines);
-  }, trouble);
+  }, function (problem) {
+    // Beside the preview, not in the place of what saving said.
+    if (mine === turn) box.replaceChildren(el("p", { class: "cost", text: problem.error || "The server does not answer." }));
+  });
 }
 function trouble(problem) { id("trouble").textContent = problem.error || "The server does not answer; what you wrote is still here."; }
 
@@ -111,6 +113,7 @@ id("form").addEventListener("submit", function (event) {
   if (!id("choose").hidden && !asking.new) { id("trouble").textContent = "Choose a candidate first."; return; }
   if (!id("why").value.trim() || !id("by").value.trim()) { id("trouble").textContent = "A reason and a name are needed: the plan records them."; return; }
   id("save").disabled = true;
+  id("trouble").textContent = "";
   say("Saving …");
   post("api/change", { do: asking.do, gene: asking.gene, new: asking.new, by: id("by").value, why: id("why").value, version: seen }).then(function (now) {
     try { localStorage.setItem("by", id("by").value); } catch (e) { /* private windows may refuse */ }
