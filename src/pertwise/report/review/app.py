@@ -103,9 +103,9 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            return await self._app(scope, receive, send)
+            await self._app(scope, receive, send)
         if scope["type"] != "http":
-            return None
+            return
         headers = Headers(scope=scope)
         first, slash, rest = scope["path"].removeprefix("/").partition("/")
 
@@ -118,9 +118,10 @@ class Guard:
         if refusal is not None:
             words, status = refusal
             answer = PlainTextResponse(words, status)
-            return await answer(scope, receive, guarded)
+            await answer(scope, receive, guarded)
+            return
         inner = {**scope, "path": "/" + rest, "raw_path": b"/", "root_path": ""}
-        return await self._app(inner, receive, guarded)
+        await self._app(inner, receive, guarded)
 
     def _refusal(self, method: str, headers: Headers, token: str) -> tuple[str, int] | None:
         host = headers.get("host", "")

@@ -31,7 +31,7 @@ def plan_view(plan: Plan, question: Question | None) -> dict[str, Any]:
     signed, current = signature(plan)
     last = undoable(plan)
     pathway = plan.target.get("pathway")
-    return plain(
+    shown: dict[str, Any] = plain(
         {
             "title": plan.title,
             "revision": plan.revision,
@@ -59,6 +59,7 @@ def plan_view(plan: Plan, question: Question | None) -> dict[str, Any]:
             "information": information,
         }
     )
+    return shown
 
 
 def found_candidates(
@@ -107,13 +108,16 @@ def found_candidates(
         if asked and r.kind in ("excluded", "unknown") and r.gene not in taken
         if all(w in r.gene.casefold() for w in asked)
     ]
-    return plain({"total": len(rows) + len(overruled), "rows": [*rows, *overruled][:n]})
+    result: dict[str, Any] = plain(
+        {"total": len(rows) + len(overruled), "rows": [*rows, *overruled][:n]}
+    )
+    return result
 
 
 def coverage_changes(before: Plan, after: Plan) -> list[dict[str, Any]]:
     """Modules whose picks a change would alter: what is on the panel there, before and after."""
     old = {r.module: r for r in before.coverage}
-    found = []
+    found: list[dict[str, Any]] = []
     for row in after.coverage:
         then = old.get(row.module)
         was = [*then.picked, *then.related] if then else []
@@ -121,7 +125,7 @@ def coverage_changes(before: Plan, after: Plan) -> list[dict[str, Any]]:
         if was != now:
             empty = not now and not row.measured
             found.append({"module": row.module, "before": was, "after": now, "empty": empty})
-    return plain(found)
+    return found
 
 
 def plain(value: Any) -> Any:
