@@ -15,6 +15,12 @@ settings.load_profile("calm")
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
+@pytest.fixture(autouse=True)
+def no_defaults_of_the_user(monkeypatch, tmp_path_factory):
+    """Whoever runs the tests may have defaults of their own."""
+    monkeypatch.setenv("PERTWISE_CONFIG", str(tmp_path_factory.getbasetemp() / "no such file"))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data; tests that need it skip, saying so, where it is absent."""

@@ -38,6 +38,7 @@ NAMES = (
     "model",
     "parts",
     "plan",
+    "plot",
     "predict",
     "pseudobulk",
     "rate",

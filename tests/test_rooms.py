@@ -14,6 +14,7 @@ SRC = Path(__file__).parents[1] / "src" / "pertwise"
 ROOMS = (
     "errors",
     "_text",
+    "_shown",
     "_external",
     "_io",
     "_files",

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pertwise.prediction.rated import Rated as Rated
     from pertwise.prediction.rating import rate as rate
     from pertwise.prediction.writing import write_prediction as write_prediction
+    from pertwise.report import plot as plot
     from pertwise.report import write_plan as write_plan
     from pertwise.screen import PseudobulkSettings as PseudobulkSettings
     from pertwise.screen import Screen as Screen
@@ -75,6 +76,7 @@ _LAZY = {
     "model": "pertwise.models.methods:model",
     "parts": "pertwise.parts",
     "plan": "pertwise.acquire:plan",
+    "plot": "pertwise.report.plot",
     "predict": "pertwise.prediction.predicting:predict",
     "pseudobulk": "pertwise.screen.pseudobulk:pseudobulk",
     "rate": "pertwise.prediction.rating:rate",
@@ -113,6 +115,7 @@ __all__ = [
     "model",
     "parts",
     "plan",
+    "plot",
     "predict",
     "pseudobulk",
     "rate",

@@ -152,7 +152,7 @@ def config_path(
         return os.environ[name]
 
     base = Path(config).parent if folder is None else Path(folder)
-    return os.path.abspath(base / _VARIABLE.sub(filled, value))
+    return os.path.abspath(base / Path(_VARIABLE.sub(filled, value)).expanduser())
 
 
 # -- secrets -------------------------------------------------------------------------------------
@@ -195,3 +195,42 @@ def refuse_secrets(value: Any, where: str) -> None:
                 f"{where}: the address holds a password or key, and configurations are stored with "
                 "the results; put the key into the environment (see docs/llm.md)"
             )
+
+
+# -- the user's own defaults ---------------------------------------------------------------------
+
+
+class UserSettings(Settings):
+    """Defaults of the command line, for what is needed and was not given.
+
+    Attributes
+    ----------
+    knowledge
+        Knowledge folder of commands that read one.
+    llm
+        Endpoint (``MODEL@URL``) of the commands that cannot do without a model (`ask`, `rate`); no
+        other command asks it.
+    """
+
+    knowledge: FileName | None = None
+    llm: str | None = None
+
+
+def user_file() -> Path:
+    """$PERTWISE_CONFIG, else pertwise.toml in $XDG_CONFIG_HOME or ~/.config."""
+    named = os.environ.get("PERTWISE_CONFIG")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "pertwise.toml"
+
+
+def user_settings() -> UserSettings:
+    """What `user_file` says; nothing where there is none.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        Names the file and every key at fault.
+    """
+    file = user_file()
+    return read_settings(file, UserSettings) if file.is_file() else UserSettings()

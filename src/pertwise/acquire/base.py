@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pertwise._shown import Shown
 from pertwise.errors import InputError
 from pertwise.select.base import Selection
 
@@ -36,8 +37,8 @@ class Target:
     features: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True)
-class AcquisitionState:
+@dataclass(frozen=True, repr=False)
+class AcquisitionState(Shown):
     """Everything a strategy may look at when choosing the next batch.
 
     Attributes

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pertwise._files import read_json_object
 from pertwise._io import write_csv_atomic, write_json_atomic
+from pertwise._shown import Shown
 from pertwise._together import finish
 from pertwise.errors import InputError
 
@@ -217,6 +218,7 @@ class Plan(BaseModel):
         )
 
     __str__ = __repr__
+    _repr_html_ = Shown._repr_html_
 
     # -- files -----------------------------------------------------------------------------
 

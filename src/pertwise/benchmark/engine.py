@@ -23,6 +23,7 @@ import pandas as pd
 
 from pertwise._io import write_json_atomic
 from pertwise._process import only_writer
+from pertwise._shown import Shown
 from pertwise.benchmark.playing import EXECUTORS, Executor, play_all, read_table, write_table
 from pertwise.benchmark.task import Played, Tables, Task
 from pertwise.config import check_settings
@@ -34,8 +35,8 @@ RECORD, LIST = "run.json", "units.csv"
 T = TypeVar("T", bound=Task)
 
 
-@dataclass(frozen=True)
-class BenchmarkRun(Generic[T]):
+@dataclass(frozen=True, repr=False)
+class BenchmarkRun(Shown, Generic[T]):
     """A finished run: tidy scores, their summary, its record, its page.
 
     Attributes

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from pertwise._text import shown_url
 from pertwise.cli.asking import BudgetTokens, BudgetUsd, Concurrency, Timeout, limits
 from pertwise.cli.options import OptionGroup
+from pertwise.config import user_file, user_settings
 from pertwise.errors import InputError
 
 if TYPE_CHECKING:
@@ -98,14 +100,24 @@ class Facts(OptionGroup):
         typer.Option(help="Table of marks (pertwise rate, or filled in by hand); repeat."),
     ] = None
 
+    @property
+    def folder(self) -> Path | None:
+        """The knowledge folder given, else that of the user's defaults (`config.user_settings`)."""
+        default = None if self.knowledge else user_settings().knowledge
+        if default is None:
+            return self.knowledge
+        typer.echo(f"knowledge: {default} (from {user_file()})", err=True)
+        return Path(default)
+
     def open(self) -> Knowledge | None:
         """The knowledge, or None when nothing was given."""
         from pertwise.knowledge import Knowledge
 
-        if not self.given:
+        folder = self.folder
+        if folder is None and not self.given:
             return None
         return Knowledge.open(
-            self.knowledge,
+            folder,
             drugs=self.drugs or (),
             lines=self.lines,
             ratings=self.ratings or (),
@@ -191,9 +203,15 @@ class Llm(OptionGroup):
             self.refuse("no model is asked (--llm MODEL@URL)")
             yield None
             return
+        with self.asked(run, ledger) as chat:
+            yield chat
+
+    @contextmanager
+    def asked(self, run: str, ledger: Path | None) -> Iterator[Chat]:
+        """The chat of a command that cannot do without (`name`), closed at the end."""
         from pertwise.llm import open_chat
 
-        chat = open_chat(self.llm, ledger=ledger, replay=self.replay, run=run, **self.limits())
+        chat = open_chat(self.name, ledger=ledger, replay=self.replay, run=run, **self.limits())
         try:
             yield chat
         finally:
@@ -201,13 +219,16 @@ class Llm(OptionGroup):
 
     @property
     def name(self) -> str:
-        """The endpoint as given.
+        """The endpoint as given, else that of the user's defaults.
 
         Raises
         ------
         pertwise.errors.InputError
-            Without --llm.
+            Without either.
         """
+        if not self.llm and (default := user_settings().llm):
+            typer.echo(f"model: {shown_url(default)} (from {user_file()})", err=True)
+            return default
         if not self.llm:
             raise InputError(
                 "a model is needed: --llm MODEL@URL (for example "

@@ -19,6 +19,7 @@ from pertwise.cli import (
     bench,
     bench_acquisition,
     demo,
+    doctor,
     drugs,
     knowledge,
     llm,
@@ -37,7 +38,7 @@ app = typer.Typer(
     help="Which perturbations next, what will they do, and can we trust that?",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    add_completion=True,
 )
 bench.app.command("drugs")(drugs.bench_drugs)
 app.command("predict")(predict.predict)
@@ -54,6 +55,7 @@ app.command("parts")(parts.parts)
 app.add_typer(plan.app, name="plan")
 app.command("review")(review.review)
 app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
 app.add_typer(screen.app, name="screen")
 
 

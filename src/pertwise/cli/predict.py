@@ -229,7 +229,7 @@ def _inputs(
     if screen.suffix != ".toml":
         if data is not None:
             raise InputError("--data goes with a TOML config in place of SCREEN")
-        known = (facts.knowledge, facts.drugs or [], facts.lines)
+        known = (facts.folder, facts.drugs or [], facts.lines)
         return _Inputs(screen, *known, method, ratings=facts.ratings or [])
     facts.refuse(f"{screen} says what is known")
     reading.refuse(f"{screen} says how to read")

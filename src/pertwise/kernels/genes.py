@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,9 +13,11 @@ from scipy.sparse import csr_matrix, diags, hstack
 
 from pertwise import parts as registry
 from pertwise._names import split_combination
+from pertwise._shown import Shown
 from pertwise.arrays.memory import rows_at_once
 from pertwise.errors import InputError, unknown_name
 from pertwise.kernels.base import Kernel, same_names
+from pertwise.kernels.kept import kept_rows
 from pertwise.knowledge import Knowledge
 from pertwise.knowledge.genes.features import take_rows, unit_rows
 
@@ -74,8 +77,8 @@ class KernelSource(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class GeneBlocks:
+@dataclass(frozen=True, repr=False)
+class GeneBlocks(Shown):
     """Feature rows of perturbations, one sparse block a kernel; cosine kernels are their products.
 
     Attributes
@@ -280,12 +283,13 @@ def gene_blocks(
     for kind in kinds:
         if skip_missing and not available(knowledge, kind):
             continue
-        rows = _block(knowledge, kind, genes, exclude_from_screen)
+        make = partial(_block, knowledge, kind, exclude_from_screen=exclude_from_screen)
+        rows = kept_rows(knowledge, (kind, exclude_from_screen), genes, make)
         blocks.append(rows if single else unit_rows((pick @ rows).tocsr()))
         used.append(kind)
     for source in sources:
         for kind in source.kinds:
-            rows = source.rows(kind, genes)
+            rows = kept_rows(source, (kind,), genes, partial(source.rows, kind))
             blocks.append(rows if single else unit_rows((pick @ rows).tocsr()))
             used.append(kind)
     if not blocks:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pertwise._shown import Shown
 from pertwise._tables import columns_of, read_frame
 from pertwise.errors import InputError, unknown_name
 from pertwise.knowledge.drugs.table import fold_name
@@ -41,8 +42,8 @@ class CellLine:
         return f"{self.name}: {'; '.join(parts)}" if parts else self.name
 
 
-@dataclass(frozen=True)
-class CellTable:
+@dataclass(frozen=True, repr=False)
+class CellTable(Shown):
     """Cell lines by name; identifiers (Cellosaurus, DepMap) and spellings resolve to the name."""
 
     lines: Mapping[str, CellLine]

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from pertwise._io import write_csv_atomic
 from pertwise._names import canonical_perturbation
+from pertwise._shown import Shown
 from pertwise._tables import columns_of, read_frame
 from pertwise._text import one_line
 from pertwise.errors import InputError
@@ -41,8 +42,8 @@ _TEXTS = ("reason", "source")
 _REPLICATE = "replicate"
 
 
-@dataclass(frozen=True)
-class Ratings:
+@dataclass(frozen=True, repr=False)
+class Ratings(Shown):
     """Marks of perturbations in one context.
 
     Attributes

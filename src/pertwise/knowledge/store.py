@@ -143,6 +143,14 @@ class Knowledge:
         """The same knowledge with these marks in the place of its own."""
         return Knowledge(self._tables, self.drugs, self.lines, ratings)
 
+    def __repr__(self) -> str:
+        """Where it is and what it holds, without reading a table."""
+        held = [f"folder {self.path}"] if self.path else []
+        held += [f"{len(self.drugs):,} drugs"] if self.drugs is not None else []
+        held += [f"{len(self.lines.lines):,} lines"] if self.lines is not None else []
+        held += [f"marks of {len(self.ratings)} contexts"] if self.ratings else []
+        return f"<Knowledge: {', '.join(held) or 'nothing'}>"
+
     @property
     def manifest(self) -> Mapping[str, Any]:
         """Manifest: format, tables with source, version, date, licence, sha256, from_screen."""

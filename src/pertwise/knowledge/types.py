@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from pertwise._shown import Shown
+
 RelationKind = Literal[
     "direct_member", "upstream_regulator", "downstream_target", "interacting_partner", "unknown"
 ]
 
 
-@dataclass(frozen=True)
-class Resolution:
+@dataclass(frozen=True, repr=False)
+class Resolution(Shown):
     """Names turned into approved symbols.
 
     Attributes
@@ -58,8 +60,8 @@ class GeneCard:
     known: bool = True
 
 
-@dataclass(frozen=True)
-class Pathway:
+@dataclass(frozen=True, repr=False)
+class Pathway(Shown):
     """A gene set with description and functional modules (module name -> members)."""
 
     name: str
@@ -91,8 +93,8 @@ class Relation:
     n_touched: int = 0
 
 
-@dataclass(frozen=True)
-class Graph:
+@dataclass(frozen=True, repr=False)
+class Graph(Shown):
     """Weighted gene graph.
 
     Attributes
@@ -114,8 +116,8 @@ class Graph:
     sign: csr_matrix | None = None
 
 
-@dataclass(frozen=True)
-class Embedding:
+@dataclass(frozen=True, repr=False)
+class Embedding(Shown):
     """Gene features: (n_genes, k) float32 in the order asked for; missing genes are zero rows."""
 
     name: str

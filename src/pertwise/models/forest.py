@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
+from scipy.sparse import csr_matrix, diags
 
-from pertwise.arrays.direction import half_scaled, with_direction
+from pertwise.arrays.direction import half_scaled
 from pertwise.arrays.gaussian_process import Floats, kernel_axes
 from pertwise.kernels.genes import (
     FOREST_KERNELS,
@@ -21,16 +22,22 @@ from pertwise.parts import part
 from pertwise.screen.training import canonical
 
 if TYPE_CHECKING:
+    from sklearn.ensemble import ExtraTreesRegressor
+
     from pertwise.knowledge import Knowledge
     from pertwise.screen import Screen
 
-#: Responses with more features than this are predicted in that many principal components.
-MAX_OUTPUTS = 64
+#: The trees are grown on that many principal components of the responses; every feature is then
+#: averaged in their leaves.
+MAX_OUTPUTS = 20
 
 
 @part(needs="knowledge", reads="ratings", source="Geurts et al. 2006 (extra-trees)")
 class ForestPredictor(KernelModel):
     """Extra-trees (Geurts et al. 2006) on the first axes of every knowledge kernel.
+
+    Prediction: sum over the trees t of (1 / T) x the mean response of the training rows in the leaf
+    of the asked one.
 
     Not better than the kernels alone, but wrong in other places: made for `StackedPredictor`.
 
@@ -41,7 +48,8 @@ class ForestPredictor(KernelModel):
     dim
         Axes taken from each kernel.
     direction
-        Share of the direction taken from a second forest on half-scaled responses; 0 = none.
+        Share of the direction taken from half-scaled responses (`arrays.direction`), on which the
+        trees are then grown; 0 = none.
     """
 
     def __init__(
@@ -70,18 +78,20 @@ class ForestPredictor(KernelModel):
             self._maps.append(to_axes)
         x = np.concatenate(scores, axis=1)
         y = np.where(np.isfinite(data.y), data.y, data.mean)
-        self._basis: Floats | None = None
-        if y.shape[1] > MAX_OUTPUTS:
-            _, _, self._basis = np.linalg.svd(y, full_matrices=False)
-            self._basis = self._basis[:MAX_OUTPUTS]
-            y = y @ self._basis.T
-        targets = [y, half_scaled(y)] if self.direction > 0 else [y]
-        self._forests = [self._grow(x, t) for t in targets]
+        self._targets = [y, half_scaled(y)] if self.direction > 0 else [y]
+        self._forest = self._grow(x, self._targets[-1])
+        leaves = self._leaves(x)
+        size = np.asarray(leaves.sum(axis=0)).ravel()
+        share = np.divide(1.0, size, out=np.zeros_like(size), where=size > 0)
+        self._members = (leaves @ diags(share / self.n_trees)).tocsr()
         return self
 
-    def _grow(self, x: Floats, y: Floats) -> object:
+    def _grow(self, x: Floats, y: Floats) -> ExtraTreesRegressor:
         from sklearn.ensemble import ExtraTreesRegressor
 
+        if y.shape[1] > MAX_OUTPUTS:
+            centred = y - y.mean(axis=0)
+            y = centred @ np.linalg.svd(centred, full_matrices=False)[2][:MAX_OUTPUTS].T
         forest = ExtraTreesRegressor(
             self.n_trees,
             min_samples_leaf=min(2, len(x)),
@@ -89,6 +99,14 @@ class ForestPredictor(KernelModel):
             random_state=self.seed,
         )
         return forest.fit(x, y)
+
+    def _leaves(self, x: Floats) -> csr_matrix:
+        """(q, nodes of all trees) 1 where a row falls into that leaf."""
+        sizes = [tree.tree_.node_count for tree in self._forest.estimators_]
+        start = np.cumsum([0, *sizes])
+        places = (self._forest.apply(x) + start[:-1]).ravel()
+        ends = np.arange(0, len(places) + 1, len(sizes))
+        return csr_matrix((np.ones(len(places)), places, ends), shape=(len(x), start[-1]))
 
     def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Mean over the trees; perturbations that no kernel knows get the training mean, stated."""
@@ -104,11 +122,9 @@ class ForestPredictor(KernelModel):
             x[rows] = np.concatenate([p @ m for p, m in pairs], axis=1)
         found = [np.zeros((0, len(data.features)))]
         if names:
-            found = [np.asarray(f.predict(x)).reshape(len(names), -1) for f in self._forests]  # type: ignore[attr-defined]
-            if len(found) > 1:
-                found = [with_direction(found[0], found[1], self.direction)]
-            if self._basis is not None:
-                found = [found[0] @ self._basis]
+            # A forest is a weighted mean of the training rows: of those in the same leaves.
+            weights = self._leaves(x) @ self._members.T
+            found = [np.asarray(weights @ target) for target in self._targets]
         mean, support = self._answer(names, known, found, self.direction)
         return Prediction(
             perturbations=names,

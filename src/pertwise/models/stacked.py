@@ -18,6 +18,7 @@ from pertwise.arrays.direction import (
 from pertwise.arrays.gaussian_process import Floats
 from pertwise.arrays.spread import ErrorModel, fit_error_model
 from pertwise.errors import InputError
+from pertwise.kernels.kept import keeping_rows
 from pertwise.models.base import MEAN_FALLBACK, Prediction, Predictor, only_context, support_table
 from pertwise.screen.training import TrainingData, canonical
 
@@ -136,6 +137,10 @@ class StackedPredictor:
         data = TrainingData.from_screen(screen, self.name)
         self._data = data
         measured = screen.only_measured().of_perturbations(data.names)
+        with keeping_rows(data.names):
+            return self._fit(measured, knowledge, data)
+
+    def _fit(self, measured: Screen, knowledge: Knowledge | None, data: TrainingData) -> Self:
         self._models = [make().fit(measured, knowledge) for make in self.members.values()]
         n, m = len(data.names), len(self.members)
         self._weights = np.full(m, 1.0 / m)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pertwise._names import canonical_perturbation, split_combination
+from pertwise._shown import Shown
 from pertwise.errors import InputError, suggest, unknown_name
 from pertwise.evaluate.splits import things
 from pertwise.knowledge.genes.species import species_notes
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
 
 
-@dataclass(frozen=True)
-class Asked:
+@dataclass(frozen=True, repr=False)
+class Asked(Shown):
     """Perturbations by the names that the screen and the knowledge know them under.
 
     Attributes

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from pertwise._shown import Shown
 from pertwise.arrays.means import masked_mean
 from pertwise.errors import unknown_name
 from pertwise.evaluate import metrics
@@ -28,8 +29,8 @@ LISTED = 10
 FAILURES = 3
 
 
-@dataclass(frozen=True)
-class Explanation:
+@dataclass(frozen=True, repr=False)
+class Explanation(Shown):
     """What one predicted response rests on.
 
     Attributes

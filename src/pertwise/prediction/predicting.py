@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pertwise import parts
 from pertwise._names import canonical_perturbation
+from pertwise._shown import Shown
 from pertwise.errors import InputError, unknown_name
 from pertwise.evaluate.prefilter import N_NEAREST, check_prefilter
 from pertwise.evaluate.specs import ORACLE
@@ -43,8 +44,8 @@ DEFAULT_METHOD = "multi-kernel"
 EXPLAINED = 5
 
 
-@dataclass(frozen=True)
-class Predicted:
+@dataclass(frozen=True, repr=False)
+class Predicted(Shown):
     """Everything one run of `predict` found.
 
     Attributes

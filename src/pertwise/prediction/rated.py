@@ -22,6 +22,7 @@ from pertwise._io import (
     write_csv_atomic,
     write_json_atomic,
 )
+from pertwise._shown import Shown
 from pertwise._together import finish, together
 from pertwise.errors import InputError
 from pertwise.knowledge.agreement import low_agreement
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 BESIDE = ("replicates.csv", "agreement.csv", "programs.csv", "json")
 
 
-@dataclass(frozen=True)
-class Rated:
+@dataclass(frozen=True, repr=False)
+class Rated(Shown):
     """What a rater said.
 
     Attributes

@@ -18,6 +18,7 @@ from pertwise._names import (
     is_combination,
     split_combination,
 )
+from pertwise._shown import Shown
 from pertwise.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ OBS_COLUMNS = ("perturbation", "context", "dose", "n_cells", "sampling_variance"
 
 
 @dataclass(frozen=True)
-class Screen:
+class Screen(Shown):
     """Responses of perturbations, one row per (perturbation, context, dose).
 
     Attributes

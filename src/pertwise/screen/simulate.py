@@ -34,6 +34,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pertwise._names import COMBINATION
+from pertwise._shown import Shown
 from pertwise.errors import InputError
 from pertwise.screen.core import Screen, make_obs
 
@@ -51,8 +52,8 @@ NOTICE = (
 )
 
 
-@dataclass(frozen=True)
-class Truth:
+@dataclass(frozen=True, repr=False)
+class Truth(Shown):
     """What the simulator knows and a screen does not show.
 
     Attributes
@@ -95,8 +96,8 @@ class Truth:
     baseline: FloatArray
 
 
-@dataclass(frozen=True)
-class Simulation:
+@dataclass(frozen=True, repr=False)
+class Simulation(Shown):
     """A simulated screen, its truth, and the knowledge tables that go with it.
 
     `sources` maps a file name of `write_sources` to its table; gene sets (gmt) are tables with

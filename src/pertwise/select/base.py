@@ -8,6 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 
+from pertwise._shown import Shown
+
 
 @dataclass(frozen=True)
 class Pick:
@@ -48,8 +50,8 @@ class Repair:
     action: str
 
 
-@dataclass(frozen=True)
-class Selection:
+@dataclass(frozen=True, repr=False)
+class Selection(Shown):
     """Ordered picks from a closed list, with their reasons and what had to be repaired.
 
     Attributes
@@ -93,8 +95,8 @@ def usable(fallback: bool, provenance: Mapping[str, Any]) -> bool:
     return not fallback or bool(provenance.get("k_used"))
 
 
-@dataclass(frozen=True)
-class Query:
+@dataclass(frozen=True, repr=False)
+class Query(Shown):
     """What is asked of a selector.
 
     Attributes

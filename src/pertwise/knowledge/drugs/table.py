@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from pertwise._names import canonical_perturbation
+from pertwise._shown import Shown
 from pertwise._tables import columns_of, read_frame
 from pertwise.errors import InputError, UnknownNameError, unknown_name
 from pertwise.knowledge.drugs.chemistry import Structure, structure
@@ -132,8 +133,8 @@ def name_key(name: str) -> str:
     return fold_name(split_name(name)[0])
 
 
-@dataclass(frozen=True)
-class DrugTable:
+@dataclass(frozen=True, repr=False)
+class DrugTable(Shown):
     """Cards by name, with names resolved through synonyms, salts and spelling.
 
     Attributes
