@@ -69,6 +69,9 @@ def plans():
     made = make_plan(batch=8)
     changed = amend(made, drop=[made.genes[-1]], by="Eve", why=EVIL)
     changed.picks[0].full_name = changed.picks[0].reason = EVIL
+    for pick in changed.picks:
+        pick.module = "erythropoietin signalling and cell-cycle exit"
+        pick.relation = "interacting_partner"
     changed.picks[1].reason = "An unbroken word: " + "x" * 300
     return changed, make_plan(half_screen(n=60, hidden=28), batch=20)
 

@@ -42,20 +42,28 @@ def run(review: Review, port: int, opened: Callable[[str], None]) -> None:
                 timeout_graceful_shutdown=GRACE,
             )
         )
-        # In a thread, uvicorn leaves the signals to the one place that hears them here.
-        serving = threading.Thread(target=server.run, kwargs={"sockets": [place]}, name="review")
-        serving.start()
+        ended = threading.Event()
+
+        def work() -> None:
+            try:
+                server.run(sockets=[place])
+            finally:
+                ended.set()
+
+        # In a thread, uvicorn leaves the signals to the one place that hears them here. An event,
+        # since Python takes a thread for ended when a signal interrupts its `join`.
+        threading.Thread(target=work, name="review").start()
         try:
-            while serving.is_alive() and not server.started:
-                serving.join(0.02)
+            while not server.started and not ended.wait(0.02):
+                pass
             if server.started:
                 review.start_reading()
                 opened(f"http://127.0.0.1:{place.getsockname()[1]}/{token}/")
-            while serving.is_alive():
-                serving.join(0.5)
+            while not ended.wait(0.5):
+                pass
         except (KeyboardInterrupt, Interrupted):
             return
         finally:
             server.should_exit = True
-            serving.join()
+            ended.wait()
     raise PertwiseError("the server of the review page ended by itself")
