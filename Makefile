@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # The suite runs one BLAS thread a worker: two workers fill two cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test matrix lint types clean
+.PHONY: setup demo test docs matrix lint types clean
 
 # Versions of Python that `make matrix` looks for, and what it runs on each.
 PYTHONS ?= 3.11 3.12 3.13
@@ -23,8 +23,8 @@ demo: $(STAMP)
 	$(BIN)/pertwise demo --out demo-out
 
 lint: $(STAMP)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks environments
+	$(BIN)/ruff format --check src tests benchmarks environments
 
 types: $(STAMP)
 	$(BIN)/mypy
@@ -33,6 +33,11 @@ test: lint types
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # One environment a version: the first of python3.N and ~/.pyenv/versions/3.N.* that runs.
+# Builds the pages with warnings as errors, and runs every tutorial on the way.
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all,test,docs]"
+	NO_MKDOCS_2_WARNING=1 MPLBACKEND=Agg $(BIN)/mkdocs build --strict --quiet
+
 matrix:
 	@set -e; for v in $(PYTHONS); do found=; \
 	for p in python$$v $$(ls -d $(HOME)/.pyenv/versions/$$v.*/bin/python 2>/dev/null | sort -rV); do \
@@ -45,4 +50,4 @@ matrix:
 	$$env/bin/python -m pytest -n 2 --dist loadfile $(TESTS); done
 
 clean:
-	rm -rf $(VENV) .venv-3.* demo-out
+	rm -rf $(VENV) .venv-3.* demo-out site

@@ -92,7 +92,14 @@ def test_what_is_no_toml_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("text", "value"),
     [("10", 10), ("true", True), ("[1, 2]", [1, 2]), ("rank", "rank"), ("1\nx = 2", "1\nx = 2"),
-     (" a b ", "a b")],
+     (" a b ", "a b"), ("[A, b/c.csv]", ["A", "b/c.csv"]), ('["A"]', ["A"]), ("[]", []),
+     ('{K = "a"}', {"K": "a"})],
 )  # fmt: skip
 def test_one_value(text, value):
     assert toml_value(text) == value
+
+
+@pytest.mark.parametrize("text", ['[A, "b]', "{K: 1}", "[[a]", "[a"])
+def test_what_begins_like_a_list_and_is_none_is_told(text):
+    with pytest.raises(InputError, match="neither a list nor a table"):
+        toml_value(text)

@@ -40,3 +40,13 @@ def test_canonical_form_is_a_fixed_point(name):
     once = canonical_perturbation(name)
     assert canonical_perturbation(once) == once
     assert canonical_perturbation("+".join(reversed(split_combination(once)))) == once
+
+
+def test_combinations_that_contain_what_is_held_out():
+    from pertwise._names import with_parts_of
+
+    names = ["A", "B", "A+B", "B+C", "A+B+C", "C+D"]
+    assert with_parts_of(names, ["A"]) == {"A+B", "A+B+C"}
+    assert with_parts_of(names, ["A+B"]) == {"A+B+C"}
+    assert with_parts_of(names, ["B", "D"]) == {"A+B", "B+C", "A+B+C", "C+D"}
+    assert with_parts_of(names, []) == set()

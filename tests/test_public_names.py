@@ -35,6 +35,8 @@ NAMES = (
     "bench",
     "build_knowledge",
     "chat",
+    "design",
+    "join",
     "model",
     "parts",
     "plan",

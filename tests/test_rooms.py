@@ -116,3 +116,24 @@ def test_import_loads_no_heavy_package():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_trainers_are_imported_in_functions_of_train_only():
+    heavy = {"trl", "transformers", "peft", "accelerate", "datasets", "gepa", "verifiers", "vllm"}
+
+    def named(node):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module]
+        return {str(n).partition(".")[0] for n in names}
+
+    for module, path in modules().items():
+        tree = ast.parse(path.read_text())
+        inside = {
+            id(n)
+            for f in ast.walk(tree)
+            if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef)
+            for n in ast.walk(f)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom) and named(node) & heavy:
+                allowed = room_of(module) == "train" and id(node) in inside
+                assert allowed, f"{module} imports {named(node) & heavy}"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pertwise.acquire import Strategy as Strategy
     from pertwise.acquire import amend as amend
     from pertwise.acquire import plan as plan
+    from pertwise.acquire.design import design as design
     from pertwise.benchmark import bench as bench
     from pertwise.errors import InputError as InputError
     from pertwise.errors import PertwiseError as PertwiseError
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from pertwise.screen import Screen as Screen
     from pertwise.screen import read_screen as read_screen
     from pertwise.screen import simulate_screen as simulate
+    from pertwise.screen.join import join as join
     from pertwise.screen.pseudobulk import pseudobulk as pseudobulk
     from pertwise.select import Pick as Pick
     from pertwise.select import Query as Query
@@ -73,6 +75,8 @@ _LAZY = {
     "bench": "pertwise.benchmark:bench",
     "build_knowledge": "pertwise.knowledge:build_knowledge",
     "chat": "pertwise.llm:open_chat",
+    "design": "pertwise.acquire.design:design",
+    "join": "pertwise.screen.join:join",
     "model": "pertwise.models.methods:model",
     "parts": "pertwise.parts",
     "plan": "pertwise.acquire:plan",
@@ -112,6 +116,8 @@ __all__ = [
     "bench",
     "build_knowledge",
     "chat",
+    "design",
+    "join",
     "model",
     "parts",
     "plan",

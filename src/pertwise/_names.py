@@ -12,6 +12,20 @@ _OPEN, _CLOSE = "([{", ")]}"
 _ION = re.compile(r"(?<![A-Za-z0-9])(?:NADP?|NH4|H|Na|K|Li|Ca2?|Mg2?|Zn2?|Mn2?|Fe[23]?|Cu2?)$")
 
 
+def with_parts_of(names: Iterable[str], held: Iterable[str]) -> set[str]:
+    """Those of `names` that are combinations with all parts of one of `held`, which they are not.
+
+    What is measured with A+B tells about A: it must not be learned from where A is held out.
+    """
+    whole = [frozenset(split_combination(h)) for h in set(held)]
+    found = set()
+    for name in set(names):
+        parts = frozenset(split_combination(name))
+        if len(parts) > 1 and any(h < parts for h in whole):
+            found.add(name)
+    return found
+
+
 def split_combination(name: str) -> list[str]:
     """The parts of a combination, in order; one part for a single perturbation.
 

@@ -77,11 +77,27 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def toml_value(text: str) -> Any:
-    """One value in TOML ("10", "true", "[1, 2]"); any other text as it is."""
+    """One value in TOML ("10", "true", "[1, 2]"); a list of bare words ("[a.csv, b.csv]", which a
+    shell makes of a quoted one); any other text as it is.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        For what begins like a list or table and is none.
+    """
     try:
         found = tomllib.loads(f"value = {text}")
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return text.strip()
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        plain = text.strip()
+        if plain[:1] not in ("[", "{"):
+            return plain
+        inside = plain[1:-1]
+        if plain[:1] == "[" and plain[-1:] == "]" and not set(inside) & set("[]{}\"'"):
+            return [word.strip() for word in inside.split(",") if word.strip()]
+        raise InputError(
+            f'{plain!r} is neither a list nor a table in TOML ({error}); write ["a", "b"] or '
+            '{ name = "a" }, in quotes for the shell'
+        ) from None
     return found["value"] if list(found) == ["value"] else text.strip()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pertwise.acquire.base import Target
-from pertwise.acquire.strategies.adaptive import Adaptive, expected_square
+from pertwise.acquire.strategies.adaptive import Adaptive, expected_square, marked_strength
 from pertwise.acquire.strategies.variance_reduction import VarianceReduction
 from pertwise.errors import InputError
 from pertwise.knowledge import Knowledge
@@ -113,7 +113,7 @@ def test_conformance_of_variants_and_refused_settings():
 
 def strengths(state, *tables):
     """What `Adaptive` makes of these tables: (n_candidates + n_measured,) squares, mean 1."""
-    return Adaptive()._strength(replace(state, knowledge=Knowledge(ratings=tables)))
+    return marked_strength(replace(state, knowledge=Knowledge(ratings=tables)), tables)
 
 
 def test_marks_for_these_cells_count_before_those_for_others():
@@ -149,4 +149,4 @@ def test_another_spelling_of_a_marked_gene_is_found(simulated):
     marks = np.array([[3.0], [0.0], [0.0], [0.0]])
     ratings = Ratings.from_marks([g.lower() for g in genes], ["strength"], marks)
     known = knowledge.with_ratings([ratings])
-    assert Adaptive()._strength(replace(state, knowledge=known)).argmax() == 0
+    assert marked_strength(replace(state, knowledge=known), known.ratings).argmax() == 0

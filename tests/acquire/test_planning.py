@@ -12,9 +12,11 @@ from pertwise.acquire import Plan, amend, plan
 from pertwise.acquire.candidates import list_candidates, make_pool
 from pertwise.acquire.coverage import plane
 from pertwise.acquire.inputs import match_features, open_pathway
+from pertwise.acquire.state import Disagreement
 from pertwise.acquire.stored import StoredUncertainty
 from pertwise.errors import InputError, UnknownNameError
 from pertwise.knowledge import read_gene_list
+from pertwise.report.plan_page import render_plan
 from pertwise.screen import make_screen
 
 KNOWLEDGE = FakeKnowledge()
@@ -139,6 +141,12 @@ def test_cold_start_with_and_without_a_screen():
     assert all(u is None for u in with_rows.candidates["uncertainty"])
     everything = plan(None, KNOWLEDGE, batch=4)
     assert len(everything.candidates["gene"]) == len(KNOWLEDGE.genes())
+
+
+def test_an_unknown_ensemble_is_named():
+    with pytest.raises(UnknownNameError, match=r"ensemble 'quik'.*quick"):
+        make_plan(ensemble="quik")
+    assert make_plan().settings["ensemble"] == "given"
 
 
 def test_candidates_all_means_unmeasured_rows_else_knowledge():
@@ -426,15 +434,69 @@ def test_stored_uncertainty_is_bit_equal_and_keyed_by_the_question(tmp_path):
     inputs = {"screen": {"sha256": "s"}, "knowledge": {"fingerprint": "k"}}
     names = ["A", "B", "C"]
     u = pd.Series(np.random.default_rng(0).random(3), index=names, name="uncertainty")
-    StoredUncertainty(tmp_path, inputs, Target(), names, 0).save(u)
+    StoredUncertainty(tmp_path, inputs, Target(), names, 0).save(Disagreement(u))
     again = StoredUncertainty(tmp_path, inputs, Target(), names, 0).load()
-    pd.testing.assert_series_equal(again, u, check_exact=True, check_index_type=False)
+    pd.testing.assert_series_equal(again.uncertainty, u, check_exact=True, check_index_type=False)
     assert StoredUncertainty(tmp_path, inputs, Target(), names, 1).load() is None
     assert StoredUncertainty(tmp_path, inputs, Target(), names[:2], 0).load() is None
     assert StoredUncertainty(tmp_path, inputs, Target(None, ("f",)), names, 0).load() is None
     other = inputs | {"screen": {"sha256": "t"}}
     assert StoredUncertainty(tmp_path, other, Target(), names, 0).load() is None
     assert StoredUncertainty(None, inputs, Target(), names, 0).load() is None
+    # Who needs predictions too is not served by a file without them.
+    stored = StoredUncertainty(tmp_path, inputs, Target(), names, 0)
+    assert stored.load(2) is None
+    mean = np.random.default_rng(1).random((3, 2)).astype(np.float32)
+    stored.save(Disagreement(u, mean=mean))
+    np.testing.assert_array_equal(stored.load(2).mean, mean)
+    assert stored.load().mean is None
+
+
+# -- facts ---------------------------------------------------------------------------------------
+
+
+def test_facts_are_columns_and_conditions_say_whom_they_leave_out(tmp_path):
+    names = [f"G{i:03d}" for i in range(0, 40, 2)]
+    table = pd.DataFrame({"gene": names[:-2], "tpm": np.arange(len(names) - 2) / 2.0,
+                          "status": "checked"})  # fmt: skip
+    table.to_csv(tmp_path / "facts.csv", index=False)
+    made = make_plan(facts=tmp_path / "facts.csv", require="tpm > 2", pin=["G038"])
+    assert set(made.genes) - {"G038"} <= set(names[5:-2])
+    left = {r.gene: r.why for r in made.left_out if r.kind == "requirement"}
+    assert set(left) == {*names[:5], "G036"}
+    assert left["G008"] == "tpm 2, and tpm > 2 is asked"
+    assert "tpm is not known" in left["G036"]
+    assert any("tpm > 2: 1 candidates have no such fact" in w for w in made.warnings)
+    assert any("G038 is pinned although tpm > 2 does not hold" in w for w in made.warnings)
+    # A fact that is called like a column of the plan keeps its values beside it.
+    assert made.candidate_table.loc["G012", ["tpm", "status (facts)"]].tolist() == [3.0, "checked"]
+    assert made.table.set_index("gene").loc[made.genes[1], "tpm"] > 2
+    assert np.isnan(made.table.set_index("gene").loc["G038", "tpm"])
+    assert made.settings["require"] == ["tpm > 2"]
+    assert len(made.inputs["facts"]["sha256"]) == 64
+    page = render_plan(made)
+    assert "<th>tpm</th>" in page
+    assert "6 do not meet --require" in page
+    made.save_json(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json").facts == made.facts
+
+
+def test_conditions_without_facts_or_without_anyone_are_errors(tmp_path):
+    with pytest.raises(InputError, match="--require compares facts, and there are none"):
+        make_plan(require="tpm > 1")
+    pd.DataFrame({"gene": ["G000"], "tpm": [1.0]}).to_csv(tmp_path / "f.csv", index=False)
+    with pytest.raises(InputError, match=r"no candidate is left: none of 20 meets tpm > 5"):
+        make_plan(facts=[tmp_path / "f.csv"], require=["tpm > 5"])
+
+
+def test_a_plan_says_when_a_pool_is_exhausted():
+    assert not any("exhausted" in w for w in make_plan(batch=4).warnings)
+    all_of_them = make_plan(batch=20)
+    assert any("every candidate that is left is on this panel" in w for w in all_of_them.warnings)
+    # Whatever is left is as good as any other.
+    assert any("hardly matters" in w for w in make_plan(batch=19).warnings)
+    handed = make_plan(strategy="variance-reduction", hand_over="random")
+    assert handed.settings["hand_over"] == "random"
 
 
 def test_map_does_not_flip_and_keeps_distances_of_a_plane():

@@ -186,6 +186,17 @@ def rate(world, address, out):
             "--out", out / "marks.csv"]  # fmt: skip
 
 
+def perturbqa(world, address, out):
+    folder, _, names = world
+    rows = [(p, g, (i + j) % 2, "train" if i < 6 else "test")
+            for i, p in enumerate(names[:10]) for j, g in enumerate(names[10:13])]  # fmt: skip
+    (out / "labels").mkdir(exist_ok=True)
+    table = pd.DataFrame(rows, columns=["pert", "gene", "label", "split"])
+    table.to_csv(out / "labels" / "k562-de.csv", index=False)
+    return ["bench", "perturbqa", out / "labels", "--knowledge", folder / "kb", "--llm", address,
+            "--out", out / "qa"]  # fmt: skip
+
+
 def ping(world, address, out):
     return ["llm", "ping", address]
 
@@ -206,10 +217,10 @@ def judge(world, address, out):
     return ["judge", out / "run", "--llm", address, "--max-pairs", 2]
 
 
-WALKED = [plan, predict, graph_edit, langpert, ask_compounds, rate, ping, judge]
+WALKED = [plan, predict, graph_edit, langpert, ask_compounds, rate, perturbqa, ping, judge]
 #: Options through which an address comes in -> the test that walks it.
 OPTIONS = {
-    "plan": "llm", "predict": "llm", "ask": "llm", "rate": "llm",
+    "plan": "llm", "predict": "llm", "ask": "llm", "rate": "llm", "bench perturbqa": "llm",
     # The names of its two questions: the same command.
     "langpert": "llm", "lgr": "llm", "judge": "llm",
     "llm ping": "model", "knowledge fetch": "mirror",

@@ -194,6 +194,34 @@ def llm_command(folder, out, address, pathway="none", *more):
     ]  # fmt: skip
 
 
+def test_facts_conditions_and_the_rounds_left_reach_model_and_page(world, pertwise, tmp_path):
+    folder, hidden, _ = world
+    table = pd.DataFrame({"gene": hidden, "tpm": np.arange(len(hidden)) * 1.5, "stock": "yes"})
+    table.to_csv(tmp_path / "facts.csv", index=False)
+    with ScriptedServer(first_alphabetical) as server:
+        command = [
+            "plan", folder / "screen.h5ad", "--knowledge", folder / "knowledge", "--batch", 3,
+            "--llm", server.openai(), "--facts", tmp_path / "facts.csv",
+            "--require", "tpm > 4 and stock = yes", "--rounds-left", 2,
+            "--shortlist", "information:6", "--out", tmp_path / "o",
+        ]  # fmt: skip
+        code, _, err = pertwise(*command, "--dry-run")
+        assert (code, server.count) == (0, 0), err
+        code, out, err = pertwise(*command)
+        assert code == 0, err
+        prompt = server.asked[0].first
+    assert "2 more after it" in prompt
+    assert len(listed(prompt)) == 6
+    assert set(listed(prompt)) <= set(hidden[3:])
+    assert "stock yes" in prompt
+    assert "nearest measured: " in prompt
+    made = Plan.load(tmp_path / "o")
+    assert set(made.genes) <= set(hidden[3:])
+    assert {"tpm", "stock"} <= set(pd.read_csv(tmp_path / "o" / "plan.csv"))
+    assert "<th>stock</th>" in (tmp_path / "o" / "plan.html").read_text()
+    assert "3 requirement" in out
+
+
 @pytest.mark.parametrize("protocol", ["openai", "anthropic"])
 def test_llm_panel_with_reasons_repairs_and_replay(world, pertwise, tmp_path, protocol):
     folder, _, pathway = world
@@ -376,6 +404,18 @@ BAD = {
     "weight of nothing": (["--weight", "relation=much"], "'much' is not a number"),
     "weight negative": (["--weight", "relation=-1"], "must be >= 0, got -1"),
     "shortlist of nothing": (["--strategy", "bald", "--shortlist", "9"], "has no shortlist"),
+    "shortlist misspelt": (
+        ["--strategy", "knowledge", "--shortlist", "uncertanty"],
+        "unknown shortlist 'uncertanty'; did you mean 'uncertainty'",
+    ),
+    "shortlist without length": (["--shortlist", "all:many"], "'many' is no length"),
+    "rounds told to no one": (["--rounds-left", "3"], "none is asked"),
+    "hand over to a model": (["--hand-over", "bald"], "it looks at a model"),
+    "facts missing": (["--facts", "no/facts.csv"], "no/facts.csv: no such file"),
+    "condition on nothing": (
+        ["--require", "tpm > 1"],
+        "unknown fact 'tpm'.*known are expression in controls; --facts FILE",
+    ),
     "measured pin": (["--pin", "MEASURED"], "already measured"),
     "context": (["--context", "SimLine2"], "unknown context 'SimLine2'; did you mean 'SimLine1'"),
 }
@@ -440,3 +480,21 @@ def test_arguments_that_are_missing(pertwise, world):
     code, out, _ = pertwise("plan", "--help")
     assert code == 0
     assert "pertwise plan amend" in out.replace("\n", " ")
+
+
+def test_planning_over_an_amended_panel_needs_overwrite(pertwise, tmp_path):
+    from fake_knowledge import FakeKnowledge
+
+    from pertwise.acquire import plan as make_plan
+    from pertwise.report import write_plan
+
+    first = make_plan(None, FakeKnowledge(), strategy="random", batch=3)
+    write_plan(first.amend(drop=[first.genes[0]], by="A", why="B"), tmp_path / "round1")
+    asked = ["plan", "--cold-start", "--knowledge", tmp_path, "--out", tmp_path / "round1"]
+    code, _, err = pertwise(*asked)
+    assert code == 2
+    assert "holds 1 amendment " in err
+    # with the word, it goes on to what is wrong next
+    code, _, err = pertwise(*asked, "--overwrite")
+    assert code == 2
+    assert "amendment" not in err

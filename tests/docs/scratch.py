@@ -180,7 +180,7 @@ def _drugs(folder: Path) -> None:
 def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans with small networks: what is tested is the page, not how good the panel is."""
 
-    def small(seed: int, embedding: str) -> LLMPertEnsemble:
+    def small(seed: int, embedding: str, ensemble: str = "quick") -> LLMPertEnsemble:
         return LLMPertEnsemble(embedding, seed=seed, hidden=(32, 16), epochs=20, members=3)
 
     monkeypatch.setattr(planning, "default_predictor", small)

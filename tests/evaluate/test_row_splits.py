@@ -195,3 +195,23 @@ def test_genes_need_no_table_and_aliases_are_one_thing(monkeypatch):
     by_name = split_rows(screen, "perturbation", known, n_folds=4)
     assert {len(s.of(screen)[1].perturbations) for s in by_name} == {1}
     assert split_rows(screen, "pair", n_folds=3)[0].hold_out == "pair"
+
+
+def test_rows_of_combinations_are_hidden_with_their_genes():
+    import numpy as np
+
+    from pertwise.errors import InputError
+    from pertwise.evaluate.splits import Split, check_leaks, split_rows
+    from pertwise.screen import make_screen
+
+    names = [f"G{i}" for i in range(8)] + ["G0+G1", "G2+G3"]
+    screen = make_screen(np.ones((20, 2)), names * 2, ["f", "g"],
+                         context=["K"] * 10 + ["R"] * 10)  # fmt: skip
+    for regime in ("perturbation", "compound", "both"):
+        for split in split_rows(screen, regime, n_folds=4):
+            held = set(screen.obs.loc[list(split.test), "perturbation"])
+            train = set(screen.obs.loc[list(split.train), "perturbation"])
+            assert not any("+" in n and set(n.split("+")) & held for n in train)
+    one, two = ("G0|K",), ("G0+G1|K", "G5|K")
+    with pytest.raises(InputError, match=r"'G0\+G1' in training contains a held-out"):
+        check_leaks(Split("compound", 0, 0, two, one, by="row"), screen)

@@ -94,6 +94,20 @@ def test_mistakes(tmp_path):
     (tmp_path / "bad.json").write_text('{"folds": [{"answers": []}]}')
     with pytest.raises(InputError, match="not a file of recorded answers"):
         read_recorded_folds(tmp_path / "bad.json")
+    for number, (text, told) in enumerate({
+        '[1]': "holds a list, not an object with the key 'folds'",
+        '{"answers": {}}': "has no key 'folds'; it has 'answers'",
+        '{"folds": {}}': "'folds' is a dict, not a list",
+        '{"folds": [{"answers": {}}]}': "fold 0 has no key 'available_genes'; it has 'answers'",
+        '{"folds": [{"available_genes": "AB", "answers": {}}]}': "'available_genes' is a str",
+        '{"folds": [{"available_genes": ["A"], "train": 1}]}': "fold 0 has no key 'answers'",
+        '{"folds": [{"available_genes": ["A"], "answers": {"B": ["A"]}}]}': "answer for 'B' is no",
+    }.items()):  # fmt: skip
+        bad = tmp_path / f"bad{number}.json"
+        bad.write_text(text)
+        with pytest.raises(InputError, match=told) as error:
+            split_given(NAMES, bad)
+        assert bad.name in str(error.value)
     path = recorded(tmp_path / "y.gz", [{"available_genes": ["ZZ"], "answers": {}}])
     with pytest.raises(InputError, match="trains on 'ZZ'"):
         split_given(NAMES, path)
@@ -107,3 +121,18 @@ def test_real_recorded_answers_can_be_read(shared_data):
         assert len(fold.available) == 240
         assert len(fold.neighbours) == 60
         assert all(set(n) <= set(fold.available) for n in fold.neighbours.values())
+
+
+def test_combinations_with_a_held_out_gene_are_not_trained_on():
+    names = [f"G{i}" for i in range(10)] + ["G0+G1", "G2+G3", "X+Y"]
+    for split in split_folds(names, 5, 2, 0):
+        held = set(split.test)
+        for name in split.train:
+            parts = set(name.split("+"))
+            assert not any(set(h.split("+")) < parts for h in held), (name, held)
+        # nothing else is left out
+        left = set(names) - held - set(split.train)
+        assert all("+" in n and (set(n.split("+")) & held) for n in left)
+    for split in split_growing(names, [4, 50], 2, 0):
+        held = set(split.test)
+        assert not any("+" in n and set(n.split("+")) & held for n in split.train)

@@ -126,6 +126,7 @@ CHOOSING = {
     "predictor/neighbours, trimmed",
     "predictor/stacked",
     "selector/and",
+    "selector/edit policy",
     "selector/embedding",
     "selector/three",
     "selector/without",
@@ -570,6 +571,7 @@ SELECTORS = {
     "recorded": "recorded:ANSWERS",
     "langpert": "langpert",
     "edit": "edit:string",
+    "edit policy": "edit-policy:string",
     "and": "graph:string and embedding:text",
     "or": "graph:string or recorded:ANSWERS",
     "without": "embedding:text without graph:string",
@@ -608,7 +610,8 @@ def _asked(w: World, selector: Any) -> Value:
 
 def _selector(w: World, words: str) -> Value:
     chat = {"llm": w.chat()} if {"langpert", "edit"} & set(words.replace(":", " ").split()) else {}
-    build = selector_from(words.replace("ANSWERS", str(w.answers)), **chat)
+    short = {"n_steps": 5} if "edit-policy" in words else {}
+    build = selector_from(words.replace("ANSWERS", str(w.answers)), **chat, **short)
     return _asked(w, build(w.knowledge, w.train))
 
 

@@ -32,7 +32,7 @@ VALUES["edit"] = {
     "neighbours": [{"name": "N1", "evidence": "STRING 900"}],
     "max_edits": 5,
 }
-VALUES["acquire"] = {
+VALUES["acquire-paper"] = {
     "n": 3,
     "objective": "Learn.",
     "context": "K562",
@@ -45,6 +45,11 @@ VALUES["acquire"] = {
     "n_modules_min": 0,
     "cut": "",
 }
+VALUES["acquire"] = {
+    **VALUES["acquire-paper"],
+    "briefing": {"features": [], "more_features": 0, "meaning": "", "modules": [],
+                 "rounds_left": None},
+}  # fmt: skip
 
 
 VALUES["rate"] = {
@@ -57,7 +62,16 @@ VALUES["rate"] = {
     ],
     "rows": [{"name": "MYC", "facts": "a gene"}],
     "reasons": True,
+    "anew": True,
 }  # fmt: skip
+VALUES["perturbqa"] = {
+    **{k: VALUES["rate"][k] for k in ("context", "context_text", "programs", "reasons")},
+    "subject": "MYC",
+    "subject_facts": "a gene",
+    "task": "dir",
+    "alike": ["MAX"],
+    "rows": [{"name": "ODC1", "facts": "", "evidence": "fell in MAX"}],
+}
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

@@ -51,7 +51,7 @@ def test_another_line_helps_where_it_was_measured(simulated):
     alone = multi_kernel().fit(one.hide(held), knowledge).predict(held)
     assert ((with_other.mean - truth) ** 2).mean() < 0.5 * ((alone.mean - truth) ** 2).mean()
     assert with_other.provenance["sources"] == ["responses in there"]
-    blank = OtherScreen(other).rows("other line", ["unseen"])
+    blank = OtherScreen(other).rows("there: measured", ["unseen"])
     assert blank.nnz == 0
     with pytest.raises(InputError, match="at least 3"):
         OtherScreen(other.take([0, 1]))

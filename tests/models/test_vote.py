@@ -5,6 +5,7 @@ import pytest
 
 from pertwise.errors import InputError
 from pertwise.kernels.transfer import OtherScreen
+from pertwise.knowledge.ratings import Ratings
 from pertwise.models.vote import (
     KernelVotePredictor,
     mean_feature_correlation,
@@ -58,3 +59,34 @@ def test_sparse_labels_are_learned_from_alike_perturbations(simulated):
     assert len(model.tried) == 16
     with pytest.raises(InputError, match="needs a knowledge folder"):
         KernelVotePredictor().fit(data)
+
+
+def test_marks_count_as_far_as_they_help(simulated):
+    screen, knowledge = simulated
+    rng = np.random.default_rng(2)
+    names = list(screen.perturbations)
+    groups = rng.integers(0, 4, len(names))
+    labels = (rng.random((4, 30)) < 0.4)[groups].astype(np.float32)
+    gaps = rng.random(labels.shape) < 0.6
+    data = make_screen(np.where(gaps, np.nan, labels), names, [f"f{i}" for i in range(30)])
+    profile = np.eye(4)[groups] * 6 - 3
+    truth = Ratings.from_marks(names, list("abcd"), profile)
+    held = names[:15]
+    known = ~gaps[:15]
+
+    def hits(ratings):
+        model = KernelVotePredictor(("go",), ratings=ratings, related=False)
+        found = model.fit(data.hide(held), knowledge).predict(held)
+        right = (found.mean > 0.5) == (labels[:15] > 0.5)
+        return right[known].mean(), found.provenance["share_of_marks"]
+
+    without, none = hits(False)
+    good, share = hits((truth,))
+    wrong, _ = hits((truth.dealt(1),))
+    assert none == 0
+    assert good > max(0.9, without + 0.1)
+    assert share >= 0.5
+    assert without - 0.15 < wrong < good - 0.1
+    # Without knowledge kernels the marks are all there is.
+    alone = KernelVotePredictor((), ratings=(truth,), related=False).fit(data.hide(held), knowledge)
+    assert alone.predict(held).provenance["share_of_marks"] == 1

@@ -275,3 +275,23 @@ def test_an_unusable_answer_leaves_the_graph_and_counts_as_fallback(simulated):
     assert (p.support["fallback"] != "").all()
     answered = p.support["n_support"].to_numpy() > 0
     assert p.support["fallback"][answered].str.startswith("fallback of graph (string) + edit").all()
+
+
+def test_combinations_that_contain_the_asked_gene_are_hidden_with_it():
+    rng = np.random.default_rng(1)
+    names = [f"G{i:03d}" for i in range(12)] + ["G001+G002", "G003+G004"]
+    screen = make_screen(rng.normal(size=(14, 4)), names, ["f", "g", "h", "i"])
+    found = predict(screen, ["G001"], knowledge=FakeKnowledge(), method="training-mean", folds=0)
+    assert found.n_train == 12
+    assert any("G001+G002 contains what is asked for" in n for n in found.notes)
+    assert list(found.measured.perturbations) == ["G001"]
+    # a combination that is asked leaves its genes where they are
+    pair = predict(
+        screen, ["G001+G002"], knowledge=FakeKnowledge(), method="training-mean", folds=0
+    )
+    assert pair.n_train == 13
+    assert screen.hide(["G003"]).perturbations == tuple(
+        n for n in names if n not in ("G003", "G003+G004")
+    )
+    folded = predict(screen, ["G001"], knowledge=FakeKnowledge(), method="training-mean", folds=3)
+    assert folded.standing is not None

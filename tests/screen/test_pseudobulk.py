@@ -342,3 +342,118 @@ def test_gears_file_of_logs_end_to_end(cells):
     reference = pseudobulk(cells, PseudobulkSettings(n_hvg=None, keys=Keys(batch="")))
     assert list(screen.obs.index) == list(reference.obs.index)
     np.testing.assert_allclose(screen.responses, reference.responses[:, ::2], atol=2e-6)
+
+
+def test_small_groups_stand_in_a_table_of_their_own(cells, tmp_path):
+    from typer.testing import CliRunner
+
+    from pertwise.cli.main import app
+
+    screen = pseudobulk(cells, PseudobulkSettings(n_hvg=None, min_cells=12))
+    apart = screen.meta["set_apart"]
+    counts = pseudobulk(cells, ALL).obs
+    assert len(apart) == int((counts["n_cells"] < 12).sum())
+    assert all(row["n_cells"] < 12 and row["perturbation"] for row in apart)
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    out = tmp_path / "screen.h5ad"
+    run = CliRunner().invoke(
+        app, ["screen", "pseudobulk", str(tmp_path / "cells.h5ad"), str(out), "--hvg", "0"]
+    )
+    assert run.exit_code == 0, run.output
+    few = int((counts["n_cells"] < 10).sum())
+    if few:
+        assert f"{few} perturbations with fewer than 10 cells set apart" in run.output
+        table = pd.read_csv(tmp_path / "screen.set_apart.csv")
+        assert (table["n_cells"] < 10).all()
+
+
+@pytest.mark.parametrize("words", [(True, False), ("doublet", "singlet"), ("DBL", "SNG")])
+def test_doublets_are_told_and_left_out_unless_asked(cells, words):
+    data = cells.copy()
+    several = np.arange(len(data)) % 7 == 0
+    data.obs["predicted_doublet"] = np.where(several, *words)
+    screen = pseudobulk(data, ALL)
+    n = int(several.sum())
+    assert (
+        f"{n} cells called doublets in 'predicted_doublet' left out (--keep-doublets)"
+        in (screen.meta["notes"])
+    )
+    alone = pseudobulk(cells[~several].copy(), ALL)
+    np.testing.assert_array_equal(screen.responses, alone.responses)
+    kept = pseudobulk(data, PseudobulkSettings(n_hvg=None, keys=Keys(doublet="")))
+    np.testing.assert_array_equal(kept.responses, pseudobulk(cells, ALL).responses)
+    data.obs["predicted_doublet"] = "perhaps"
+    with pytest.raises(InputError, match="'perhaps' in the column of doublets"):
+        pseudobulk(data, ALL)
+
+
+def test_genes_that_controls_lack_are_listed_beyond_the_features(cells):
+    data = cells.copy()
+    x = data.X.toarray() if hasattr(data.X, "toarray") else np.array(data.X)
+    x[:, 3] = 0
+    data.X = x
+    screen = pseudobulk(data, PseudobulkSettings(n_hvg=12))
+    silent = str(data.var_names[3])
+    assert silent not in screen.features
+    for context in screen.contexts:
+        assert silent in screen.meta["undetected_in_controls"][context]
+    assert not set(screen.features) & set(screen.meta["undetected_in_controls"][context])
+    assert "undetected_in_controls" not in pseudobulk(data, ALL).meta
+
+
+def guided_cells(rng):
+    """Counts: A_1 takes 90 % off A and lowers f0-f9, A_2 80 %, A_3 does nothing."""
+    n, genes = 40, ["A", "B", *[f"f{i}" for i in range(30)]]
+    rate = np.full(len(genes), 20.0)
+    labels, guides, rows = [], [], []
+    plan = [("control", "nt", 1.0, 1.0)] + [
+        ("A", f"A_{i}", left, effect)
+        for i, left, effect in ((1, 0.1, 0.4), (2, 0.2, 0.4), (3, 1.0, 1.0))
+    ]
+    for label, guide, left, effect in plan:
+        for _ in range(n * (4 if label == "control" else 1)):
+            own = rate.copy()
+            own[0] *= left
+            own[2:12] *= effect
+            rows.append(rng.poisson(own))
+            labels.append(label)
+            guides.append(guide)
+    obs = pd.DataFrame({"perturbation": labels, "guide_id": guides})
+    obs.index = [f"c{i}" for i in range(len(obs))]
+    return anndata.AnnData(
+        X=sparse.csr_matrix(np.array(rows, dtype=np.float32)),
+        obs=obs,
+        var=pd.DataFrame(index=genes),
+    )
+
+
+def test_guides_are_judged_one_by_one():
+    data = guided_cells(np.random.default_rng(3))
+    screen = pseudobulk(data, ALL)
+    table = pd.DataFrame(screen.meta["guides"]).set_index("guide")
+    assert list(table.index) == ["A_1", "A_2", "A_3"]
+    # the rest of the cell is poorer, too, so the share of A in it is a little higher
+    assert table.loc["A_1", "knockdown"] == pytest.approx(0.88, abs=0.03)
+    assert table.loc["A_2", "knockdown"] == pytest.approx(0.76, abs=0.03)
+    assert abs(table.loc["A_3", "knockdown"]) < 0.1
+    assert table.loc["A_1", "flag"] == table.loc["A_2", "flag"] == ""
+    assert "weak" in table.loc["A_3", "flag"]
+    assert table.loc["A_1", "agreement"] > 0.8
+    row = screen.obs.loc["A"]
+    assert row["n_guides"] == 3
+    assert row["bad_guides"] == "A_3"
+    assert row["knockdown"] == pytest.approx(table["knockdown"].mean(), abs=1e-3)
+    assert any("1 guides are doubtful: A_3 (weak" in n for n in screen.meta["notes"])
+    none = pseudobulk(data, PseudobulkSettings(n_hvg=None, keys=Keys(guide="")))
+    assert "guides" not in none.meta
+    assert "n_guides" not in none.obs
+    # labels that are guides themselves say the same
+    folded = data.copy()
+    folded.obs["perturbation"] = (
+        folded.obs["guide_id"]
+        .replace("nt", "control")
+        .replace({f"A_{i}": f"A_sg{i}" for i in (1, 2, 3)})
+    )
+    folded.obs = folded.obs.drop(columns="guide_id")
+    again = pd.DataFrame(pseudobulk(folded, ALL).meta["guides"])
+    assert again["knockdown"].tolist() == table["knockdown"].tolist()

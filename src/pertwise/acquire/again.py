@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from pertwise import parts
-from pertwise.acquire.amendment import revised, stored_pathway
+from pertwise.acquire.amendment import candidate_pick, revised, stored_pathway
 from pertwise.acquire.base import AcquisitionState, Target
 from pertwise.acquire.decisions import ANEW, refused
-from pertwise.acquire.panel import PanelPick, Plan
+from pertwise.acquire.panel import Plan
 from pertwise.acquire.state import gene_features, neighbour_weights
 from pertwise.acquire.strategies.knowledge import RELATION_SCORE, KnowledgePicker, Weights
 from pertwise.acquire.strategies.variance_reduction import Information
@@ -160,32 +160,15 @@ def choose_anew(plan: Plan, question: Question, *, by: str, why: str) -> Plan:
     if not n:
         raise InputError("every pick is pinned: unpin those that may be chosen anew")
     chosen, name = question.choose(plan, n, keep=[p.gene for p in kept])
-    table = plan.candidates
-    row = {g: i for i, g in enumerate(table["gene"])}
-    old = {p.gene: p for d in plan.decisions for p in d.panel_before} | {
-        p.gene: p for p in plan.picks
-    }
-    cards = question.knowledge.cards([p.item for p in chosen.picks if p.item not in old])
+    cards = question.knowledge.cards([p.item for p in chosen.picks])
     picks = list(kept)
     for pick in chosen.picks:
-        i, known = row[pick.item], old.get(pick.item)
+        made = candidate_pick(plan, pick.item, pick.reason, utility=pick.score)
         card = cards.get(pick.item)
-        picks.append(
-            PanelPick(
-                rank=0,
-                gene=pick.item,
-                full_name=known.full_name if known else card.full_name if card else "",
-                summary=known.summary if known else card.summary if card else "",
-                uncertainty=table["uncertainty"][i],
-                uncertainty_rank=table["uncertainty_rank"][i],
-                utility=pick.score,
-                symbol=table["symbol"][i],
-                module=table["module"][i],
-                relation=table["relation"][i],
-                reason=pick.reason,
-                evidence=[table["evidence"][i]] if table["evidence"][i] else [],
-            )
-        )
+        if card is not None and not made.summary:
+            told = {"full_name": made.full_name or card.full_name, "summary": card.summary}
+            made = made.model_copy(update=told)
+        picks.append(made)
     genes = [p.gene for p in picks]
     return revised(
         plan,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from pertwise.acquire.coverage import module_coverage
 from pertwise.acquire.panel import Decision, ModuleCoverage, NearMiss, PanelPick, Plan
@@ -219,29 +220,45 @@ def _new_pick(plan: Plan, picks: Sequence[PanelPick], name: str, by: str, words:
         return _left_out_pick(plan, picks, name, by, words)
     if found in {p.gene for p in picks}:
         raise InputError(f"{found} is on the panel already")
-    i = rows[found]
-    before = [p for d in plan.decisions for p in d.panel_before if p.gene == found]
-    old = before[-1] if before else None
+    return candidate_pick(plan, found, _by_hand(by, words), chosen_by=by.strip(), pinned=True)
+
+
+def candidate_pick(plan: Plan, gene: str, reason: str, **given: Any) -> PanelPick:
+    """A pick of a candidate, with all that the plan stores of it; `given` = further fields."""
+    table = plan.candidates
+    i = table["gene"].index(gene)
+    seen = [p for d in plan.decisions for p in d.panel_before] + plan.picks
+    old = next((p for p in reversed(seen) if p.gene == gene), None)
+    fields = {
+        "full_name": _stored(table, "full_name", i) or (old.full_name if old else ""),
+        "summary": old.summary if old else "",
+        "utility": table["utility"][i],
+    }
     return PanelPick(
         rank=0,
-        gene=found,
+        gene=gene,
         symbol=table["symbol"][i],
-        full_name=old.full_name if old else "",
-        summary=old.summary if old else "",
+        ensembl=_stored(table, "ensembl", i),
+        hgnc=_stored(table, "hgnc", i),
+        entrez=_stored(table, "entrez", i),
+        flags=[f for f in _stored(table, "flags", i).split("; ") if f],
         module=table["module"][i],
         relation=table["relation"][i],
         uncertainty=table["uncertainty"][i],
         uncertainty_rank=table["uncertainty_rank"][i],
-        utility=table["utility"][i],
-        reason=_by_hand(by, words),
+        reason=reason,
         evidence=[table["evidence"][i]] if table["evidence"][i] else [],
-        chosen_by=by.strip(),
-        pinned=True,
+        **(fields | given),
     )
 
 
 def _by_hand(by: str, words: str, note: str = "") -> str:
     return f"Chosen by {by.strip()}{note}" + (f": {words}" if words else "")
+
+
+def _stored(table: Mapping[str, Sequence[Any]], column: str, i: int) -> str:
+    """A cell of the candidate table; "" in plans made before it had that column."""
+    return str(table[column][i] or "") if column in table else ""
 
 
 def _left_out_pick(

@@ -14,26 +14,26 @@ from pertwise.acquire.base import AcquisitionState, Target
 from pertwise.acquire.candidates import Pool
 from pertwise.acquire.common import uncertainty_ranks
 from pertwise.acquire.coverage import module_coverage, near_misses, nearest_pick, plane
-from pertwise.acquire.panel import Decision, PanelPick, Plan, RepairNote, column_table
+from pertwise.acquire.design import design
+from pertwise.acquire.exhaustion import EXHAUSTED, advantage
+from pertwise.acquire.facts import known_facts
+from pertwise.acquire.hubs import without_hubs
+from pertwise.acquire.panel import (
+    CANDIDATE_COLUMNS,
+    Decision,
+    PanelPick,
+    Plan,
+    RepairNote,
+    column_table,
+)
+from pertwise.acquire.targets import Targets, describe_targets
+from pertwise.errors import InputError
 from pertwise.knowledge import Knowledge
+from pertwise.knowledge.facts import FactTable
 from pertwise.knowledge.types import Relation
 from pertwise.provenance import versions
 from pertwise.screen import Screen
 from pertwise.select.base import Pick, Selection
-
-CANDIDATE_COLUMNS = (
-    "gene",
-    "symbol",
-    "status",
-    "relation",
-    "module",
-    "evidence",
-    "uncertainty",
-    "uncertainty_rank",
-    "utility",
-    "x",
-    "y",
-)
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,9 @@ class Setup:
     context: str
     inputs: dict[str, Any]
     simulated: bool
+    facts: FactTable | None = None
+    #: What the conditions on facts left out.
+    told: tuple[str, ...] = ()
 
     @property
     def n_to_pick(self) -> int:
@@ -71,10 +74,15 @@ def assemble(
             (state.relations if state is not None else None)
             or setup.knowledge.relations(everyone, setup.target.pathway)
         )
+        relations = without_hubs(relations, setup.knowledge, setup.target.pathway)
     ranks = uncertainty_ranks(state) if state is not None else {}
     u = None if state is None else state.uncertainty
     utilities = chosen.utilities
-    picks = _picks(setup, chosen, relations, ranks, u)
+    targets = describe_targets(
+        {n: pool.symbols[n] for n in everyone}, setup.screen, setup.knowledge
+    )
+    about = targets.table.to_dict("index")
+    picks = _picks(setup, chosen, relations, ranks, u, targets)
     genes = [p.gene for p in picks]
     where: dict[str, tuple[float | None, float | None]] = dict.fromkeys(
         [*everyone, *pool.measured], (None, None)
@@ -120,11 +128,25 @@ def assemble(
                 else float(utilities[name]),
                 "x": where[name][0],
                 "y": where[name][1],
+                **about[name],
+                "flags": "; ".join(targets.flags.get(name, ())),
             }
             for name in sorted(everyone)
         ],
         CANDIDATE_COLUMNS,
     )
+    facts = known_facts(
+        sorted(everyone),
+        setup.screen,
+        setup.knowledge,
+        setup.target.features,
+        setup.facts,
+        pool.symbols,
+    )
+    for name in facts.columns:
+        column = str(name) if name not in table else f"{name} (facts)"
+        # JSON has no NaN.
+        table[column] = [None if v is None or v != v else v for v in facts[name]]
     coverage = module_coverage(
         setup.target.pathway,
         {n: (r.kind, r.module) for n, r in relations.items()},
@@ -175,15 +197,32 @@ def assemble(
                 for r in chosen.repairs
             ),
         ],
-        warnings=_warnings(setup, state, picks),
+        warnings=[
+            *_warnings(setup, state, picks),
+            *targets.summary(genes, "of the panel:"),
+        ],
         source=chosen.source,
         fallback=chosen.fallback,
         inputs=setup.inputs,
         settings=settings,
         versions=versions(),
         provenance=dict(chosen.provenance),
+        design=_advice(setup),
         decisions=[Decision(when=now, by=by or "pertwise", action="made", added=genes)],
     )
+
+
+def _advice(setup: Setup) -> dict[str, Any]:
+    """What the screen says about cells and controls of this panel; {} where it states no noise."""
+    if setup.screen is None or not setup.pool.measured:
+        return {}
+    try:
+        advice = design(
+            setup.screen, features=setup.target.features or (), perturbations=setup.batch
+        )
+    except InputError:
+        return {}
+    return advice.to_json()
 
 
 def _picks(
@@ -192,6 +231,7 @@ def _picks(
     relations: Mapping[str, Relation],
     ranks: Mapping[str, int],
     u: pd.Series | None,
+    targets: Targets,
 ) -> list[PanelPick]:
     names = [*setup.pool.pinned, *chosen.items]
     cards = setup.knowledge.cards([n for n in names if not is_combination(n)]) if names else {}
@@ -209,7 +249,9 @@ def _picks(
                 rank=rank,
                 gene=name,
                 symbol=setup.pool.symbols[name],
-                full_name=card.full_name if card else "",
+                full_name=str(targets.table["full_name"][name]) or (card.full_name if card else ""),
+                **{c: str(targets.table[c][name]) for c in ("ensembl", "hgnc", "entrez")},
+                flags=list(targets.flags.get(name, ())),
                 summary=card.summary if card else "",
                 module=_module(relation, pick),
                 relation=relation.kind if relation else "",
@@ -256,6 +298,21 @@ def _warnings(
         found.append(
             f"{len(setup.pool.unknown)} candidates without any knowledge were kept: "
             f"{', '.join(setup.pool.unknown[:5])}"
+        )
+    found += setup.told
+    left = None
+    if state is not None and setup.pool.measured:
+        left = advantage(state, setup.n_to_pick)
+    if left is not None and left < EXHAUSTED:
+        found.append(
+            "the pool is exhausted: "
+            + (
+                "every candidate that is left is on this panel"
+                if setup.n_to_pick >= len(setup.pool.candidates)
+                else f"the best panel is expected to tell only {left:.2f} times what a random one "
+                "does, so the choice hardly matters (--hand-over random says so openly); a larger "
+                "list or another question pays more"
+            )
         )
     if len(picks) < setup.batch:
         found.append(f"only {len(picks)} candidates for {setup.batch} places")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from pertwise.knowledge import Knowledge, Pathway, Relation
+    from pertwise.knowledge.facts import FactTable
     from pertwise.screen import Screen
 
 
@@ -71,6 +72,13 @@ class AcquisitionState(Shown):
     noise_variance
         Sampling variance of one measured feature mean, averaged over the target's features; None
         when the screen does not know it.
+    prediction
+        (n_candidates, n_target_features) what the current model predicts; None when it was not
+        asked or there are too many features to show.
+    rounds_left
+        Rounds after this one; None = not known.
+    facts
+        A user's facts about perturbations, or None.
     """
 
     candidates: tuple[str, ...]
@@ -90,6 +98,9 @@ class AcquisitionState(Shown):
     relations: Mapping[str, Relation] | None = None
     neighbours: csr_matrix | None = None
     noise_variance: float | None = None
+    prediction: NDArray[np.float32] | None = None
+    rounds_left: int | None = None
+    facts: FactTable | None = None
 
     def __post_init__(self) -> None:
         if not self.candidates:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pertwise._names import COMBINATION, canonical_perturbation, split_combination
 from pertwise.acquire.panel import LeftOut, RepairNote
+from pertwise.acquire.targets import targetable
 from pertwise.errors import InputError, suggest
 from pertwise.knowledge import Knowledge, read_gene_list
 from pertwise.knowledge.genes.species import species_note, species_notes
@@ -16,7 +17,7 @@ from pertwise.screen import Screen
 from pertwise.screen.labels import guide_gene, numbered_gene
 
 #: Words that stand for a list instead of naming a file.
-WORDS = ("all", "screen", "knowledge")
+WORDS = ("auto", "all", "screen", "targetable", "knowledge")
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,11 @@ def list_candidates(
 ) -> tuple[list[str], str]:
     """Names on the list and where they come from.
 
-    "screen" = rows of the screen with nothing measured; "knowledge" = every gene that the
-    knowledge folder has a card for; "all" = "screen" where the screen has such rows (a library
-    that was designed but not measured yet), else "knowledge". Anything else is a file (see
-    `read_gene_list`) or a sequence of names.
+    "screen" = rows of the screen with nothing measured (a library that was designed but not
+    measured yet); "targetable" = protein-coding genes with a position, as far as detected in the
+    controls (`targets.targetable`); "knowledge" = every gene that the knowledge folder has a card
+    for; "auto" and "all" = "screen" where the screen has such rows, else "targetable" and
+    "knowledge". Anything else is a file (see `read_gene_list`) or a sequence of names.
     """
     if not isinstance(source, str | os.PathLike):
         return [str(s) for s in source], f"{len(source)} names given in the call"
@@ -71,8 +73,8 @@ def list_candidates(
     if screen is not None:
         done = set(screen.obs["perturbation"][screen.measured])
         unmeasured = [p for p in screen.perturbations if p not in done]
-    if word == "all":
-        word = "screen" if unmeasured else "knowledge"
+    if word in ("auto", "all"):
+        word = "screen" if unmeasured else "targetable" if word == "auto" else "knowledge"
     if word == "screen":
         if not unmeasured:
             raise InputError(
@@ -80,11 +82,13 @@ def list_candidates(
                 "'knowledge' for all known genes"
             )
         return unmeasured, f"the {len(unmeasured)} rows of the screen with nothing measured"
-    if word == "knowledge":
+    if word in ("knowledge", "targetable"):
         if knowledge.drugs is not None:
             drugs = list(knowledge.drugs.cards)
             return drugs, f"all {len(drugs)} drugs of the table"
         genes = list(knowledge.genes())
+        if word == "targetable":
+            return targetable(genes, screen, knowledge)
         return genes, f"all {len(genes)} genes of the knowledge folder"
     if not Path(word).is_file():
         raise InputError(

@@ -48,7 +48,8 @@ def signature(plan: Plan) -> tuple[Decision | None, bool]:
     """The last sign-off, and whether the panel is still the one that was signed."""
     for i, decision in reversed(list(enumerate(plan.decisions))):
         if decision.action == SIGNED:
-            return decision, not any(d.panel_before for d in plan.decisions[i + 1 :])
+            later = plan.decisions[i + 1 :]
+            return decision, not any(d.panel_before or d.action == "made" for d in later)
     return None, False
 
 
@@ -56,7 +57,9 @@ def undoable(plan: Plan) -> Decision | None:
     """The change that `undo` takes back: the last one that is not taken back already."""
     open_ones: list[Decision] = []
     for decision in plan.decisions:
-        if decision.action.startswith(UNDONE) and open_ones:
+        if decision.action == "made":  # planned anew: what was before is another plan's
+            open_ones = []
+        elif decision.action.startswith(UNDONE) and open_ones:
             open_ones.pop()
         elif decision.panel_before:
             open_ones.append(decision)

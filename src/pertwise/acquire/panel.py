@@ -16,10 +16,29 @@ from pertwise._files import read_json_object
 from pertwise._io import write_csv_atomic, write_json_atomic
 from pertwise._shown import Shown
 from pertwise._together import finish
+from pertwise.acquire.targets import COLUMNS as TARGET_COLUMNS
 from pertwise.errors import InputError
 
 #: Version of plan.json; a newer file is refused with a clear message.
 FORMAT = 1
+#: Columns of `Plan.candidates` that every plan has; any other one is a fact.
+CANDIDATE_COLUMNS = (
+    "gene",
+    "symbol",
+    "status",
+    "relation",
+    "module",
+    "evidence",
+    "uncertainty",
+    "uncertainty_rank",
+    "utility",
+    "x",
+    "y",
+    *TARGET_COLUMNS,
+    "detected",
+    "promoter",
+    "flags",
+)
 
 
 class PanelPick(BaseModel):
@@ -27,7 +46,8 @@ class PanelPick(BaseModel):
 
     `chosen_by` is "strategy" (or "strategy, fallback" where the declared fallback chose), "pin",
     or the person who put it there by an amendment. A `pinned` one stays when the rest of the panel
-    is chosen anew.
+    is chosen anew. `flags` say what to know before guides are ordered: not protein coding, not
+    detected in the controls, a promoter shared with another gene.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -35,6 +55,10 @@ class PanelPick(BaseModel):
     gene: str
     symbol: str = ""
     full_name: str = ""
+    ensembl: str = ""
+    hgnc: str = ""
+    entrez: str = ""
+    flags: list[str] = Field(default_factory=list)
     summary: str = ""
     module: str = ""
     relation: str = ""
@@ -51,7 +75,7 @@ class LeftOut(BaseModel):
     """A name that was never a candidate, or no longer one, and why."""
 
     gene: str
-    kind: str  # measured | excluded | unknown | duplicate
+    kind: str  # measured | excluded | unknown | duplicate | requirement
     why: str
 
 
@@ -115,13 +139,16 @@ class Plan(BaseModel):
         The panel, best first.
     candidates
         Column -> values over *all* candidates (gene, symbol, relation, module, uncertainty,
-        uncertainty_rank, utility, x, y, ...), sorted by gene.
+        uncertainty_rank, utility, x, y, then what is known of them: see `facts`), sorted by gene.
     measured
         Column -> values (gene, x, y) of what is measured in this context.
     inputs
         Name -> path, sha256 (or knowledge fingerprint) and what was recognised.
     settings
         Everything the call was given, as JSON.
+    design
+        Advice on cells and controls (`acquire.design.Design.to_json`); empty where the screen does
+        not state its noise.
     provenance
         The strategy's own: shortlist, weights, prompt hash, ledger keys, counts.
     decisions
@@ -152,6 +179,7 @@ class Plan(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     provenance: dict[str, Any] = Field(default_factory=dict)
     decisions: list[Decision] = Field(default_factory=list)
+    design: dict[str, Any] = Field(default_factory=dict)
 
     # -- what a notebook asks --------------------------------------------------------------
 
@@ -169,12 +197,15 @@ class Plan(BaseModel):
 
         return pertwise.amend(self, replace=replace, drop=drop, add=add, by=by, why=why)
 
-    def write(self, folder: str | os.PathLike[str]) -> dict[str, Path]:
-        """plan.html, plan.csv and plan.json into `folder`, atomically; name -> path."""
+    def write(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> dict[str, Path]:
+        """plan.html, plan.csv and plan.json into `folder`, atomically; name -> path.
+
+        An amended plan that is there stays unless `overwrite`, which keeps it in history/.
+        """
         # The page is made in a room above this one, which the front door reaches.
         import pertwise
 
-        return pertwise.write_plan(self, folder)
+        return pertwise.write_plan(self, folder, overwrite=overwrite)
 
     @property
     def genes(self) -> tuple[str, ...]:
@@ -196,6 +227,11 @@ class Plan(BaseModel):
                 "reason": p.reason,
                 "evidence": "; ".join(p.evidence),
                 "chosen_by": p.chosen_by,
+                "full_name": p.full_name,
+                "ensembl": p.ensembl,
+                "hgnc": p.hgnc,
+                "entrez": p.entrez,
+                "flags": "; ".join(p.flags),
             }
             for p in self.picks
         ]
@@ -203,7 +239,17 @@ class Plan(BaseModel):
         table["uncertainty_rank"] = table["uncertainty_rank"].astype("Int64")
         for column in ("uncertainty", "utility"):
             table[column] = table[column].astype(float)
+        facts = self.facts
+        place = {g: i for i, g in enumerate(self.candidates["gene"])}
+        for name, values in facts.items():
+            column = name if name not in table else f"{name} (facts)"
+            table[column] = [values[place[g]] if g in place else None for g in table["gene"]]
         return table
+
+    @property
+    def facts(self) -> dict[str, list[Any]]:
+        """Fact -> its value for every candidate, in the order of ``candidates["gene"]``."""
+        return {c: v for c, v in self.candidates.items() if c not in CANDIDATE_COLUMNS}
 
     @property
     def candidate_table(self) -> pd.DataFrame:

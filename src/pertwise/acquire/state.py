@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,8 @@ from pertwise.screen import Screen
 COMPOUNDS = "compounds"
 #: Compounds count as redundant from this similarity on.
 ALIKE = 0.5
+#: Candidates predicted at a time, and features up to which their predictions are kept.
+CHUNK, MOST_PREDICTED = 2_000, 200
 #: Graphs that say who is redundant with whom; those the knowledge folder has are merged.
 NEIGHBOUR_GRAPHS = ("string", "complexes")
 
@@ -98,22 +101,42 @@ def neighbour_weights(knowledge: Knowledge, names: Sequence[str]) -> csr_matrix 
     return weights
 
 
+@dataclass(frozen=True)
+class Disagreement:
+    """What a model says of the candidates.
+
+    Attributes
+    ----------
+    uncertainty
+        u(p), indexed by candidate.
+    members
+        (n_members, n_candidates, n_target_features) predictions, or None when not kept.
+    mean
+        (n_candidates, n_target_features) predictions, or None when not asked for.
+    used
+        Candidate -> what the predictor used instead, for those it could not predict properly.
+    """
+
+    uncertainty: pd.Series
+    members: NDArray[np.float32] | None = None
+    mean: NDArray[np.float32] | None = None
+    used: Mapping[str, str] = field(default_factory=dict)
+
+
 def ensemble_uncertainty(
     predictor: Predictor,
     screen: Screen,
     knowledge: Knowledge,
     candidates: Sequence[str],
     features: Sequence[str] | None,
-    keep_members: bool = True,
-) -> tuple[pd.Series, NDArray[np.float32] | None, dict[str, str]]:
+    keep: str = "members",
+) -> Disagreement:
     """Fit on the measured rows, predict the candidates, average the variance over the target.
 
-    Returns
-    -------
-    u(p) indexed by candidate; (n_members, n_candidates, n_target_features) predictions, or None
-    when not kept (a predictor with a method ``uncertainty`` then never makes them: 20,000
-    candidates x 8,000 features x 5 members would be 3 GB); and candidate -> what the predictor
-    used instead, for those it could not predict properly.
+    `keep`: "members", "prediction" (their mean) or "uncertainty". A predictor with a method
+    ``uncertainty`` never makes members for the last (20,000 candidates x 8,000 features x 5 members
+    would be 3 GB); means are made `CHUNK` candidates at a time, and only for a target of at most
+    `MOST_PREDICTED` features.
 
     Raises
     ------
@@ -122,9 +145,13 @@ def ensemble_uncertainty(
     """
     fitted = predictor.fit(screen.only_measured(), knowledge)
     direct = getattr(fitted, "uncertainty", None)
-    if direct is not None and not keep_members:
+    if direct is not None and keep != "members":
         u = direct(candidates, features).to_numpy(dtype=float)
-        return pd.Series(u, index=list(candidates), name="uncertainty"), None, {}
+        shown = features if features is not None else screen.features
+        mean = None
+        if keep == "prediction" and len(shown) <= MOST_PREDICTED:
+            mean = _means(fitted, candidates, shown)
+        return Disagreement(pd.Series(u, index=list(candidates), name="uncertainty"), mean=mean)
     prediction = fitted.predict(candidates)
     columns = np.arange(len(prediction.features))
     if features is not None:
@@ -146,7 +173,23 @@ def ensemble_uncertainty(
         for p, f in zip(prediction.perturbations, prediction.support["fallback"], strict=True)
         if f
     }
-    return pd.Series(u, index=list(candidates), name="uncertainty"), members, used
+    mean = None
+    if keep == "prediction" and len(columns) <= MOST_PREDICTED:
+        mean = np.ascontiguousarray(prediction.mean[:, columns])
+    series = pd.Series(u, index=list(candidates), name="uncertainty")
+    return Disagreement(series, members if keep == "members" else None, mean, used)
+
+
+def _means(
+    fitted: Predictor, candidates: Sequence[str], features: Sequence[str]
+) -> NDArray[np.float32]:
+    """(n_candidates, n_features) predictions, made in pieces."""
+    parts = []
+    for start in range(0, len(candidates), CHUNK):
+        made = fitted.predict(candidates[start : start + CHUNK])
+        place = {f: i for i, f in enumerate(made.features)}
+        parts.append(made.mean[:, [place[f] for f in features]])
+    return np.concatenate(parts).astype(np.float32)
 
 
 def noise_variance(screen: Screen, features: Sequence[str] | None) -> float | None:

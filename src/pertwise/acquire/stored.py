@@ -18,6 +18,7 @@ import pandas as pd
 from pertwise._files import PART, read_parquet
 from pertwise._io import atomic_path
 from pertwise.acquire.base import Target
+from pertwise.acquire.state import Disagreement
 from pertwise.provenance import identity
 
 
@@ -49,8 +50,11 @@ class StoredUncertainty:
         }
         self._path = Path(folder) / f"uncertainty-{identity(question)[:16]}.parquet"
 
-    def load(self) -> pd.Series | None:
-        """The stored values in candidate order, or None."""
+    def load(self, features: int | None = None) -> Disagreement | None:
+        """The stored values in candidate order, or None.
+
+        `features`: also the predictions of that many features; without them nothing is stored.
+        """
         if self._path is None or not self._path.is_file():
             return None
         table = read_parquet(self._path, "stored uncertainties", PART)
@@ -59,14 +63,23 @@ class StoredUncertainty:
         values = table.set_index("gene")["uncertainty"].reindex(self._candidates)
         if not np.isfinite(values.to_numpy(dtype=float)).all():
             return None
-        return pd.Series(values.to_numpy(dtype=float), index=self._candidates, name="uncertainty")
+        u = pd.Series(values.to_numpy(dtype=float), index=self._candidates, name="uncertainty")
+        if not features:
+            return Disagreement(u)
+        columns = [f"prediction {i}" for i in range(features)]
+        if not set(columns) <= set(table):
+            return None
+        mean = table.set_index("gene")[columns].reindex(self._candidates)
+        return Disagreement(u, mean=mean.to_numpy(dtype=np.float32))
 
-    def save(self, uncertainty: pd.Series) -> None:
+    def save(self, found: Disagreement) -> None:
         """Write atomically."""
         if self._path is None:
             return
-        table = pd.DataFrame(
-            {"gene": uncertainty.index, "uncertainty": uncertainty.to_numpy(dtype=float)}
-        )
+        u = found.uncertainty
+        table = pd.DataFrame({"gene": u.index, "uncertainty": u.to_numpy(dtype=float)})
+        if found.mean is not None:
+            names = [f"prediction {i}" for i in range(found.mean.shape[1])]
+            table = table.join(pd.DataFrame(found.mean, columns=names))
         with atomic_path(self._path) as temporary:
             table.to_parquet(temporary, index=False)

@@ -9,7 +9,7 @@ import typer
 
 from pertwise._process import Interrupted, only_writer
 from pertwise.cli.asking import check_answers
-from pertwise.cli.groups import Cells, Facts, Llm, Reading
+from pertwise.cli.groups import Asking, Cells, Facts, Llm, Reading
 from pertwise.cli.options import grouped
 from pertwise.errors import InputError
 
@@ -29,6 +29,7 @@ def ask(
     facts: Facts,
     cells: Cells,
     reading: Reading,
+    asking: Asking,
     out: Annotated[Path, typer.Option(help="JSON lines {subject, neighbours, reasons, ...}.")],
     names: Annotated[
         list[str] | None,
@@ -57,17 +58,6 @@ def ask(
         str | None,
         typer.Option(help="Selector in words that ranks them; see `pertwise bench prefilter`."),
     ] = None,
-    prompt: Annotated[
-        str | None,
-        typer.Option(help="Template of your own; start from `pertwise llm prompt langpert`."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the order in which candidates are shown.")] = 0,
-    ledger: Annotated[
-        Path | None, typer.Option(help="SQLite ledger (default: beside OUT).")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it would cost; ask nothing.")
-    ] = False,
 ) -> None:
     """Ask a chat model which measured perturbations act like each one (resumable).
 
@@ -96,16 +86,14 @@ def ask(
         reading=reading.settings(),
     )
     _tell_questions(asked)
-    stored = None if dry_run else ledger or out.with_suffix(".ledger.sqlite")
-    if dry_run and ledger is not None and ledger.is_file():
-        stored = ledger
-    given = {"max_candidates": max_candidates, "prefilter": prefilter, "prompt": prompt}
+    stored = asking.kept(out.with_suffix(".ledger.sqlite"))
+    given = {"max_candidates": max_candidates, "prefilter": prefilter, "prompt": asking.prompt}
     settings = {name: value for name, value in given.items() if value is not None}
     with llm.opened("ask", stored) as chat:
         if chat is None:
             raise InputError("a model is needed: --llm MODEL@URL")
-        selector = selector_of(asked, chat, k, seed=seed, **settings)
-        if dry_run:
+        selector = selector_of(asked, chat, k, seed=asking.seed, **settings)
+        if asking.dry_run:
             typer.echo(str(estimate_questions(selector, asked.questions, k or asked.most)))
             return
         then = "" if llm.replay else f". The same command goes on from {stored}"

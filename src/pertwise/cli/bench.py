@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pertwise.cli.groups import Asking, Facts, Llm
+from pertwise.cli.options import grouped, refuse_given
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -36,45 +39,87 @@ def show_table(table: pd.DataFrame, title: str, digits: int = 3) -> None:
 
 
 @app.command()
+@grouped
 def perturbqa(
     folder: Annotated[
         Path, typer.Argument(help="Folder with LINE-de.csv(.gz), LINE-dir.csv(.gz).")
     ],
+    facts: Facts,
+    llm: Llm,
+    asking: Asking,
     method: Annotated[
         list[str] | None,
-        typer.Option(help="Method name, or path/to/file.py:Class; repeat for several."),
+        typer.Option(
+            help="Method name, or path/to/file.py:Class; repeat for several (without it and "
+            "--vote: kernel-vote, where there is knowledge)."
+        ),
     ] = None,
     vote: Annotated[
         list[str] | None,
         typer.Option(help="Vote of the nearest by this embedding of the knowledge: text, go ..."),
     ] = None,
-    knowledge: Annotated[Path | None, typer.Option(help="Knowledge folder.")] = None,
     line: Annotated[list[str] | None, typer.Option(help="Only these cell lines.")] = None,
     task: Annotated[list[str] | None, typer.Option(help="Only de or dir.")] = None,
     inner: Annotated[
         int | None,
         typer.Option(help="Score this many folds inside the training split (to choose settings)."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of folds and bootstrap.")] = 0,
+    genes: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Score so many target genes only, drawn from those with both labels."
+        ),
+    ] = None,
+    neighbours: Annotated[
+        str | None,
+        typer.Option(help="Selector in words: whose measured labels the model is shown."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for summary.csv, per_gene.csv.")] = None,
 ) -> None:
-    """AUROC per target gene, averaged, of predictors on the PerturbQA labels."""
+    """AUROC per target gene, averaged, on the PerturbQA labels: methods, votes, a chat model.
+
+    With --llm the model marks every pair, from 0 to 3 (does the gene change?) or -3 to 3 (in which
+    direction?), and is shown what was measured of alike knock-downs and genes.
+    """
     from pertwise.benchmark.engine import run_task
     from pertwise.benchmark.perturbqa import PerturbqaConfig, PerturbqaTask
     from pertwise.config import check_settings
+    from pertwise.llm import parse_address
 
+    facts.refuse("PerturbQA is about genes", but=("knowledge", "ratings"))
+    if llm.llm is None:
+        why = "no model is asked (--llm MODEL@URL)"
+        llm.refuse(why)
+        asking.refuse(why, but=("seed",))
+        refuse_given(["neighbours"], why)
+    usual = ["kernel-vote"] if facts.knowledge is not None and not vote else ()
     given = {
-        "labels": str(folder), "methods": method or (), "votes": vote or (), "lines": line,
-        "knowledge": None if knowledge is None else str(knowledge), "inner": inner, "seed": seed,
-        **({"tasks": task} if task else {}),
+        "labels": str(folder), "methods": method or usual, "votes": vote or (), "lines": line,
+        "knowledge": None if facts.knowledge is None else str(facts.knowledge),
+        "ratings": list(map(str, facts.ratings or ())), "inner": inner, "genes": genes,
+        "llm": None if llm.llm is None else str(parse_address(llm.llm)),
+        "seed": asking.seed, **({"tasks": task} if task else {}),
+        **({"neighbours": neighbours} if neighbours else {}),
+        **({"prompt": asking.prompt} if asking.prompt else {}),
     }  # fmt: skip
     settings = check_settings(given, PerturbqaConfig, "options")
-    run = run_task(PerturbqaTask(settings), out)
+    made = PerturbqaTask(
+        settings, address=llm.llm, replay=llm.replay, ledger=asking.ledger, **llm.limits()
+    )
+    if asking.dry_run:
+        made.ledger = asking.kept(None if out is None else out / "ledger.sqlite")
+        typer.echo(made.estimate())
+        return
+    run = run_task(made, out)
     where = "test split" if inner is None else f"mean of {inner} folds inside the training split"
+    where += "" if genes is None else f", {genes} genes drawn"
     show_table(run.summary, f"PerturbQA, AUROC per target gene ({where})")
+    if llm.llm is not None:
+        typer.echo(made.words(run))
     tell_failures(run, "every gene's frequency stands in for it")
     if out is not None:
         typer.echo(f"written: {out / 'summary.csv'}, {out / 'per_gene.csv'}")
+    end_without_answers(run, "model", "every gene's frequency stands in for it")
 
 
 @app.command()

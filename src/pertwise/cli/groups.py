@@ -155,6 +155,38 @@ class Cells(OptionGroup):
 
 
 @dataclass(frozen=True)
+class Asking(OptionGroup):
+    """How a model is asked, and where its answers are kept."""
+
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="Template of your own; `pertwise llm prompt NAME` prints the one to start from.",
+            rich_help_panel=_LLM,
+        ),
+    ] = None
+    seed: Annotated[
+        int,
+        typer.Option(help="Of the order in which things are shown, and whatever else is drawn."),
+    ] = 0
+    ledger: Annotated[
+        Path | None,
+        typer.Option(help="SQLite ledger (default: beside OUT).", rich_help_panel=_LLM),
+    ] = None
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Say what it would cost; ask nothing.", rich_help_panel=_LLM
+        ),
+    ] = False
+
+    def kept(self, usual: Path | None) -> Path | None:
+        """The ledger to open: `usual` unless one is named; of a dry run, one that is there."""
+        path = self.ledger or usual
+        return None if self.dry_run and (path is None or not path.is_file()) else path
+
+
+@dataclass(frozen=True)
 class Llm(OptionGroup):
     """A chat endpoint and its limits."""
 

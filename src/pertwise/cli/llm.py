@@ -105,7 +105,8 @@ def show_ledger(ledger: Annotated[Path, typer.Argument(help="Ledger file (SQLite
 @app.command()
 def prompt(
     name: Annotated[
-        str, typer.Argument(help="acquire, langpert, edit, lgr, judge, gene_summary, rate.")
+        str,
+        typer.Argument(help="acquire, langpert, edit, lgr, judge, gene_summary, rate, perturbqa."),
     ],
 ) -> None:
     """Print a built-in prompt template, as a start for your own."""

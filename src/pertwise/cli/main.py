@@ -19,8 +19,10 @@ from pertwise.cli import (
     bench,
     bench_acquisition,
     demo,
+    design,
     doctor,
     drugs,
+    guides,
     knowledge,
     llm,
     parts,
@@ -29,6 +31,7 @@ from pertwise.cli import (
     rate,
     review,
     screen,
+    train,
 )
 from pertwise.cli.door import close_door
 from pertwise.errors import PertwiseError
@@ -54,9 +57,12 @@ app.add_typer(llm.app, name="llm")
 app.command("parts")(parts.parts)
 app.add_typer(plan.app, name="plan")
 app.command("review")(review.review)
+app.command("guides")(guides.guides)
+app.command("design")(design.design)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.add_typer(screen.app, name="screen")
+app.add_typer(train.app, name="train")
 
 
 def _version(value: bool) -> None:

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from pertwise._process import only_writer
 from pertwise.cli.asking import nothing_usable
 from pertwise.cli.groups import Cells, Facts, Llm, Reading
+from pertwise.cli.guides import Guides
 from pertwise.cli.options import OptionGroup, grouped
 from pertwise.cli.plan_show import show_changes, show_dry_run, show_plan
 from pertwise.errors import InputError, unknown_name
@@ -65,21 +66,30 @@ class Goal(OptionGroup):
     round_number: Annotated[
         int | None, typer.Option("--round", help="Number of this round.", rich_help_panel=_TARGET)
     ] = None
+    rounds_left: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Rounds after this one: the model is told.", rich_help_panel=_TARGET
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
 class Pool(OptionGroup):
     """Who may be picked."""
 
+    spelled: ClassVar[dict[str, str]] = {"fact_tables": "--facts"}
+
     candidates: Annotated[
         str,
         typer.Option(
             help="File with one name a line; 'screen' = rows of SCREEN with nothing measured; "
-            "'knowledge' = all known genes; 'all' = 'screen' if there are such rows, else "
-            "'knowledge'.",
+            "'targetable' = protein-coding genes with a position, unless the controls lack them; "
+            "'knowledge' = all known genes; 'auto' and 'all' = 'screen' if there are such rows, "
+            "else 'targetable' and 'knowledge'.",
             rich_help_panel=_CANDIDATES,
         ),
-    ] = "all"
+    ] = "auto"
     include: Annotated[
         list[str] | None,
         typer.Option(
@@ -100,6 +110,25 @@ class Pool(OptionGroup):
             rich_help_panel=_CANDIDATES,
         ),
     ] = None
+    fact_tables: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--facts",
+            metavar="FILE",
+            help="Table of facts (csv, tsv, parquet; a column names the perturbation), shown in "
+            "the prompt and on the page; repeat.",
+            rich_help_panel=_CANDIDATES,
+        ),
+    ] = None
+    require: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="Only candidates that meet it: 'tpm > 1 and essential = no', on columns of "
+            "--facts; repeat.",
+            rich_help_panel=_CANDIDATES,
+        ),
+    ] = None
     keep_unknown: Annotated[
         bool,
         typer.Option(
@@ -117,6 +146,8 @@ class Pool(OptionGroup):
             "exclude": self.exclude or (),
             "pin": self.pin or (),
             "keep_unknown": self.keep_unknown,
+            "facts": tuple(self.fact_tables or ()),
+            "require": tuple(self.require or ()),
         }
 
 
@@ -140,10 +171,21 @@ class Picker(OptionGroup):
         ),
     ] = None
     shortlist: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            help="Only the N most uncertain may be picked. Default: 200 for 'llm', all for "
-            "'knowledge'.",
+            metavar="NAME[:N]",
+            help="Who is shown to 'llm': information (representatives, the default), uncertainty, "
+            "random or all, with the length; a number alone: the N most uncertain (for "
+            "'knowledge': only they may be picked).",
+            rich_help_panel=_PICKER,
+        ),
+    ] = None
+    hand_over: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STRATEGY",
+            help="Who chooses when there is nothing left to choose: random, typiclust, "
+            "variance-reduction.",
             rich_help_panel=_PICKER,
         ),
     ] = None
@@ -163,6 +205,13 @@ class Picker(OptionGroup):
             rich_help_panel=_PICKER,
         ),
     ] = "auto"
+    ensemble: Annotated[
+        str,
+        typer.Option(
+            help="Networks behind the uncertainty: quick, or published (ten times the time).",
+            rich_help_panel=_PICKER,
+        ),
+    ] = "quick"
     seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0
 
     def check(self, name: str, *, model: bool) -> None:
@@ -216,7 +265,7 @@ class Picker(OptionGroup):
 
         given: dict[str, Any] = {"weights": _weights(self.weight)} if self.weight else {}
         if self.shortlist is not None:
-            given |= {"k": self.shortlist, "shortlist": "uncertainty"}
+            given |= _shortlist(self.shortlist)
         if chat is None:
             return given
         taken = parts.describe("strategy", name).parameters
@@ -234,6 +283,7 @@ def make(
     goal: Goal,
     pool: Pool,
     picker: Picker,
+    guides: Guides,
     llm: Llm,
     cells: Cells,
     reading: Reading,
@@ -246,6 +296,12 @@ def make(
     cold_start: Annotated[
         bool, typer.Option("--cold-start", help="No screen yet: plan from knowledge alone.")
     ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Plan over a panel that was amended; it is kept in history/."
+        ),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Check everything, show size and cost, write nothing."),
@@ -253,6 +309,12 @@ def make(
 ) -> None:
     """Which perturbations to measure next, why each, and what stays uncovered."""
     _check(screen, out, cold_start=cold_start, dry_run=dry_run)
+    if out is not None and not (overwrite or dry_run):
+        from pertwise.acquire.history import refuse_erasing
+
+        refuse_erasing(out)
+    guides.check()
+    library = guides.opened()
     if cold_start:
         reading.refuse("a cold start reads no screen")
     if llm.llm is None:
@@ -261,6 +323,8 @@ def make(
     picker.check(name, model=bool(llm.llm))
     if facts.ratings:
         picker.check_marks(name)
+    if goal.rounds_left is not None and not llm.llm:
+        raise InputError("--rounds-left is told to a model, and none is asked (--llm MODEL@URL)")
     asked: dict[str, Any] = {
         "pathway": goal.pathway,
         "features": goal.features or (),
@@ -271,9 +335,11 @@ def make(
     }
     state: dict[str, Any] = {
         "embedding": picker.embedding,
+        "ensemble": picker.ensemble,
         "seed": picker.seed,
         "context_text": cells.context_text,
         "round_number": goal.round_number,
+        "rounds_left": goal.rounds_left,
         "store": out,
     }
     knowledge = facts.needed()
@@ -284,7 +350,7 @@ def make(
     with llm.opened("plan", ledger) as chat:
         settings = picker.settings(name, chat)
         if dry_run or out is None:
-            _dry_run(screen, knowledge, name, settings, asked, state)
+            _dry_run(screen, knowledge, name, settings, asked, state, picker.hand_over)
             return
         from pertwise.acquire import plan as make_plan
         from pertwise.report import write_plan
@@ -297,11 +363,17 @@ def make(
                 **state,
                 strategy=name,
                 strategy_settings=settings,
+                hand_over=picker.hand_over,
                 by=by,
             )
-            paths = write_plan(made, out)
+            order: list[str] = []
+            if library is not None:
+                made, order = guides.order(made, library, out, knowledge)
+            paths = write_plan(made, out, overwrite=overwrite)
     show_plan(made)
     typer.echo(f"page   {paths['html']}\ntable  {paths['csv']}\nrecord {paths['json']}")
+    for line in order:
+        typer.echo(line)
     chosen_by = {p.chosen_by for p in made.picks if p.chosen_by.startswith("strategy")}
     if chat is not None and chosen_by and "strategy" not in chosen_by:
         repairs = [r.model_dump() for r in made.repairs if r.stage == "picker"]
@@ -324,11 +396,15 @@ def _dry_run(
     settings: dict[str, Any],
     asked: dict[str, Any],
     state: dict[str, Any],
+    hand_over: str | None,
 ) -> None:
     from pertwise import parts
+    from pertwise.acquire.exhaustion import HandOver
     from pertwise.acquire.planning import make_state, prepare
 
     chosen = parts.load("strategy", name, **settings)
+    if hand_over is not None:
+        chosen = HandOver(chosen, hand_over)
     setup = prepare(screen, knowledge, **asked)
     made, _ = make_state(setup, chosen, predictor=None, train=False, **state)
     show_dry_run(setup, name, chosen, made)
@@ -373,6 +449,19 @@ def amend(
         after = change(before, replace=pairs, drop=drop or (), add=add or (), by=by, why=why)
         write_plan(after, file.parent, name=file.stem)
     show_changes(before, after)
+
+
+def _shortlist(text: str) -> dict[str, Any]:
+    """NAME, N or NAME:N as settings of a strategy with a shortlist."""
+    name, _, length = text.partition(":")
+    if name.strip().isdecimal() and not length:
+        name, length = "uncertainty", name
+    found: dict[str, Any] = {"shortlist": name.strip()}
+    if length:
+        if not length.strip().isdecimal():
+            raise InputError(f"--shortlist {text}: {length!r} is no length; write NAME:N")
+        found["k"] = int(length)
+    return found
 
 
 def _weights(texts: list[str]) -> Any:

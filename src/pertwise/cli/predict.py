@@ -65,6 +65,14 @@ def predict(
             "repeat.",
         ),
     ] = None,
+    other: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[LINE=]FILE",
+            help="Screen of another line (responses, signs, ranked signatures) to learn from as "
+            "well; repeat.",
+        ),
+    ] = None,
     explain: Annotated[
         list[str] | None,
         typer.Option(help="Explain these on the page (default: the first five asked); repeat."),
@@ -94,6 +102,10 @@ def predict(
     if llm.llm is None:
         cells.refuse("no model is asked (--llm MODEL@URL)", but=("context",))
     settings = parse_settings(setting or [])
+    if other:
+        if "other" in settings:
+            raise InputError("give other screens by --other or by --set other=, not by both")
+        settings["other"] = other_files(other)
     given = _inputs(screen, facts, reading, data, DEFAULT_METHOD)
     if method is None and llm.llm is None and given.answers:
         settings.setdefault("answers", given.answers)
@@ -152,6 +164,27 @@ def parse_settings(given: list[str]) -> dict[str, Any]:
     return found
 
 
+def other_files(given: list[str]) -> dict[str, str] | list[str]:
+    """FILE or LINE=FILE, all of one kind or unnamed ones under the names of their files.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        For a line named twice.
+    """
+    named = [text.partition("=") if "=" in text and not Path(text).exists() else ("", "", text)
+             for text in given]  # fmt: skip
+    if not any(name for name, _, _ in named):
+        return list(given)
+    found: dict[str, str] = {}
+    for name, _, file in named:
+        label = name.strip() or Path(file).name.partition(".")[0]
+        if label in found:
+            raise InputError(f"--other {label}: named twice; each needs a name of its own")
+        found[label] = file.strip()
+    return found
+
+
 def read_names(given: list[str]) -> list[str]:
     """Names given comma-separated, or one a line in @FILE."""
     names = []
@@ -204,9 +237,9 @@ def _show(found: Predicted) -> None:
         typer.echo(f"note: {note}")
     if found.repairs:
         typer.echo(f"repairs of answers: {len(found.repairs)} (on the page)")
-    if found.standing is not None:
-        table = found.standing.summary.rename_axis("held-out").reset_index()
-        show_table(table, f"{found.standing.n_folds}-fold cross-validation on this screen")
+    for one in () if found.standing is None else (found.standing, *found.further):
+        table = one.summary.rename_axis("held-out").reset_index()
+        show_table(table, f"{one.n_folds}-fold cross-validation on this screen: {one.setting}")
     typer.echo(found.standing_sentence)
 
 

@@ -9,21 +9,21 @@ import typer
 
 from pertwise._process import Interrupted, only_writer
 from pertwise.cli.asking import nothing_usable
-from pertwise.cli.groups import Cells, Facts, Llm, Reading
-from pertwise.cli.options import grouped, refuse_given
+from pertwise.cli.groups import Asking, Cells, Facts, Llm, Reading
+from pertwise.cli.options import OptionGroup, grouped, refuse_given
 from pertwise.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pertwise.prediction.marking import ToMark
     from pertwise.prediction.rated import Rated
-    from pertwise.prediction.rating import ToMark
     from pertwise.select.chat.rate import ChatRater
 
 #: Options that only a model needs.
 ASKING = (
-    "reasons", "replicates", "min_agreement", "batch_size", "max_reasks", "prompt", "seed",
-    "ledger", "dry_run", "kind",
+    "reasons", "replicates", "min_agreement", "ask_anew", "batch_size", "max_reasks", "anonymise",
+    "shuffle_annotations", "kind",
 )  # fmt: skip
 #: Options that say what is marked.
 WHAT = ("names", "programs", "features", "feature", "pathway", "template", "out")
@@ -37,6 +37,7 @@ def rate(
     facts: Facts,
     cells: Cells,
     reading: Reading,
+    asking: Asking,
     screen: Annotated[
         Path | None,
         typer.Argument(help="Whose perturbations are marked (h5ad, csv, tsv, parquet)."),
@@ -87,6 +88,14 @@ def rate(
             help="Leave out programs whose rank correlation between replicates is lower.",
         ),
     ] = 0.5,
+    ask_anew: Annotated[
+        bool,
+        typer.Option(
+            "--ask-anew",
+            help="Ask once more about such programs, their definition restated, before they are "
+            "left out.",
+        ),
+    ] = False,
     batch_size: Annotated[
         int | None,
         typer.Option(min=1, help="Perturbations a question (default: what fits the answer)."),
@@ -94,16 +103,18 @@ def rate(
     max_reasks: Annotated[
         int, typer.Option(min=0, help="Times that rows which lack something are asked again.")
     ] = 2,
-    prompt: Annotated[
-        str | None,
-        typer.Option(help="Template of your own; start from `pertwise llm prompt rate`."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the order in which perturbations are shown.")] = 0,
-    ledger: Annotated[
-        Path | None, typer.Option(help="SQLite ledger (default: beside OUT).")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it would cost; ask nothing.")
+    anonymise: Annotated[
+        bool,
+        typer.Option(
+            "--anonymise",
+            help="Control: show codes with annotations of the knowledge instead of names.",
+        ),
+    ] = False,
+    shuffle_annotations: Annotated[
+        bool,
+        typer.Option(
+            "--shuffle-annotations", help="Control: show beside each name the facts of another."
+        ),
     ] = False,
     template: Annotated[
         bool,
@@ -119,20 +130,21 @@ def rate(
     The table can be read, edited and filled in without pertwise.
     """
     from pertwise.cli.predict import read_names
+    from pertwise.prediction.marking import list_marks
     from pertwise.prediction.rated import check_out, write_template
-    from pertwise.prediction.rating import list_marks, rater_of
+    from pertwise.prediction.rating import rater_of
 
     if compare is not None:
-        _only_compare(llm, facts, cells, reading)
+        _only_compare(llm, facts, cells, reading, asking)
         _compare(screen, compare)
         return
-    if out is None and not dry_run:
+    if out is None and not asking.dry_run:
         raise InputError("say where the table of marks goes: --out ratings.csv")
     if screen is None:
         reading.refuse("no screen is read")
     facts.refuse("marks are what is asked for", but=("knowledge", "drugs", "lines"))
     if replicates == 1:
-        refuse_given(["min_agreement"], "there is one replicate (--replicates 2)")
+        refuse_given(["min_agreement", "ask_anew"], "there is one replicate (--replicates 2)")
     asked = list_marks(
         screen,
         read_names(names or []),
@@ -146,19 +158,19 @@ def rate(
         reading=reading.settings(),
     )
     if template and out is not None:
-        llm.refuse("--template asks no model")
+        for group in (llm, asking):
+            group.refuse("--template asks no model")
         refuse_given(ASKING, "--template asks no model")
         columns = {c: asked.programs_in(c) for c in asked.names}
         for path in write_template(out, asked.names, columns).values():
             typer.echo(f"written: {path}")
         return
     who = llm.name
-    given: dict[str, Any] = {"batch_size": batch_size, "prompt": prompt}
+    given: dict[str, Any] = {"batch_size": batch_size, "prompt": asking.prompt}
     settings = {name: value for name, value in given.items() if value is not None}
-    settings |= {"reasons": reasons, "replicates": replicates, "seed": seed}
-    stored = ledger or (None if out is None else out.with_suffix(".ledger.sqlite"))
-    if dry_run and (stored is None or not stored.is_file()):
-        stored = None
+    settings |= {"reasons": reasons, "replicates": replicates, "seed": asking.seed}
+    settings |= {"anonymise": anonymise, "shuffle_annotations": shuffle_annotations}
+    stored = asking.kept(None if out is None else out.with_suffix(".ledger.sqlite"))
     if out is not None:
         check_out(out)
     with llm.opened("rate", stored) as chat:
@@ -166,22 +178,23 @@ def rate(
             raise InputError("a model is needed: --llm MODEL@URL")
         rater = rater_of(asked, chat, max_reasks=max_reasks, **settings)
         _tell_questions(asked, rater)
-        if dry_run or out is None:
+        if asking.dry_run or out is None:
             questions = asked.questions(rater)
             typer.echo(str(chat.estimate(rater.first_requests(questions))))  # type: ignore[attr-defined]
-            typer.echo(rater.cost_of_100(questions))
+            typer.echo(rater.cost_of_100(questions, f"{asked.kind}s"))
             return
         then = "" if llm.replay else f". The same command goes on from {stored}"
-        rated = _rated(asked, rater, min_agreement, out, then)
+        agree = {"min_agreement": min_agreement, "ask_anew": ask_anew}
+        rated = _rated(asked, rater, agree, out, then)
     _tell_marks(rated)
     typer.echo(f"written: {out}")
     if not rated.n_marks[0]:
         nothing_usable(who, [vars(r) for r in rated.repairs], "every mark is empty")
 
 
-def _only_compare(llm: Llm, facts: Facts, cells: Cells, reading: Reading) -> None:
+def _only_compare(*groups: OptionGroup) -> None:
     why = "--compare reads two tables of marks"
-    for group in (llm, facts, cells, reading):
+    for group in groups:
         group.refuse(why)
     refuse_given([*ASKING, *WHAT], why)
 
@@ -209,14 +222,14 @@ def _compare(one: Path | None, other: Path) -> None:
         _show_agreement(agreement(a, b))
 
 
-def _rated(asked: ToMark, rater: ChatRater, least: float, out: Path, then: str) -> Rated:
+def _rated(asked: ToMark, rater: ChatRater, agree: dict[str, Any], out: Path, then: str) -> Rated:
     from pertwise.prediction.rated import PartialTable
     from pertwise.prediction.rating import rate_all
 
     partial = PartialTable(out, asked.programs)
     try:
         with only_writer(out), partial:
-            rated = rate_all(asked, rater, min_agreement=least, on_answer=partial.add)
+            rated = rate_all(asked, rater, **agree, on_answer=partial.add)
             rated.write(out)
             partial.done()
             return rated
@@ -251,11 +264,18 @@ def _tell_marks(rated: Rated) -> None:
     for context, table in rated.agreement.groupby("context", sort=False):
         typer.echo(f"agreement of replicates{f' in {context}' if context else ''}:")
         _show_agreement(table)
+    for context, anew in rated.asked_anew.items():
+        told = ", ".join(f"{p} ({_shown(a)}, now {_shown(b)})" for p, (a, b) in anew.items())
+        typer.echo(f"asked anew{f' in {context}' if context else ''}, agreement: {told}")
     for context, programs in rated.left_out.items():
         where = f" in {context}" if context else ""
         typer.echo(
             f"left out{where}, agreement below {rated.min_agreement:g}: {', '.join(programs)}"
         )
+
+
+def _shown(agreement: float | None) -> str:
+    return "unknown" if agreement is None else f"{agreement:.2f}"
 
 
 def _show_agreement(table: pd.DataFrame) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from pertwise.screen import Screen
     from pertwise.screen.info import ScreenInfo
     from pertwise.screen.layouts import Keys
 
@@ -178,6 +180,49 @@ def convert(
     typer.echo(f"wrote {out}: {screen!r}")
 
 
+@app.command()
+def join(
+    screens: Annotated[
+        list[Path],
+        typer.Argument(help="Screens of rounds, batches or lines; without --out the last is made."),
+    ],
+    out: Annotated[Path | None, typer.Option(help="The h5ad to write.")] = None,
+    features: Annotated[
+        str, typer.Option(help="intersect: those of all; union: all, NaN where not measured.")
+    ] = "intersect",
+    duplicates: Annotated[
+        str, typer.Option(help="A perturbation in several: refuse, average, first or last.")
+    ] = "refuse",
+    context: Annotated[
+        Text, typer.Option(help="Name of the cells of screens that name none.")
+    ] = None,
+) -> None:
+    """Put screens of several rounds, batches or lines together, each with its own controls."""
+    from pertwise.errors import InputError
+    from pertwise.screen.join import join as joined
+
+    if out is None:
+        *screens, out = screens
+        if out.exists():
+            raise InputError(f"{out} is there already: name the file to write with --out")
+    if len(screens) < 2:
+        raise InputError("give two screens or more, and the file to write with --out")
+    if out.suffix != ".h5ad":
+        raise InputError(f"the output {out} must end in .h5ad")
+    if out in screens:
+        raise InputError(f"the output {out} is one of the inputs")
+    screen = joined(
+        screens,
+        features=_choice("features", features, "intersect", "union"),
+        duplicates=_choice("duplicates", duplicates, "refuse", "average", "first", "last"),
+        context=context,
+    )
+    screen.save(out)
+    for note in screen.meta["notes"]:
+        typer.echo(f"note: {note}")
+    typer.echo(f"wrote {out}: {screen!r}")
+
+
 def _choice(name: str, value: str, *allowed: str) -> Any:
     """The value, if it is one of those allowed."""
     from pertwise.errors import InputError
@@ -217,7 +262,16 @@ def pseudobulk(
         Text,
         typer.Option(help="Held-out perturbations (a,b,c or a file of names): not used for HVGs."),
     ] = None,
-    min_cells: Annotated[int, typer.Option(help="Fewest cells of a perturbation.")] = 1,
+    min_cells: Annotated[
+        int, typer.Option(help="Perturbations with fewer cells are set apart, not screened.")
+    ] = 10,
+    guide_key: Annotated[
+        Text,
+        typer.Option(help='Column with the guide of each cell; "" for none. Guides are compared.'),
+    ] = None,
+    keep_doublets: Annotated[
+        bool, typer.Option("--keep-doublets", help="Do not leave out cells called doublets.")
+    ] = False,
     skip_uncontrolled: Annotated[
         bool, typer.Option("--skip-uncontrolled", help="Leave out contexts without controls.")
     ] = False,
@@ -248,7 +302,11 @@ def pseudobulk(
     if out in sources:
         raise InputError(f"the output {out} is one of the inputs")
     settings = PseudobulkSettings(
-        keys=_keys(perturbation_key, control, context_key, dose_key, batch_key, labels),
+        keys=replace(
+            _keys(perturbation_key, control, context_key, dose_key, batch_key, labels),
+            doublet="" if keep_doublets else None,
+            guide=guide_key,
+        ),
         scale=scale,
         target_sum=target_sum,
         library_key=library_key,
@@ -270,6 +328,7 @@ def pseudobulk(
         rows_per_task=rows_per_task,
     )
     screen.save(out)
+    apart = _write_beside(out, screen)
     typer.echo(screen.meta["layout"])
     typer.echo(f"values: {screen.meta['scale']} ({screen.meta['scale_evidence']})")
     for note in screen.meta["notes"]:
@@ -278,6 +337,27 @@ def pseudobulk(
         f"wrote {out}: {len(screen)} rows, {len(screen.perturbations)} perturbations x "
         f"{screen.n_features} features, from {screen.meta['n_cells']:,} cells"
     )
+    for line in apart:
+        typer.echo(line)
+
+
+def _write_beside(out: Path, screen: Screen) -> list[str]:
+    """Tables of what did not become a row: OUT.set_apart.csv, OUT.guides.csv; lines to show."""
+    import pandas as pd
+
+    from pertwise._io import write_csv_atomic
+
+    lines = []
+    for key, words in (("set_apart", "set apart"), ("guides", "guides")):
+        path = out.with_name(f"{out.stem}.{key}.csv")
+        rows = screen.meta.get(key)
+        if rows:
+            write_csv_atomic(path, pd.DataFrame(rows))
+            lines.append(f"{words}: {path} ({len(rows)})")
+        else:
+            # A table of an earlier run would be taken for one of this.
+            path.unlink(missing_ok=True)
+    return lines
 
 
 def _names(text: Text) -> tuple[str, ...]:

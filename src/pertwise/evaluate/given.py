@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,34 +44,53 @@ def read_recorded_folds(path: str | os.PathLike[str]) -> list[RecordedFold]:
     """Folds of a recorded-answers file (JSON, optionally gzip).
 
     Layout: ``{"folds": [{"available_genes": [...], "answers": {gene: {"kNN": [...], "reason":
-    "..."}}}]}``.
+    "..."}}}]}``; answers of another kind (edits) have no ``kNN``.
 
     Raises
     ------
     pertwise.errors.InputError
-        If the file is absent or laid out otherwise.
+        If the file is absent or laid out otherwise; names the fold and the key.
     """
     file = Path(path)
     if not file.is_file():
         raise InputError(f"no such file: {file}")
     data = read_json(file, "a file of recorded answers")
-    try:
-        return [
+    folds = _there(data, "folds", list, f"{file}")
+    out = []
+    for number, fold in enumerate(folds):
+        where = f"{file}, fold {number}"
+        available = _there(fold, "available_genes", list, where)
+        answers = _there(fold, "answers", dict, where)
+        for gene, answer in answers.items():
+            if not isinstance(answer, dict) or not isinstance(answer.get("kNN", []), list):
+                raise _other(f"{where}, answer for {gene!r}", "is no object with a list 'kNN'")
+        out.append(
             RecordedFold(
-                available=tuple(map(str, fold["available_genes"])),
-                neighbours={
-                    str(gene): tuple(map(str, answer["kNN"]))
-                    for gene, answer in fold["answers"].items()
-                },
-                reasons={str(g): str(a.get("reason", "")) for g, a in fold["answers"].items()},
+                available=tuple(map(str, available)),
+                neighbours={str(g): tuple(map(str, a.get("kNN", ()))) for g, a in answers.items()},
+                reasons={str(g): str(a.get("reason", "")) for g, a in answers.items()},
             )
-            for fold in data["folds"]
-        ]
-    except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
-        raise InputError(
-            f"{file} is not a file of recorded answers ({type(error).__name__}: {error}); expected "
-            '{"folds": [{"available_genes": [...], "answers": {gene: {"kNN": [...]}}}]}'
-        ) from error
+        )
+    return out
+
+
+def _there(data: Any, key: str, kind: type, where: str) -> Any:
+    """What stands under a key, if it is a list (an object) as it must be."""
+    if not isinstance(data, dict):
+        raise _other(where, f"holds a {type(data).__name__}, not an object with the key {key!r}")
+    if key not in data:
+        there = ", ".join(map(repr, list(map(str, data))[:5])) or "nothing"
+        raise _other(where, f"has no key {key!r}; it has {there}")
+    if not isinstance(data[key], kind):
+        raise _other(where, f"{key!r} is a {type(data[key]).__name__}, not a {kind.__name__}")
+    return data[key]
+
+
+def _other(where: str, what: str) -> InputError:
+    return InputError(
+        f"{where} {what}: not a file of recorded answers in folds, which looks like "
+        '{"folds": [{"available_genes": [...], "answers": {gene: {"kNN": [...]}}}]}'
+    )
 
 
 @part(label="given", reads="path")

@@ -14,7 +14,7 @@ from pertwise.arrays.means import masked_mean
 from pertwise.errors import InputError
 from pertwise.evaluate.row_scores import allowed_metrics, score_rows, top_variable
 from pertwise.evaluate.specs import MetricSpec
-from pertwise.evaluate.splits import Split, things
+from pertwise.evaluate.splits import SETTINGS, Split, things
 from pertwise.models.base import Prediction, Predictor, predict_in
 from pertwise.models.baselines import TrainingMeanPredictor
 from pertwise.models.context_means import ContextMean
@@ -147,6 +147,26 @@ def _doses(train: Screen, truth: Screen, screen: Screen) -> list[Question]:
     return out
 
 
+def settings_of(
+    split: Split, train: Screen, truth: Screen, knowledge: Knowledge | None
+) -> list[str]:
+    """(n,) setting of each held-out row (`splits.SETTINGS`); "" where a dose is extrapolated."""
+    if split.kind == "dose":
+        return [""] * len(truth)
+    if split.by != "row" and split.kind != "transfer":
+        return [SETTINGS["elsewhere" if split.elsewhere else "anywhere"]] * len(truth)
+    names = truth.obs["perturbation"]
+    known = None if split.kind == "perturbation" else knowledge
+    same = things([*names, *train.obs["perturbation"]], known)
+    seen = {same[n] for n in train.obs["perturbation"]}
+    lines = set() if split.kind == "transfer" else set(train.contexts)
+    words = {(True, True): "elsewhere", (True, False): "anywhere", (False, True): "line"}
+    return [
+        SETTINGS[words.get((c in lines, same[n] in seen), "both")]
+        for n, c in zip(names, truth.obs["context"], strict=True)
+    ]
+
+
 def signature_table(
     sides: Sides,
     found: Sequence[Prediction],
@@ -155,8 +175,8 @@ def signature_table(
 ) -> pd.DataFrame:
     """One row a held-out signature, in the order of the screen; nothing held out is left out.
 
-    Columns: drug (the perturbation), context, compound (what it is under any name), effect,
-    n_support, fallback, then the metrics (`row_scores.score_rows`).
+    Columns: drug (the perturbation), context, compound (what it is under any name), setting,
+    effect, n_support, fallback, then the metrics (`row_scores.score_rows`).
     """
     truth, n = sides.truth, len(sides.truth)
     means, references = np.empty((2, n, truth.n_features))
@@ -175,6 +195,7 @@ def signature_table(
         "drug": names,
         "context": list(truth.obs["context"]),
         "compound": [same[name] for name in names],
+        "setting": settings_of(sides.split, sides.train, truth, knowledge),
         "effect": truth.obs["effect"].to_numpy() if "effect" in truth.obs else 1.0,
     }
     return pd.concat([pd.DataFrame({**described, **support}), scores], axis=1)

@@ -9,14 +9,15 @@ ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from pertwise._names import canonical_perturbation, split_combination
+from pertwise._names import canonical_perturbation, split_combination, with_parts_of
 from pertwise.arrays.folds import group_folds
 from pertwise.errors import InputError
 from pertwise.models.context_kernel import HoldOut
@@ -42,6 +43,14 @@ REGIME_WORDS: Mapping[str, str] = {
     "unseen drug": "compound",
     "unseen line": "context",
     "open world": "pair",
+}
+#: What is unseen: three questions (and the last two at once) whose answers are never averaged, in
+#: words for tables.
+SETTINGS: Mapping[str, str] = {
+    "anywhere": "perturbation unseen anywhere",
+    "elsewhere": "unseen here, measured in another line",
+    "line": "unseen line",
+    "both": "unseen line, perturbation unseen anywhere",
 }
 #: What the inner folds of a tuned method hold out in each regime.
 INNER: Mapping[str, HoldOut] = {
@@ -72,6 +81,9 @@ class Split:
         held-out name -> group it is reported in ("1 of 2 seen"); empty when there are none.
     by
         What `train` and `test` name.
+    elsewhere
+        The held-out perturbations were measured in other screens, which a method may use; else a
+        method gets its other screens without them (`Method.build`).
     """
 
     kind: str
@@ -81,6 +93,14 @@ class Split:
     test: tuple[str, ...]
     strata: Mapping[str, str] = field(default_factory=dict)
     by: Literal["perturbation", "row"] = "perturbation"
+    elsewhere: bool = False
+
+    @property
+    def unseen_anywhere(self) -> bool:
+        """Whether the other screens of a method must not hold what is held out either."""
+        if self.by == "row":
+            return self.kind not in ("context", "given", "pair", "dose")
+        return not self.elsewhere and self.kind != "transfer"
 
     @property
     def hold_out(self) -> HoldOut:
@@ -102,12 +122,25 @@ class Split:
             "fold": self.fold,
             "train": list(self.train),
             "test": list(self.test),
+            **({"elsewhere": True} if self.elsewhere else {}),
         }
 
 
 def _rows(screen: Screen, names: Sequence[str]) -> Screen:
     position = {name: i for i, name in enumerate(screen.obs.index)}
     return screen.take(np.array([position[n] for n in names], dtype=int))
+
+
+def asked_elsewhere(splits: Sequence[Split], measured: Collection[str]) -> list[Split]:
+    """The same splits for those held-out perturbations that other screens measured, which may be
+    used; splits without any are left out."""
+    out = []
+    for split in splits:
+        test = tuple(n for n in split.test if n in measured)
+        if test:
+            strata = {n: s for n, s in split.strata.items() if n in measured}
+            out.append(replace(split, test=test, strata=strata, elsewhere=True))
+    return out
 
 
 class Splitter(Protocol):
@@ -136,6 +169,8 @@ def split_folds(
 ) -> list[Split]:
     """k-fold over perturbations, repeated: every perturbation is held out once per shuffle.
 
+    A combination that contains a held-out perturbation is not trained on in that fold.
+
     Shuffle i uses the generator seeded with (seed, i), so adding shuffles keeps the earlier ones.
 
     Raises
@@ -150,8 +185,14 @@ def split_folds(
     for shuffle in range(n_shuffles):
         order = np.random.default_rng([seed, shuffle]).permutation(len(names))
         for fold, held in enumerate(np.array_split(order, n_folds)):
-            rest = np.setdiff1d(order, held)
-            out.append(_split("folds", shuffle, fold, names[rest], names[held]))
+            rest = names[np.setdiff1d(order, held)]
+            train = set(rest) - with_parts_of(rest, names[held])
+            if not train:
+                raise InputError(
+                    "every combination outside a fold contains a gene inside it, so nothing is "
+                    "left to learn from: take more folds, or the split 'doubles'"
+                )
+            out.append(_split("folds", shuffle, fold, train, names[held]))
     return out
 
 
@@ -179,9 +220,11 @@ def split_growing(
     out = []
     for repeat in range(n_repeats):
         order = np.random.default_rng([seed, repeat]).permutation(len(names))
+        test = names[order[:n_test]]
+        beside = with_parts_of(names, test)
+        pool = np.array([n for n in names[order[n_test:]] if n not in beside], dtype=object)
         for fold, n in enumerate(chosen):
-            pool = order[n_test : n_test + n]
-            out.append(_split("growing", repeat, fold, names[pool], names[order[:n_test]]))
+            out.append(_split("growing", repeat, fold, pool[:n], test))
     return out
 
 
@@ -339,7 +382,19 @@ def _row_split(
 ) -> Split:
     names = screen.obs.index.to_numpy(dtype=object)
     learned = ~held if train is None else train
+    if regime in ALONE:
+        learned = learned & ~with_held(screen.obs["perturbation"], held)
     return Split(regime, seed, fold, tuple(names[learned]), tuple(names[held]), by="row")
+
+
+#: Regimes that hold out perturbations everywhere.
+ALONE = ("perturbation", "compound", "scaffold", "both")
+
+
+def with_held(names: pd.Series, held: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(n_rows,) rows of combinations that contain a perturbation of the `held` rows."""
+    beside = with_parts_of(names, names[held])
+    return np.asarray(names.isin(beside).to_numpy() & ~held)
 
 
 def _both(
@@ -389,11 +444,17 @@ def check_leaks(split: Split, screen: Screen, knowledge: Knowledge | None = None
         return
     same = things(screen.obs["perturbation"], None if split.kind == "perturbation" else knowledge)
     obs = screen.obs.assign(thing=screen.obs["perturbation"].map(same))
-    alone = split.kind in ("perturbation", "compound", "scaffold", "both")
+    alone = split.kind in ALONE
     columns = ["thing"] if alone else ["thing", "context"]
     train, test = obs.loc[list(split.train)], obs.loc[list(split.test)]
     if split.kind == "both" and set(train["context"]) & set(test["context"]):
         raise InputError("both: a held-out context is also in training")
+    beside = with_parts_of(train["perturbation"], test["perturbation"]) if alone else set()
+    if beside:
+        raise InputError(
+            f"{split.kind}: {sorted(beside)[0]!r} in training contains a held-out perturbation; "
+            "leave such combinations out"
+        )
     seen = set(train[columns].itertuples(index=False, name=None))
     for row in test[columns].drop_duplicates().itertuples(index=False, name=None):
         if row in seen:

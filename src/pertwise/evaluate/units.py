@@ -22,7 +22,7 @@ from pertwise.errors import (
 from pertwise.evaluate.calibration import LEVELS, interval_coverage, spread_and_error
 from pertwise.evaluate.cells import CellBank, energy_distances
 from pertwise.evaluate.score import Scores, score_predictions
-from pertwise.evaluate.sides import Question, Sides, signature_table
+from pertwise.evaluate.sides import Question, Sides, settings_of, signature_table
 from pertwise.evaluate.specs import ORACLE, MetricSpec
 from pertwise.evaluate.splits import Split
 from pertwise.llm import FatalChatError
@@ -50,10 +50,10 @@ class UnitResult:
     Attributes
     ----------
     scores
-        Tidy: method, split, seed, fold, n_train, perturbation, stratum, metric, value, undefined,
-        fallback, and context where a split of rows holds several. Interval coverages
-        ("coverage_90"), "spread", "error" and "n_support" are rows like any metric. With
-        `MetricSpec.by_row` the `sides.signature_table`.
+        Tidy: method, split, seed, fold, n_train, perturbation, setting (`splits.SETTINGS`),
+        stratum, metric, value, undefined, fallback, and context where a split of rows holds
+        several. Interval coverages ("coverage_90"), "spread", "error" and "n_support" are rows like
+        any metric. With `MetricSpec.by_row` the `sides.signature_table`.
     neighbours
         Prediction.neighbours with method, seed and fold, or None.
     answers
@@ -115,7 +115,9 @@ def run_unit(
         if method.use == ORACLE:
             found = [oracle(train, q.truth) for q in questions]
         else:
-            model = method.build(split.hold_out if split.by == "row" else "").fit(train, knowledge)
+            hold_out = split.hold_out if split.by == "row" else ""
+            hidden = sides.truth.perturbations if split.unseen_anywhere else ()
+            model = method.build(hold_out, hidden, knowledge).fit(train, knowledge)
             found = [q.ask(model) for q in questions]
     except STOPS:
         # The run must stop and can go on later; a stored fallback would never be asked again.
@@ -136,7 +138,10 @@ def run_unit(
         here = {} if question.context is None else {"context": question.context}
         _check(prediction, question.names, screen.features, method.label)
         if not metrics.by_row:
-            tables.append(_table(question, prediction, metrics, cells).assign(**labels, **here))
+            told = settings_of(split, train, question.truth, knowledge)
+            table = _table(question, prediction, metrics, cells).assign(**labels, **here)
+            setting = dict(zip(question.names, told, strict=True))
+            tables.append(table.assign(setting=table["perturbation"].map(setting)))
         near.append(_neighbours(prediction, method, split))
         answers.append(_answers(prediction, method, split))
         means.append(_means(prediction, method, split) if keep_means else None)
@@ -306,6 +311,8 @@ def _neighbours(prediction: Prediction, method: Method, split: Split) -> pd.Data
         return None
     wanted = ["perturbation", "neighbour", "rank", "weight"]
     table = prediction.neighbours[wanted].reset_index(drop=True)
+    if split.elsewhere:
+        table["elsewhere"] = True
     return table.assign(method=method.label, seed=split.seed, fold=split.fold)
 
 

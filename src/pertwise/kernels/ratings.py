@@ -47,14 +47,20 @@ def radial_rows(profiles: Floats, width: float, landmarks: int = LANDMARKS) -> F
     points = np.unique(profiles, axis=0)
     if len(points) > landmarks:
         points = points[np.linspace(0, len(points) - 1, landmarks).round().astype(int)]
-    values, vectors = np.linalg.eigh(radial(points, points, width))
-    keep = values > 1e-8 * values[-1]
-    to_axes = vectors[:, keep] / np.sqrt(values[keep])
-    out = np.empty((len(profiles), int(keep.sum())))
+    to_axes = landmark_axes(points, width)
+    out = np.empty((len(profiles), to_axes.shape[1]))
     for start in range(0, len(profiles), 4096):
         rows = slice(start, start + 4096)
         out[rows] = radial(profiles[rows], points, width) @ to_axes
     return out
+
+
+def landmark_axes(points: Floats, width: float) -> Floats:
+    """(p, k) A: rows radial(x, points, width) A have as products the radial kernel of the points,
+    and of other x its Nystrom approximation."""
+    values, vectors = np.linalg.eigh(radial(points, points, width))
+    keep = values > 1e-8 * values[-1]
+    return np.asarray(vectors[:, keep] / np.sqrt(values[keep]))
 
 
 class MarkKernels:

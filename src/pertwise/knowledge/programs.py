@@ -206,6 +206,14 @@ def feature_programs(features: Sequence[str], table: pd.DataFrame) -> list[Progr
     return found
 
 
+def named_by(feature: str, programs: Sequence[str]) -> str | None:
+    """The program whose every word is in the name of the feature; the one of most words."""
+    words = set(slugify(feature).split("-"))
+    found = {p: set(slugify(p).split("-")) for p in programs if p != STRENGTH}
+    fits = [p for p, own in found.items() if own and own <= words]
+    return max(fits, key=lambda p: len(found[p]), default=None)
+
+
 # -- files -------------------------------------------------------------------------------------
 
 

@@ -35,7 +35,8 @@ SCALE = 3.0
 #: The program that is the size of the whole response, and other names of its column.
 STRENGTH = "strength"
 _STRENGTHS = (STRENGTH, "str", "overall strength", "overall_strength")
-_SUBJECTS = ("perturbation", "gene", "drug", "compound", "symbol", "name")
+#: What a column of perturbations is called.
+SUBJECTS = ("perturbation", "gene", "drug", "compound", "symbol", "name")
 _CONTEXTS = ("context", "cell", "cell_line", "cell_type")
 _SPREAD = " spread"
 _TEXTS = ("reason", "source")
@@ -215,10 +216,10 @@ def read_ratings(path: str | os.PathLike[str]) -> tuple[Ratings, ...]:
     file = Path(path)
     frame = read_frame(file)
     lower = {str(c).strip().casefold(): str(c) for c in frame.columns}
-    subject = next((lower[n] for n in _SUBJECTS if n in lower), None)
+    subject = next((lower[n] for n in SUBJECTS if n in lower), None)
     if subject is None:
         raise InputError(
-            f"{file}: no column of perturbations ({', '.join(_SUBJECTS)}); there are "
+            f"{file}: no column of perturbations ({', '.join(SUBJECTS)}); there are "
             f"{columns_of(frame)}"
         )
     context = next((lower[n] for n in _CONTEXTS if n in lower and lower[n] != subject), None)

@@ -295,7 +295,11 @@ class Knowledge:
     def _aliases(self) -> dict[str, tuple[str, ...]]:
         table = self.table("symbols")
         rest = table[table["kind"].isin(["alias", "previous"])]
-        return {s: tuple(n) for s, n in rest.groupby("approved")["name"]}
+        # A groupby makes a table of each of the 40,000 groups: a second where this takes none.
+        found: dict[str, list[str]] = {}
+        for name, symbol in zip(rest["name"], rest["approved"], strict=True):
+            found.setdefault(symbol, []).append(name)
+        return {symbol: tuple(names) for symbol, names in found.items()}
 
     def go_terms(self, symbol: str) -> tuple[GoTerm, ...]:
         """GO terms of an approved symbol, most specific (fewest genes) first.

@@ -19,12 +19,14 @@ from pertwise.llm.base import Message
 
 BUILT_IN = (
     "acquire",
+    "acquire-paper",
     "langpert",
     "edit",
     "lgr",
     "judge",
     "gene_summary",
     "rate",
+    "perturbqa",
 )
 
 

@@ -37,6 +37,7 @@ from pertwise.errors import InputError
 from pertwise.kernels.base import Kernel
 from pertwise.kernels.known import fitting, kernel, list_kernels, plain
 from pertwise.kernels.ratings import GivenRatings, kernels_of_marks
+from pertwise.kernels.transfer import GivenScreens, kernels_of_others
 from pertwise.models.base import Prediction
 from pertwise.models.contexts import (
     CONTEXT_PRIOR,
@@ -146,6 +147,8 @@ class ContextKernelPredictor(ContextPredictor):
         with ``kernels=()`` the only ones.
     ratings
         Marks whose kernels join: those of the knowledge (True), a file, or none (False).
+    other
+        Other screens whose kernels join (`kernels.transfer`).
     hold_out
         What the inner folds hold out, as the test does: "perturbation", "context" or "pair".
         Names of one thing (salts, aliases; `Knowledge.identity`) are held out together.
@@ -159,6 +162,7 @@ class ContextKernelPredictor(ContextPredictor):
         *,
         answers: str | os.PathLike[str] | RecordedSelector | None = None,
         ratings: GivenRatings = True,
+        other: GivenScreens = (),
         name: str = "kernel ridge",
         hold_out: HoldOut = "perturbation",
         n_related: int = 5,
@@ -168,7 +172,7 @@ class ContextKernelPredictor(ContextPredictor):
         seed: int = 0,
     ) -> None:
         super().__init__(n_related=n_related, prior=prior, name=name)
-        if not kernels and answers is None and ratings is False:
+        if not (kernels or answers is not None or ratings or other):
             raise InputError("kernel ridge needs at least one kernel")
         if hold_out not in HOLD_OUT:
             raise InputError(f"hold_out must be one of {', '.join(HOLD_OUT)}, got {hold_out!r}")
@@ -178,6 +182,7 @@ class ContextKernelPredictor(ContextPredictor):
         # Kernels that were built already need nothing more.
         self.needs = ("knowledge",) if any(isinstance(k, str) for k in self.kernels) else ()
         self.answers, self.hold_out, self.ratings = answers, hold_out, ratings
+        self.other = other
         self.weight_prior = weight_prior
         self.n_folds, self.seed = n_folds, seed
         self.weights: dict[str, float] = {}
@@ -202,6 +207,7 @@ class ContextKernelPredictor(ContextPredictor):
                 lists = RecordedSelector.from_file(lists)
             made += list_kernels(lists.answers)
         made += kernels_of_marks(known, self.ratings)
+        made += kernels_of_others(known, self.other)
         if not made:
             raise InputError(
                 f"{self.name!r}: what is known gives no kernel that fits perturbations such as "

@@ -16,6 +16,7 @@ from pertwise.kernels.genes import (
     linked,
 )
 from pertwise.kernels.ratings import GivenRatings
+from pertwise.kernels.transfer import GivenScreens
 from pertwise.models.base import Prediction, only_context
 from pertwise.models.kernel_model import KernelModel
 from pertwise.parts import part
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 MAX_OUTPUTS = 20
 
 
-@part(needs="knowledge", reads="ratings", source="Geurts et al. 2006 (extra-trees)")
+@part(needs="knowledge", reads=("other", "ratings"), source="Geurts et al. 2006 (extra-trees)")
 class ForestPredictor(KernelModel):
     """Extra-trees (Geurts et al. 2006) on the first axes of every knowledge kernel.
 
@@ -43,7 +44,7 @@ class ForestPredictor(KernelModel):
 
     Parameters
     ----------
-    kernels, sources, ratings, exclude_from_screen
+    kernels, sources, ratings, other, look_up, exclude_from_screen
         See `KernelModel`.
     dim
         Axes taken from each kernel.
@@ -61,11 +62,21 @@ class ForestPredictor(KernelModel):
         direction: float = 0.0,
         sources: Sequence[KernelSource] = (),
         ratings: GivenRatings = True,
+        other: GivenScreens = (),
+        look_up: bool = True,
         exclude_from_screen: bool = True,
         seed: int = 0,
         name: str = "forest",
     ) -> None:
-        super().__init__(kernels, sources, exclude_from_screen, name, ratings=ratings)
+        super().__init__(
+            kernels,
+            sources,
+            exclude_from_screen,
+            name,
+            ratings=ratings,
+            other=other,
+            look_up=look_up,
+        )
         self.dim, self.n_trees, self.direction, self.seed = dim, n_trees, direction, seed
 
     def fit(self, screen: Screen, knowledge: Knowledge | None = None) -> Self:

@@ -15,12 +15,17 @@ from pertwise.arrays.memory import BLOCK_BYTES, require_memory
 from pertwise.errors import InputError
 from pertwise.kernels.genes import GeneBlocks, KernelSource, gene_blocks
 from pertwise.kernels.ratings import GivenRatings, mark_kernels
+from pertwise.kernels.transfer import GivenScreens, OtherScreen, other_screens
 from pertwise.knowledge import Knowledge
 from pertwise.models.base import MEAN_FALLBACK, support_table
 from pertwise.screen.training import TrainingData
 
 if TYPE_CHECKING:
     from pertwise.screen import Screen
+
+
+#: Share of the kernels of other screens that is tried where weights are not learned one by one.
+TRUST = (0.0, 0.25, 0.5, 0.75)
 
 
 class KernelModel:
@@ -31,11 +36,15 @@ class KernelModel:
     kernels
         See `gene_kernels.DEFAULT_KERNELS`.
     sources
-        Further kernels: neighbours named by a language model (`named.NamedNeighbours`), responses
-        in another cell line (`transfer.OtherScreen`); with ``kernels=()`` the only ones.
+        Further kernels, e.g. neighbours named by a language model (`named.NamedNeighbours`); with
+        ``kernels=()`` the only ones.
     ratings
         Marks whose kernels join the others (`kernels.ratings.mark_kernels`): True for those that
         the knowledge holds, a file, or False for none.
+    other
+        Other screens, each of which is fitted on its own line and gives kernels that join
+        (`kernels.transfer`): screens, files, or name -> one of them; `look_up`: also the kernels of
+        what they measured (`looked_up.LookedUp` decides).
     exclude_from_screen
         Leave out knowledge that was derived from a perturbation screen.
     skip_missing
@@ -54,9 +63,12 @@ class KernelModel:
         name: str,
         skip_missing: bool = True,
         ratings: GivenRatings = True,
+        other: GivenScreens = (),
+        look_up: bool = True,
     ) -> None:
         self.kernels = (kernels,) if isinstance(kernels, str) else tuple(kernels)
         self._given_sources, self.ratings = tuple(sources), ratings
+        self.other, self.look_up = other, look_up
         self.sources = self._given_sources
         self.exclude_from_screen = exclude_from_screen
         self.skip_missing = skip_missing
@@ -78,7 +90,16 @@ class KernelModel:
                 raise InputError(f"{self.name!r} needs a knowledge folder: pass knowledge to fit")
             knowledge = Knowledge()  # what was given says it all
         data = TrainingData.from_screen(screen, self.name)
-        self.sources = (*self._given_sources, *mark_kernels(knowledge, self.ratings))
+        self.sources = (
+            *self._given_sources,
+            *mark_kernels(knowledge, self.ratings),
+            *other_screens(
+                knowledge,
+                self.other,
+                exclude_from_screen=self.exclude_from_screen,
+                look_up=self.look_up,
+            ),
+        )
         if not self.kernels and not self.sources:
             raise InputError(
                 f"{self.name!r}: there are no marks; give a table of them (ratings=FILE, --ratings "
@@ -110,6 +131,12 @@ class KernelModel:
         """Feature rows of other perturbations, of the kernels that the fit used."""
         own = {k for source in self.sources for k in source.kinds}
         return self._rows(names, [k for k in self._blocks.kinds if k not in own], False)
+
+    def _of_others(self, kinds: Sequence[str]) -> NDArray[np.bool_]:
+        """(m,) True for the kernels of the screens in `other`."""
+        own = self.sources[len(self._given_sources) :]
+        theirs = {k for s in own if isinstance(s, OtherScreen) for k in s.kinds}
+        return np.array([k in theirs for k in kinds], dtype=bool)
 
     def _answer(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 import numpy as np
 import pandas as pd
@@ -21,15 +21,16 @@ from pertwise.arrays.gaussian_process import (
     solved,
 )
 from pertwise.arrays.spread import ErrorModel, fit_error_model
-from pertwise.errors import unknown_name
+from pertwise.errors import InputError, unknown_name
 from pertwise.kernels.genes import (
     DEFAULT_KERNELS,
     KernelSource,
     linked,
 )
 from pertwise.kernels.ratings import GivenRatings
+from pertwise.kernels.transfer import GivenScreens
 from pertwise.models.base import MEAN_FALLBACK, Prediction, only_context, support_table
-from pertwise.models.kernel_model import KernelModel
+from pertwise.models.kernel_model import TRUST, KernelModel
 from pertwise.screen.training import TrainingData, canonical
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from pertwise.screen import Screen
 
 Weights = Literal["learned", "equal"]
+Centre = Literal["mean", "zero"]
+CENTRES: tuple[Centre, ...] = get_args(Centre)
 NOISE_GRID = np.geomspace(0.02, 20.0, 16)
 #: Above this share of missing values weights and directions are not learned (zero-filled
 #: responses would decide them).
@@ -51,13 +54,14 @@ class KernelPredictor(KernelModel):
 
     The mean is kernel ridge regression; weights of several kernels are non-negative and learned by
     marginal likelihood with a prior towards equal weights (`kernels.fit_weights`), the noise with
-    them or, for equal weights, by leave-one-out error. With ``kernels=("emb:text",)`` this is the
-    GP on text embeddings, with a registered protein matrix as a second kernel text and sequence;
-    with the default list the multi-kernel predictor. The spread follows `spread.ErrorModel`.
+    them or, for equal weights, by leave-one-out error (and with it the share of other screens).
+    With ``kernels=("emb:text",)`` this is the GP on text embeddings, with a registered protein
+    matrix as a second kernel text and sequence; with the default list the multi-kernel predictor.
+    The spread follows `spread.ErrorModel`.
 
     Parameters
     ----------
-    kernels, sources, ratings, exclude_from_screen, skip_missing
+    kernels, sources, ratings, other, look_up, exclude_from_screen, skip_missing
         See `KernelModel`; kernels left out are named in the provenance.
     weights
         "learned" or "equal".
@@ -67,6 +71,9 @@ class KernelPredictor(KernelModel):
         Add a constant kernel and model the responses themselves (True), or the responses around
         their training mean (False). With the constant kernel the common level is estimated jointly,
         so that a group of strong perturbations does not raise it for all others.
+    centre
+        Without the constant kernel: "mean", the training mean, or "zero", no response. Where what
+        is measured was chosen for its strength, both the mean and the level carry that bias.
     direction
         Share of the direction taken from a second fit to half-scaled responses
         (`direction.with_direction`); 0 = none, no second fit.
@@ -79,19 +86,29 @@ class KernelPredictor(KernelModel):
         weights: Weights = "learned",
         prior: float = 0.01,
         constant: bool = True,
+        centre: Centre = "mean",
         direction: float = 0.0,
         sources: Sequence[KernelSource] = (),
         ratings: GivenRatings = True,
+        other: GivenScreens = (),
+        look_up: bool = True,
         exclude_from_screen: bool = True,
         skip_missing: bool = True,
         name: str = "multi-kernel",
     ) -> None:
         if weights not in ("learned", "equal"):
             raise unknown_name("kernel weighting", str(weights), ("learned", "equal"))
-        super().__init__(kernels, sources, exclude_from_screen, name, skip_missing, ratings)
+        super().__init__(
+            kernels, sources, exclude_from_screen, name, skip_missing, ratings, other, look_up
+        )
         self.weights = weights
         self.prior = prior
+        if centre not in CENTRES:
+            raise unknown_name("centre", str(centre), CENTRES)
+        if constant and centre == "zero":
+            raise InputError("centre = 'zero' leaves no level to estimate: set constant = false")
         self.constant = constant
+        self.centre = centre
         self.direction = direction
 
     def fit(self, screen: Screen, knowledge: Knowledge | None = None) -> Self:
@@ -105,7 +122,8 @@ class KernelPredictor(KernelModel):
         """
         data = self._start(screen, knowledge)
         self._missing = float(np.isnan(data.y).mean())
-        self._centre = np.zeros_like(data.mean) if self.constant else data.mean
+        around = not self.constant and self.centre == "mean"
+        self._centre = data.mean if around else np.zeros_like(data.mean)
         target = data.y - self._centre
         filled = target
         if self._missing:
@@ -163,8 +181,19 @@ class KernelPredictor(KernelModel):
         responses = y @ y.T
         if self._learned:
             return fit_weights(gram, responses, y.shape[1], prior=self.prior)
-        noise, errors = choose_noise(combine(gram, equal), responses, NOISE_GRID)
-        return KernelFit(equal, noise, float(errors.min()))
+        tried = []
+        for weights in self._shares(m):
+            noise, errors = choose_noise(combine(gram, weights), responses, NOISE_GRID)
+            tried.append(KernelFit(weights, noise, float(errors.min())))
+        return min(tried, key=lambda fit: fit.objective)
+
+    def _shares(self, m: int) -> list[Floats]:
+        """Weights of the m kernels to try: equal, or with several shares of other screens."""
+        theirs = self._of_others(self._blocks.kinds)
+        theirs = np.append(np.zeros(m - len(theirs), dtype=bool), theirs)
+        if not theirs.any() or theirs.all():
+            return [np.full(m, 1.0 / m)]
+        return [np.where(theirs, t / theirs.sum(), (1.0 - t) / (~theirs).sum()) for t in TRUST]
 
     def _with_constant(self, kernels: Floats) -> Floats:
         """The constant kernel first, when there is one."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pertwise import parts
 from pertwise.errors import InputError
+from pertwise.kernels.transfer import GivenScreens, open_others, without
 from pertwise.provenance import checksum
 from pertwise.select.words import asks_a_model, own_files, placed_words, recorded_files
 
 if TYPE_CHECKING:
+    from pertwise.knowledge import Knowledge
     from pertwise.models import Predictor
 
 #: A setting of many methods: the SQLite file that exchanges with a chat model are written to.
@@ -46,7 +48,16 @@ class Method:
     sha256: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
 
-    def build(self, hold_out: str = "") -> Predictor:
+    @property
+    def other(self) -> GivenScreens:
+        """The other screens that it learns from; empty when there are none."""
+        reads = "other" in parts.describe("predictor", self.use).facts.reads
+        given: GivenScreens = self.settings.get("other", ()) if reads else ()
+        return given
+
+    def build(
+        self, hold_out: str = "", hidden: Sequence[str] = (), knowledge: Knowledge | None = None
+    ) -> Predictor:
         """A fresh, unfitted predictor.
 
         Parameters
@@ -54,6 +65,9 @@ class Method:
         hold_out
             What the test holds out; given to methods that tune themselves on inner folds (a setting
             of that name), unless their settings say otherwise.
+        hidden, knowledge
+            Perturbations that are unseen anywhere: the method gets its other screens without them,
+            under any name that the knowledge knows them by.
 
         Raises
         ------
@@ -63,6 +77,8 @@ class Method:
         part, settings = parts.describe("predictor", self.use), dict(self.settings)
         if hold_out and "hold_out" in inspect.signature(part.found).parameters:
             settings.setdefault("hold_out", hold_out)
+        if hidden and self.other:
+            settings["other"] = without(self.other, hidden, knowledge)
         model: Predictor = part.load(**settings)
         return model
 
@@ -114,6 +130,8 @@ def make_method(use: str, label: str | None = None, **settings: Any) -> Method:
     digest = checksum(part.file) if part.file else ""
     method = Method(label or part.label, part.name, given, digest)
     method.build()
+    # Read at once (and kept): a file that is no screen is told before anything is fitted.
+    open_others(method.other)
     return replace(method, files=file_checksums(part.name, given))
 
 
@@ -158,9 +176,10 @@ def setting_files(use: str, settings: Mapping[str, Any]) -> list[str]:
             if key != LEDGER and isinstance(text, str | os.PathLike) and Path(text).is_file()
         ]
     found = [
-        str(settings[key])
+        str(text)
         for key in part.facts.reads
-        if isinstance(settings.get(key), str | os.PathLike)
+        for text in _texts(settings.get(key))
+        if isinstance(text, str | os.PathLike)
     ]
     for words in _words(part, settings):
         found += [*recorded_files(words), *own_files(words)]
@@ -181,8 +200,8 @@ def placed_settings(
     if part.own and not (part.facts.reads or part.facts.words):
         return out
     for key in (*part.facts.reads, LEDGER):
-        if isinstance(out.get(key), str):
-            out[key] = place(out[key])
+        if key in out:
+            out[key] = _each(out[key], place)
     for key, value in out.items():
         if key in part.facts.words:
             out[key] = _each(value, lambda text: placed_words(text, place))
@@ -196,10 +215,19 @@ def _is_code(text: Any) -> bool:
     return isinstance(text, str) and parts.is_file(text)
 
 
+def _texts(value: Any) -> list[Any]:
+    """One value, or those of a list or table."""
+    if isinstance(value, Mapping):
+        return list(value.values())
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
 def _each(value: Any, change: Callable[[str], str]) -> Any:
-    """`change` applied to a text, or to every text of a list."""
+    """`change` applied to a text, or to every text of a list or table."""
     if isinstance(value, list):
         return [change(v) if isinstance(v, str) else v for v in value]
+    if isinstance(value, dict):
+        return {k: change(v) if isinstance(v, str) else v for k, v in value.items()}
     return change(value) if isinstance(value, str) else value
 
 

@@ -25,6 +25,7 @@ from pertwise.kernels.genes import (
     linked,
 )
 from pertwise.kernels.ratings import GivenRatings
+from pertwise.kernels.transfer import GivenScreens
 from pertwise.models.base import Prediction, only_context
 from pertwise.models.kernel_model import KernelModel
 from pertwise.parts import part
@@ -47,7 +48,7 @@ def radial_kernels(a: Floats, b: Floats, unit: float) -> Floats:
     return np.stack([np.ones_like(distance), *near, a @ b.T])
 
 
-@part(needs="knowledge", reads="ratings")
+@part(needs="knowledge", reads=("other", "ratings"))
 class RadialPredictor(KernelModel):
     """Kernel ridge with radial kernels on the leading axes of the mean knowledge kernel.
 
@@ -58,7 +59,7 @@ class RadialPredictor(KernelModel):
 
     Parameters
     ----------
-    kernels, sources, ratings, exclude_from_screen
+    kernels, sources, ratings, other, look_up, exclude_from_screen
         See `KernelModel`.
     dim
         Axes of the mean kernel.
@@ -74,10 +75,20 @@ class RadialPredictor(KernelModel):
         direction: float = 0.5,
         sources: Sequence[KernelSource] = (),
         ratings: GivenRatings = True,
+        other: GivenScreens = (),
+        look_up: bool = True,
         exclude_from_screen: bool = True,
         name: str = "radial",
     ) -> None:
-        super().__init__(kernels, sources, exclude_from_screen, name, ratings=ratings)
+        super().__init__(
+            kernels,
+            sources,
+            exclude_from_screen,
+            name,
+            ratings=ratings,
+            other=other,
+            look_up=look_up,
+        )
         self.dim, self.direction = dim, direction
 
     def fit(self, screen: Screen, knowledge: Knowledge | None = None) -> Self:

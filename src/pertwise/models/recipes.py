@@ -11,19 +11,19 @@ from pertwise.errors import unknown_name
 from pertwise.kernels.genes import REFERENCE_KERNELS, SourceKernel
 from pertwise.kernels.named import NamedNeighbours
 from pertwise.kernels.ratings import GivenRatings
-from pertwise.kernels.transfer import OtherScreen
+from pertwise.kernels.transfer import GivenScreens, open_others
 from pertwise.models.base import Predictor
 from pertwise.models.context_kernel import ContextKernelPredictor, HoldOut
 from pertwise.models.contexts import joined
 from pertwise.models.forest import ForestPredictor
-from pertwise.models.kernel_ridge import KernelPredictor
+from pertwise.models.kernel_ridge import Centre, KernelPredictor
+from pertwise.models.looked_up import LookedUp
 from pertwise.models.neighbours import NeighbourPredictor
 from pertwise.models.per_context import ByContexts, in_contexts
 from pertwise.models.radial import RadialPredictor
 from pertwise.models.stacked import StackedPredictor
 from pertwise.parts import part
 from pertwise.screen import Screen
-from pertwise.screen.read import read_screen
 from pertwise.select.base import Selector
 from pertwise.select.embedding import EmbeddingSelector
 from pertwise.select.graph import GraphSelector
@@ -103,28 +103,45 @@ def gp_text(kinds: Sequence[str] = ("text",), name: str = "gp text") -> KernelPr
     )
 
 
-@part(label="kernel ridge", needs="knowledge", reads="ratings", argument="kernels*")
+@part(label="kernel ridge", needs="knowledge", reads=("other", "ratings"), argument="kernels*")
 def kernel_ridge(
     kernels: Sequence[str] | None = None,
     *,
     hold_out: HoldOut = "perturbation",
     n_related: int = 5,
     ratings: GivenRatings = True,
+    other: GivenScreens = (),
+    constant: bool = True,
+    centre: Centre = "mean",
     name: str = "kernel ridge",
     **settings: Any,
 ) -> ByContexts:
     """Kernel ridge on the plain sum of kernels, noise by leave-one-out.
 
     Over several contexts, or for compounds, `ContextKernelPredictor` (`settings` are its own) on
-    the chemistry of compounds or the same kernels of genes. `ratings`: see `KernelModel`.
+    the chemistry of compounds or the same kernels of genes. `ratings`, `other`: see `KernelModel`;
+    the share of all other screens together is chosen by leave-one-out (`multi_kernel` learns a
+    weight for each kernel); `constant` and `centre` (one context): see `KernelPredictor`.
     """
     return ByContexts(
-        KernelPredictor(kernels or REFERENCE_KERNELS, weights="equal", ratings=ratings, name=name),
+        _looking_up(
+            partial(
+                KernelPredictor,
+                kernels or REFERENCE_KERNELS,
+                weights="equal",
+                constant=constant,
+                centre=centre,
+            ),
+            ratings=ratings,
+            other=other,
+            name=name,
+        ),
         ContextKernelPredictor(
             kernels or "plain",
             hold_out=hold_out,
             n_related=n_related,
             ratings=ratings,
+            other=other,
             name=name,
             **settings,
         ),
@@ -150,6 +167,14 @@ def marks(
     )
 
 
+def _looking_up(build: Callable[..., Predictor], **settings: Any) -> Predictor:
+    """With other screens two models (`LookedUp`), else the one."""
+    other = settings.pop("other", ())
+    if not isinstance(other, Screen) and not other:
+        return build(**settings)
+    return LookedUp(lambda up: build(other=other, look_up=up, **settings), other)
+
+
 def _listed(kernels: Sequence[str] | str) -> tuple[str, ...]:
     return (kernels,) if isinstance(kernels, str) else tuple(kernels)
 
@@ -161,7 +186,7 @@ def multi_kernel_of_genes(
     return KernelPredictor(direction=direction, name=name, **settings)
 
 
-@part(needs="knowledge", reads="ratings")
+@part(needs="knowledge", reads=("other", "ratings"))
 def multi_kernel(
     *,
     hold_out: HoldOut = "perturbation",
@@ -174,10 +199,10 @@ def multi_kernel(
 
     Genes in one context: `multi_kernel_of_genes` (`settings` are its own). Several contexts, or
     compounds: `ContextKernelPredictor` with `hold_out`, `n_related`, `seed` and, where given,
-    ``kernels``, ``ratings`` and ``prior`` of the weights.
+    ``kernels``, ``ratings``, ``other`` and ``prior`` of the weights.
     """
     return ByContexts(
-        multi_kernel_of_genes(name=name, **settings),
+        _looking_up(multi_kernel_of_genes, name=name, **settings),
         ContextKernelPredictor(
             (
                 *_listed(settings.get("kernels", "all")),
@@ -185,6 +210,7 @@ def multi_kernel(
             ),
             weight_prior=settings.get("prior", 0.01),
             ratings=settings.get("ratings", True),
+            other=settings.get("other", ()),
             hold_out=hold_out,
             n_related=n_related,
             seed=seed,
@@ -219,7 +245,7 @@ def chat_kernel(
     )
 
 
-@part(needs="knowledge", reads="ratings")
+@part(needs="knowledge", reads=("other", "ratings"))
 def stacked(
     *,
     purpose: Purpose = "error",
@@ -229,29 +255,32 @@ def stacked(
     seed: int = 0,
     name: str = "stacked",
     **settings: Any,
-) -> StackedPredictor:
+) -> Predictor:
     """Multi-kernel, radial and forest, weighted by inner folds; better directions than alone.
 
-    `purpose`: see `fused`.
+    `purpose`: see `fused`; ``other``: screens of other lines (`KernelModel`).
     """
     tolerance = _tolerance(purpose, tolerance)
 
-    def forest(trees: int) -> ForestPredictor:
-        return ForestPredictor(direction=0.5, n_trees=trees, seed=seed, **settings)
+    def build(**settings: Any) -> StackedPredictor:
+        def forest(trees: int) -> ForestPredictor:
+            return ForestPredictor(direction=0.5, n_trees=trees, seed=seed, **settings)
 
-    return StackedPredictor(
-        {
-            "multi-kernel": lambda: multi_kernel_of_genes(**settings),
-            "radial": lambda: RadialPredictor(**settings),
-            "forest": lambda: forest(n_trees),
-        },
-        inner={"forest": lambda: forest(min(n_trees, N_INNER_TREES))},
-        tolerance=tolerance,
-        turn=turn,
-        prior=STACKING_PRIOR,
-        seed=seed,
-        name=name,
-    )
+        return StackedPredictor(
+            {
+                "multi-kernel": lambda: multi_kernel_of_genes(**settings),
+                "radial": lambda: RadialPredictor(**settings),
+                "forest": lambda: forest(n_trees),
+            },
+            inner={"forest": lambda: forest(min(n_trees, N_INNER_TREES))},
+            tolerance=tolerance,
+            turn=turn,
+            prior=STACKING_PRIOR,
+            seed=seed,
+            name=name,
+        )
+
+    return _looking_up(build, **settings)
 
 
 @part(
@@ -288,7 +317,7 @@ def recorded_langpert(
 
 @part(
     needs="knowledge",
-    reads=("answers", "edits", "ratings"),
+    reads=("answers", "edits", "other", "ratings"),
     argument="answers",
     gene_by_gene=True,
 )
@@ -318,12 +347,28 @@ def fused(
     answers, edits
         Files of neighbour lists and of edited graph neighbours (`knowledge.recorded`): those of a
         language model for the perturbations to predict and, where there are any, for the measured
-        ones. Marks come with the knowledge, or as ``ratings=FILE``.
+        ones. Marks come with the knowledge, or as ``ratings=FILE``, other screens as ``other``.
     purpose
         "error": least squared error. "retrieval": predictions are stretched within `tolerance` more
         squared error (`RETRIEVAL_TOLERANCE` if None), which tells perturbations apart better and
         makes the error of weak ones larger.
     """
+    if "look_up" not in settings and "other" in settings:
+        again = partial(
+            fused,
+            answers,
+            edits=edits,
+            purpose=purpose,
+            tolerance=tolerance,
+            turn=turn,
+            n_trees=n_trees,
+            seed=seed,
+            hold_out=hold_out,
+            n_related=n_related,
+            name=name,
+        )
+        one = _looking_up(lambda **own: again(**{"look_up": False, **own}).one, **settings)
+        return ByContexts(one, again(look_up=True, **settings).several)
     tolerance = _tolerance(purpose, tolerance)
     recorded = [RecordedSelector.from_file(f) for f in (answers, edits) if f is not None]
     labels = ("named", "edited") if answers is not None else ("edited",)
@@ -374,6 +419,7 @@ def fused(
         settings.get("kernels", "all"),
         answers=recorded[0] if answers is not None else None,
         ratings=settings.get("ratings", True),
+        other=settings.get("other", ()),
         hold_out=hold_out,
         n_related=n_related,
         seed=seed,
@@ -384,19 +430,23 @@ def fused(
 
 @part(label="cross-line transfer", needs="knowledge", reads=("other", "ratings"), argument="other")
 def transfer(
-    other: Screen | str | os.PathLike[str],
+    other: GivenScreens,
     *,
     context: str | None = None,
     name: str = "cross-line transfer",
     **settings: Any,
-) -> KernelPredictor:
-    """Multi-kernel with the responses of another cell line as one more kernel.
+) -> Predictor:
+    """Multi-kernel with other screens as kernels (`kernels.transfer`).
 
-    `other` is a screen or a file that `read_screen` recognises; `context` names its line when it
-    holds several.
+    `other`: screens, files that `read_screen` recognises, or name -> one of them; `context`: of
+    those the one line to use, all of them by default.
     """
-    screen = other if isinstance(other, Screen) else read_screen(other)
-    return multi_kernel_of_genes(sources=(OtherScreen(screen, context),), name=name, **settings)
+    if context is not None:
+        found = {k: s for k, s in open_others(other).items() if context in (k, *s.contexts)}
+        if not found:
+            raise unknown_name("context", context, open_others(other), "(of the other screens)")
+        other = found
+    return _looking_up(multi_kernel_of_genes, other=other, name=name, **settings)
 
 
 def _tolerance(purpose: str, tolerance: float | None) -> float | None:

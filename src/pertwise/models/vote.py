@@ -7,6 +7,7 @@ measured in few perturbations: a gap is left out, not filled.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product as product_of
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -20,6 +21,8 @@ from pertwise.kernels.genes import (
     gene_blocks,
     product,
 )
+from pertwise.kernels.ratings import GivenRatings, MarkKernels
+from pertwise.kernels.transfer import GivenScreens
 from pertwise.models.base import MEAN_FALLBACK, Prediction, only_context, support_table
 from pertwise.models.kernel_model import KernelModel
 from pertwise.parts import part
@@ -35,6 +38,8 @@ Floats = NDArray[np.floating[Any]]
 #: total vote), tried on left-out training rows.
 POWERS = (1.0, 2.0, 3.0, 4.0)
 PRIORS = (0.3, 1.0, 3.0, 10.0)
+#: Shares of the similarity that come from marks, and from other screens, where there are some.
+SHARES = (0.0, 0.25, 0.5, 0.75)
 #: Related features that lend their votes: this many, from these kernels.
 N_RELATED = 30
 FEATURE_KERNELS = ("string", "go", "reactome", "complexes", "text", "string_coexpression")
@@ -86,7 +91,7 @@ def related_features(gram: Floats, n_related: int = N_RELATED) -> csr_matrix:
     return (csr_matrix(off) + identity(len(off))).tocsr()
 
 
-@part(label="kernel vote", needs="knowledge")
+@part(label="kernel vote", needs="knowledge", reads=("other", "ratings"))
 class KernelVotePredictor(KernelModel):
     """Mean of the measured values of alike perturbations, feature by feature.
 
@@ -98,8 +103,10 @@ class KernelVotePredictor(KernelModel):
 
     Parameters
     ----------
-    kernels, sources, exclude_from_screen
-        See `KernelModel`; all are averaged.
+    kernels, sources, ratings, other, look_up, exclude_from_screen
+        See `KernelModel`; all are averaged. Kernels of marks and those of other screens are
+        averaged apart from the rest, and how much each of these means counts is chosen with the
+        power (`SHARES`).
     related
         Let related features lend votes where that helps: needs features that are genes.
     """
@@ -111,12 +118,23 @@ class KernelVotePredictor(KernelModel):
         kernels: Sequence[str] = DEFAULT_KERNELS,
         *,
         sources: Sequence[KernelSource] = (),
+        ratings: GivenRatings = True,
+        other: GivenScreens = (),
+        look_up: bool = True,
         related: bool = True,
         shrink: float = 5.0,
         exclude_from_screen: bool = True,
         name: str = "kernel vote",
     ) -> None:
-        super().__init__(kernels, sources, exclude_from_screen, name)
+        super().__init__(
+            kernels,
+            sources,
+            exclude_from_screen,
+            name,
+            ratings=ratings,
+            other=other,
+            look_up=look_up,
+        )
         self.related = related
         self.shrink = shrink
 
@@ -162,16 +180,34 @@ class KernelVotePredictor(KernelModel):
             np.asarray((share @ measured.T).T, dtype=np.float32),
         )
 
+    def _groups_of(self, kinds: Sequence[str]) -> list[int]:
+        """For each kernel the group whose mean it joins: 0 rest, 1 marks, 2 other screens."""
+        marks = {k for m in self.sources if isinstance(m, MarkKernels) for k in m.kinds}
+        return [
+            2 if other else int(kind in marks)
+            for kind, other in zip(kinds, self._of_others(kinds), strict=True)
+        ]
+
     def _choose(self, data: TrainingData) -> None:
         n = len(data.names)
+        self._groups = sorted(set(self._groups_of(self._blocks.kinds)))
         self._power, self._prior, self._which = 1.0, 1.0, 0
-        self.tried: dict[tuple[float, float, bool], float] = {}
+        self._shares: tuple[float, ...] = (0.0,) * (len(self._groups) - 1)
+        self.tried: dict[tuple[tuple[float, ...], float, float, bool], float] = {}
         if n < 3:
             return
         rows = np.arange(0, n, int(np.ceil(n / MAX_TUNING_ROWS)))
-        similarity = self._mean_kernel(self._blocks.take(rows))
-        similarity[np.arange(len(rows)), rows] = 0.0
         truth = data.y[rows] - self._centre
+        means = self._means(self._blocks.take(rows))
+        for shares in product_of(SHARES, repeat=len(means) - 1):
+            if sum(shares) < 1.0:
+                self._try(self._mixed(means, shares, rows), shares, truth)
+        self._shares, self._power, prior, sharing = max(self.tried, key=lambda k: self.tried[k])
+        self._which = int(sharing)
+        weights = (self._mixed(means, self._shares, rows) ** self._power).astype(np.float32)
+        self._prior = prior * self._unit(weights @ self._votes[self._which][1])
+
+    def _try(self, similarity: Floats, shares: tuple[float, ...], truth: Floats) -> None:
         for power in POWERS:
             weights = (similarity**power).astype(np.float32)
             for which, (residual, measured) in enumerate(self._votes):
@@ -180,23 +216,43 @@ class KernelVotePredictor(KernelModel):
                 for prior in PRIORS:
                     held_out = total / (behind + prior * unit)
                     quality = mean_feature_correlation(held_out, truth)
-                    self.tried[(power, prior, bool(which))] = quality
-        power, prior, sharing = max(self.tried, key=lambda key: self.tried[key])
-        self._power, self._which = power, int(sharing)
-        weights = (similarity**power).astype(np.float32)
-        self._prior = prior * self._unit(weights @ self._votes[self._which][1])
+                    self.tried[(shares, power, prior, bool(which))] = quality
 
     @staticmethod
     def _unit(behind: Floats) -> float:
         positive = behind[behind > 0]
         return float(np.median(positive)) if positive.size else 1.0
 
-    def _mean_kernel(self, asked: GeneBlocks) -> Floats:
-        """(q, n) mean of the kernels, negative values (of dense embeddings) as 0."""
-        out = np.zeros((len(asked.names), len(self._blocks.names)))
-        for a, b in zip(asked.blocks, self._blocks.blocks, strict=True):
-            out += product(a, b)
-        return np.asarray(np.maximum(out / len(asked.blocks), 0.0))
+    def _means(self, asked: GeneBlocks) -> list[Floats]:
+        """(q, n) mean of the kernels of each group that there is."""
+        groups = self._groups_of(asked.kinds)
+        out = [np.zeros((len(asked.names), len(self._blocks.names))) for _ in self._groups]
+        for group, a, b in zip(groups, asked.blocks, self._blocks.blocks, strict=True):
+            out[self._groups.index(group)] += product(a, b)
+        return [total / groups.count(g) for g, total in zip(self._groups, out, strict=True)]
+
+    @staticmethod
+    def _mixed(
+        means: Sequence[Floats],
+        shares: Sequence[float],
+        left_out: NDArray[np.intp] | None = None,
+    ) -> Floats:
+        """The similarity: `shares` of all groups but the first, which has the rest.
+
+        Negative values (of dense embeddings) count as 0, those of a row with itself are left out.
+        """
+        mean = (1.0 - sum(shares)) * means[0]
+        for share, other in zip(shares, means[1:], strict=True):
+            mean = mean + share * other
+        mean = np.maximum(mean, 0.0)
+        if left_out is not None:
+            mean[np.arange(len(left_out)), left_out] = 0.0
+        return np.asarray(mean)
+
+    def _share_of(self, group: int) -> float:
+        """Share of the similarity that a group of kernels has."""
+        shares = (1.0 - sum(self._shares), *self._shares)
+        return dict(zip(self._groups, shares, strict=True)).get(group, 0.0)
 
     def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Votes; perturbations that no kernel knows get the feature means, stated."""
@@ -204,7 +260,8 @@ class KernelVotePredictor(KernelModel):
         only_context(self.name, data.context, context)
         names = canonical(perturbations)
         asked = self._asked(names)
-        weights = np.asarray(self._mean_kernel(asked) ** self._power, dtype=np.float32)
+        similarity = self._mixed(self._means(asked), self._shares)
+        weights = np.asarray(similarity**self._power, dtype=np.float32)
         known = np.asarray((weights > 0).any(axis=1))
         residual, measured = self._votes[self._which]
         change = vote(weights, residual, measured, max(self._prior, 1e-9))
@@ -222,6 +279,8 @@ class KernelVotePredictor(KernelModel):
                 "kernels": list(self._blocks.kinds),
                 "power": self._power,
                 "prior": self._prior,
+                "share_of_marks": self._share_of(1),
+                "trust_in_other_screens": self._share_of(2),
                 "related_features": bool(self._which),
             },
         )

@@ -161,6 +161,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "langpert": _SELECT + "chat.recipes:langpert",
             "lgr": _SELECT + "chat.recipes:lgr",
             "edit": _SELECT + "chat.recipes:edit",
+            "edit-policy": "pertwise.train.policy:edit_policy",
             "oracle": _SELECT + "oracle:OracleSelector",
         },
     }

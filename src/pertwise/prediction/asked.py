@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pertwise._names import canonical_perturbation, split_combination
+from pertwise._names import canonical_perturbation, split_combination, with_parts_of
 from pertwise._shown import Shown
 from pertwise.errors import InputError, suggest, unknown_name
 from pertwise.evaluate.splits import things
@@ -124,8 +124,10 @@ def context_of(screen: Screen, context: str | None, knowledge: Knowledge | None)
 
 def hidden_rows(
     asked: Sequence[str], screen: Screen, context: str, knowledge: Knowledge | None
-) -> tuple[NDArray[np.bool_], list[str]]:
-    """(n_rows,) rows of asked perturbations in the context, under any of their names; and notes."""
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], list[str]]:
+    """What must not be learned from, each (n_rows,), and notes: rows of asked perturbations in the
+    context, under any of their names; and rows there of combinations that contain one of them.
+    """
     same = things([*asked, *screen.perturbations], knowledge)
     wanted = {same[n]: n for n in asked}
     thing = screen.obs["perturbation"].map(same)
@@ -145,7 +147,16 @@ def hidden_rows(
         n = screen.obs.loc[own & ~here, "context"].nunique()
         if n:
             notes.append(f"{name} was measured in {n} other contexts, which this prediction uses")
-    return hit & here, notes
+    beside = with_parts_of(set(thing), wanted)
+    with_it = thing.isin(beside).to_numpy() & here & ~hit
+    if with_it.any():
+        names = list(dict.fromkeys(screen.obs.loc[with_it, "perturbation"]))
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        notes.append(
+            f"{', '.join(names[:5])}{more} contain{'s' * (len(names) == 1)} what is asked for: "
+            "hidden, too"
+        )
+    return hit & here, with_it, notes
 
 
 def unknown_genes(asked: Sequence[str], knowledge: Knowledge | None) -> list[str]:

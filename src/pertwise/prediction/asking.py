@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
-from pertwise._names import canonical_perturbation, genes_of, is_combination
+from pertwise._names import canonical_perturbation, genes_of, is_combination, with_parts_of
 from pertwise.errors import InputError, unknown_name
 from pertwise.knowledge.genes.species import species_notes
 from pertwise.prediction.asked import unknown_genes
@@ -178,7 +178,7 @@ def langpert_questions(
     """Which of the measured knock-downs are most like this one? One question a gene.
 
     The question is about the loss of one gene, so combinations (asked or measured) are asked gene
-    by gene, which is how `fused` looks them up; measured combinations stay candidates.
+    by gene, which is how `fused` looks them up; measured combinations of others are candidates.
 
     Parameters
     ----------
@@ -236,10 +236,15 @@ def langpert_questions(
     elif not cell_line_text(cells, context_text):
         notes.append(f"the question says no more of the cells than {cells!r}: give --context-text")
     questions: tuple[Question, ...] = tuple(
-        (Query(gene, cells or None, context_text), tuple(r for r in rows if r != gene))
-        for gene in subjects
+        (Query(gene, cells or None, context_text), _others(rows, gene)) for gene in subjects
     )
     return Questions(whole, knowledge, questions, len(named), tuple(notes))
+
+
+def _others(rows: Sequence[str], gene: str) -> tuple[str, ...]:
+    """Measured rows to choose from: neither the gene itself nor a combination with it."""
+    gone = {gene} | with_parts_of(rows, [gene])
+    return tuple(r for r in rows if r not in gone)
 
 
 def unusable(

@@ -22,7 +22,8 @@ from pertwise.models.per_context import has_contexts, learns_contexts, local_scr
 from pertwise.prediction.asked import context_of, hidden_rows, read_asked, unknown_genes
 from pertwise.prediction.explaining import Explanation, explain
 from pertwise.prediction.recorded_notes import recorded_notes
-from pertwise.prediction.standing import BuiltMethod, Standing, cross_validate
+from pertwise.prediction.seen import check_other, seen_elsewhere, standings
+from pertwise.prediction.standing import BuiltMethod, Standing
 from pertwise.provenance import checksum, input_facts, versions
 from pertwise.select.base import Repair
 from pertwise.select.chat.recipes import PREFILTER
@@ -54,6 +55,8 @@ class Predicted(Shown):
         One row per asked perturbation, in the order asked.
     standing
         Cross-validation on the measured perturbations, or None when skipped.
+    further
+        Cross-validations of the other settings (`splits.SETTINGS`) that were asked for.
     measured
         Rows of asked perturbations that were measured and hidden for the prediction.
     notes
@@ -76,6 +79,7 @@ class Predicted(Shown):
     repairs: tuple[tuple[str, Repair], ...]
     simulated: bool
     record: dict[str, Any]
+    further: tuple[Standing, ...] = ()
 
     def why(self, name: str) -> Explanation:
         """What one prediction rests on.
@@ -117,7 +121,7 @@ class Predicted(Shown):
             return (
                 "How good this method is on this screen was NOT checked (cross-validation skipped)."
             )
-        return self.standing.sentence
+        return " ".join(s.sentence for s in (self.standing, *self.further))
 
 
 def open_method(
@@ -243,6 +247,7 @@ def predict(
         inputs["screen"] = input_facts(screen)
         screen = screen_of(screen, context, **dict(reading or {}))
     _check_ratings(method, ratings)
+    check_other(method, settings or {})
     known = _open_knowledge(knowledge, drugs, lines, ratings, inputs)
     if known is None and "knowledge" in parts.describe("predictor", method).facts.needs:
         raise InputError(
@@ -256,9 +261,9 @@ def predict(
     asked = read_asked(names, explain_names, whole, known)
     known = asked.knowledge
     here = context_of(whole, context, known) if several else whole.contexts[0]
-    hidden, told = hidden_rows(asked.names, whole, here, known)
+    hidden, beside, told = hidden_rows(asked.names, whole, here, known)
     notes = asked.notes + told
-    train = whole.take(~hidden)
+    train = whole.take(~(hidden | beside))
     if not len(train):
         raise InputError(
             f"all {len(whole)} measured perturbations are asked for, so nothing is left to learn "
@@ -269,9 +274,12 @@ def predict(
     if known is not None:
         notes += species_notes({"measured": whole.perturbations}, known)
     notes += recorded_notes(method, settings or {}, asked.names, train)
+    seen = seen_elsewhere(made, asked.names, train, here, known)
+    notes += seen.notes
     n_folds = folds if folds is not None else (0 if chat is not None else 5)
     model = made.build(INNER.get(regime, "perturbation") if regime else "").fit(train, known)
     prediction = predict_in(model, asked.names, here if several else None)
+    prediction.support["setting"] = [seen.settings[n] for n in asked.names]
     repairs = _repairs(prediction)
     local = local_screen(train, here, known) if several else train
     said, recall = _shown(prediction, settings or {}, local, known)
@@ -283,13 +291,14 @@ def predict(
         for name, text in zip(asked.names, prediction.support["fallback"], strict=True)
         if text
     ]
-    standing = None
+    found: list[Standing] = []
     if n_folds:
         try:
-            standing = cross_validate(
-                made, train, known, n_folds=n_folds, seed=seed, regime=regime, context=here
+            found, said = standings(
+                made, train, known, seen, n_folds=n_folds, seed=seed, regime=regime, context=here
             )
-            notes += [f"cross-validation, {text}" for text in standing.errors]
+            notes += said
+            notes += [f"cross-validation, {text}" for one in found for text in one.errors]
         except InputError as error:
             if not regime or folds is not None:
                 raise
@@ -299,6 +308,7 @@ def predict(
             "cross-validation skipped: it would ask the chat model about every measured "
             f"perturbation ({len(train)} questions); say --folds 5 to do it"
         )
+    standing = found[0] if found else None
     own = list(dict.fromkeys(whole.obs.loc[hidden, "perturbation"]))
     measured = whole.take(hidden) if own else None
     wanted = asked.explain or asked.names[:EXPLAINED]
@@ -339,9 +349,12 @@ def predict(
             ],
             "prediction": prediction.provenance,
             "prefilter": recall,
+            "other_screens": seen.overlap,
             "standing": None if standing is None else standing.as_json(),
+            "further_standings": [one.as_json() for one in found[1:]],
             "versions": versions(),
         },
+        further=tuple(found[1:]),
     )
 
 

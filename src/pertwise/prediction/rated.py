@@ -33,7 +33,7 @@ from pertwise.select.base import Repair
 from pertwise.select.rater import Marked
 
 if TYPE_CHECKING:
-    from pertwise.select.chat.rate import Answered
+    from pertwise.select.chat.sheets import Answered
 
 #: Endings of the files beside the table.
 BESIDE = ("replicates.csv", "agreement.csv", "programs.csv", "json")
@@ -71,6 +71,15 @@ class Rated(Shown):
         found = {m.ratings.context: low_agreement(m.agreement, self.min_agreement)
                  for m in self.marked}  # fmt: skip
         return {context: programs for context, programs in found.items() if programs}
+
+    @property
+    def asked_anew(self) -> dict[str, dict[str, list[float | None]]]:
+        """context -> program -> [agreement before, after] of those that were asked anew."""
+        return {
+            m.ratings.context: dict(m.provenance["asked_anew"]["programs"])
+            for m in self.marked
+            if "asked_anew" in m.provenance
+        }
 
     @cached_property
     def ratings(self) -> tuple[Ratings, ...]:
@@ -269,7 +278,8 @@ class PartialTable:
         frame = pd.DataFrame(sheet.marks, columns=[p.name for p in asked.programs])
         frame["perturbation"], frame["context"] = list(asked.names), asked.context
         frame["replicate"] = asked.replicate + 1
-        frame["reason"] = [sheet.reasons.get(n, "") for n in asked.names]
+        said = answer.reasons
+        frame["reason"] = [said.get(n, "") for n in asked.names]
         first = self._file is None
         try:
             if self._file is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,16 @@ from pertwise.errors import InputError
 from pertwise.evaluate.calibration import spread_rank_correlation
 from pertwise.evaluate.score import METRICS, metric_of
 from pertwise.evaluate.specs import MetricSpec
-from pertwise.evaluate.splits import Split, check_leaks, split_folds, split_rows, things
+from pertwise.evaluate.splits import (
+    SETTINGS,
+    Split,
+    asked_elsewhere,
+    check_leaks,
+    split_folds,
+    split_rows,
+    things,
+    with_held,
+)
 from pertwise.evaluate.statistics import bootstrap_mean
 from pertwise.evaluate.units import run_unit
 from pertwise.models.methods import Method
@@ -28,6 +37,8 @@ if TYPE_CHECKING:
 
 #: What a method is compared with: in one context, and in a screen of several.
 BASELINES = {"training-mean": "training mean", "context-mean": "context mean"}
+#: Regime of several contexts -> what it asks (`splits.SETTINGS`).
+REGIME_SETTING = {"context": "line", "pair": "elsewhere", "compound": "anywhere"}
 #: Column of the score table -> words; all of them are defined in `score.METRICS`.
 SHOWN = {
     "mse": "mean squared error (lower is better)",
@@ -47,9 +58,11 @@ class BuiltMethod(Method):
 
     make: Callable[[], Predictor] | None = field(default=None, compare=False)
 
-    def build(self, hold_out: str = "") -> Predictor:
+    def build(
+        self, hold_out: str = "", hidden: Sequence[str] = (), knowledge: Knowledge | None = None
+    ) -> Predictor:
         """A fresh, unfitted predictor."""
-        return super().build(hold_out) if self.make is None else self.make()
+        return super().build(hold_out, hidden, knowledge) if self.make is None else self.make()
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,8 @@ class Standing:
         "mse"; "pearson_delta" on ranks, which have no magnitude.
     errors
         What made whole folds fall back to the training mean; empty when nothing did.
+    setting
+        What was unseen, of `splits.SETTINGS`: scores of other settings are not among these.
     """
 
     method: str
@@ -91,6 +106,7 @@ class Standing:
     baseline: str = "training mean"
     decisive: str = "mse"
     where: str = ""
+    setting: str = ""
 
     @property
     def sentence(self) -> str:
@@ -100,6 +116,7 @@ class Standing:
         what = "mean squared error" if self.decisive == "mse" else "Pearson of deltas"
         where = f"in {self.n_folds}-fold cross-validation over {n} measured perturbations"
         where += f" {self.where}" if self.where else ""
+        where += f" ({self.setting})" if self.setting else ""
         numbers = (
             f"{what} {row['method']:.3g} against {row['baseline']:.3g} "
             f"(difference {row['difference']:+.2g}, 95 % interval {row['low']:+.2g} to "
@@ -141,6 +158,7 @@ class Standing:
         return {
             "method": self.method,
             "baseline": self.baseline,
+            "setting": self.setting,
             "n_folds": self.n_folds,
             "n_perturbations": len(self.per_perturbation),
             "seed": self.seed,
@@ -167,6 +185,7 @@ def cross_validate(
     seed: int = 0,
     regime: str = "",
     context: str | None = None,
+    elsewhere: Collection[str] | None = None,
 ) -> Standing:
     """k-fold over the measured perturbations, the method and the mean on the same folds.
 
@@ -180,6 +199,9 @@ def cross_validate(
         that the method is to answer; "" = perturbations of one context.
     context
         With a regime, the context whose held-out rows are scored (all, in the regime "context").
+    elsewhere
+        Of one context: perturbations that the method's other screens measured. Only these are
+        scored, and may be looked up there; None hides every held-out one in the other screens.
 
     Raises
     ------
@@ -197,6 +219,12 @@ def cross_validate(
         splits = _in_context(measured, regime, knowledge, n_folds, seed, context)
     else:
         splits = split_folds(measured.perturbations, n_folds, 1, seed)
+        if elsewhere is not None:
+            splits = asked_elsewhere(splits, elsewhere)
+            if not splits:
+                raise InputError(
+                    "the other screens measured none of the perturbations learned from"
+                )
     metrics = MetricSpec(tops=(), retrieval=("l2",))
     use = "context-mean" if regime else "training-mean"
     baseline = Method(BASELINES[use], use)
@@ -208,7 +236,12 @@ def cross_validate(
             tables[kind].append(done.scores)
             if done.facts["error"]:
                 errors.append(f"fold {split.fold}: {done.facts['error']}")
-    own, mean = (_wide(pd.concat(tables[k], ignore_index=True)) for k in ("method", "baseline"))
+    setting = REGIME_SETTING.get(regime, "elsewhere" if elsewhere is not None else "anywhere")
+    scores = {k: pd.concat(parts, ignore_index=True) for k, parts in tables.items()}
+    told = scores["baseline"]["setting"]
+    # What the folds hold of another setting is left out: settings are never averaged.
+    word = SETTINGS[setting] if (told == SETTINGS[setting]).any() else str(told.mode().iloc[0])
+    own, mean = (_wide(s[s["setting"] == word]) for s in (scores["method"], scores["baseline"]))
     ranked = is_ranked(measured)
     shown = [m for m in SHOWN if not (ranked and METRICS[metric_of(m).name].magnitude)]
     decisive = "pearson_delta" if ranked else "mse"
@@ -240,6 +273,7 @@ def cross_validate(
         baseline=BASELINES[use],
         decisive=decisive,
         where="" if not regime or regime == "context" else f"in {context}",
+        setting=word,
     )
 
 
@@ -271,6 +305,7 @@ def _in_context(
     for f in range(n_folds):
         held = number == f
         train = ~(held & here) if regime == "pair" else ~held
+        train &= ~with_held(thing, held & here if regime == "pair" else held)
         split = Split(regime, seed, f, tuple(rows[train]), tuple(rows[held & here]), by="row")
         check_leaks(split, screen, knowledge)
         out.append(split)

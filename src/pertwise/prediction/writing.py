@@ -44,7 +44,10 @@ def write_prediction(found: Predicted, out: str | os.PathLike[str]) -> dict[str,
     )
     if found.standing is not None:
         paths["cross_validation.csv"] = folder / "cross_validation.csv"
-        write_csv_atomic(paths["cross_validation.csv"], found.standing.per_perturbation, index=True)
+        told = [
+            s.per_perturbation.assign(setting=s.setting) for s in (found.standing, *found.further)
+        ]
+        write_csv_atomic(paths["cross_validation.csv"], pd.concat(told), index=True)
     else:
         # Scores of an earlier run in this folder would be taken for those of this one.
         (folder / "cross_validation.csv").unlink(missing_ok=True)
@@ -83,7 +86,8 @@ def to_anndata(found: Predicted) -> AnnData:
     obs = prediction.support.copy()
     obs.index = pd.Index(prediction.perturbations)
     hidden = set() if found.measured is None else set(found.record["settings"]["hidden"])
-    obs["fallback"] = obs["fallback"].astype(str)
+    for column in {"fallback", "setting"} & set(obs.columns):
+        obs[column] = obs[column].astype(str)
     obs["measured"] = [p in hidden for p in prediction.perturbations]
     data = AnnData(
         X=np.array(prediction.mean),

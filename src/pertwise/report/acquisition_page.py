@@ -123,6 +123,9 @@ def _markdown(page: Page, run: Run) -> None:
         needed = run.read("labels_needed.csv")
         page.say("Differences to random (area; negative = lower error), 95 % interval:")
         page.table(_differences(mine, needed, predictor), show=significant)
+        for words, table in _early_and_biased(run, predictor):
+            page.say(words)
+            page.table(table, show=significant)
 
 
 def _differences(mine: pd.DataFrame, needed: pd.DataFrame, predictor: str) -> pd.DataFrame:
@@ -169,6 +172,9 @@ def _section(page: Page, run: Run, predictor: str, prefix: str) -> None:
     keep = ["target", "metric", "strategy", "difference", "se", "low", "high"]
     keep += ["gain_percent", "p_t", "p_wilcoxon", "p_holm", "verdict"]
     page.table(mine[keep], show=significant, fold="All measures: paired differences")
+    for words, table in _early_and_biased(run, predictor):
+        page.say(words)
+        page.table(table, show=significant)
     needed = run.read("labels_needed.csv")
     page.table(
         needed[needed["predictor"] == predictor],
@@ -180,6 +186,55 @@ def _section(page: Page, run: Run, predictor: str, prefix: str) -> None:
         "rounds.",
         small=True,
     )
+
+
+_PHASES = (
+    "Early and late: error saved against random over the first and the second half of the rounds, "
+    "in per cent of random's (95 % interval leaves out zero: *, not corrected for the number of "
+    "comparisons):"
+)
+_BIAS = (
+    "How biased the acquired are: mean squared response of the acquired over that of the held-out, "
+    "and, in brackets, the distance of their means (root mean square over features). A predictor "
+    "centred on the mean of the acquired begins with that distance as error:"
+)
+
+
+def _early_and_biased(run: Run, predictor: str) -> list[tuple[str, pd.DataFrame]]:
+    """The halves of the curve, and the bias of what was acquired; empty for an older run."""
+    found = []
+    if run.has("phases.csv"):
+        part = run.read("phases.csv")
+        part = part[(part["predictor"] == predictor) & (part["metric"] == "mse")]
+        part = part[part["phase"] != "whole"].dropna(subset=["gain_percent"])
+        if len(part):
+            sure = (part["low"] > 0) | (part["high"] < 0)
+            part = part.assign(cell=[
+                f"{g:+.1f}{' *' if s else ''}"
+                for g, s in zip(part["gain_percent"], sure, strict=True)
+            ])  # fmt: skip
+            found.append((_PHASES, _wide(part, "phase")))
+    if run.has("bias.csv"):
+        part = run.read("bias.csv")
+        part = part[part["predictor"] == predictor]
+        last = part["round"].max()
+        part = part[part["round"].isin([1, last])]
+        if len(part):
+            ratio = part["size_acquired"] / part["size_heldout"]
+            part = part.assign(
+                cell=[f"{r:.2f} ({s:.2g})" for r, s in zip(ratio, part["shift"], strict=True)],
+                when=[f"round {r}" for r in part["round"]],
+            )
+            found.append((_BIAS, _wide(part, "when")))
+    return found
+
+
+def _wide(part: pd.DataFrame, column: str) -> pd.DataFrame:
+    """One row a target and strategy (with start and batch where there are several)."""
+    sweep = [k for k in ("initial", "batch") if part[k].nunique() > 1]
+    keys = ["target", "strategy", *sweep]
+    wide = part.pivot_table(index=keys, columns=column, values="cell", aggfunc="first", sort=False)
+    return wide.reset_index().rename_axis(columns=None)
 
 
 def verdict_text(differences: pd.DataFrame, metric: str = "mse") -> str:

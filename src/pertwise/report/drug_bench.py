@@ -30,11 +30,13 @@ def write_page(run: BenchmarkRun[RegimesTask], path: Path) -> Path:
 
 
 def regimes(page: Page, summary: pd.DataFrame, metrics: Sequence[str]) -> None:
-    """A table a regime: mean [95 % interval] per metric, coverage, k used."""
-    for (data, regime), block in summary.groupby(["data", "regime"], sort=False):
+    """A table a regime and setting: mean [95 % interval] per metric, coverage, k used."""
+    told = summary.assign(setting=summary["setting"].fillna("").astype(str))
+    for (data, regime, setting), block in told.groupby(["data", "regime", "setting"], sort=False):
         kind = "lines" if regime in ("unseen line", "given") else "compounds"
+        named = f"{data}, {regime}" + (f": {setting}" if setting else "")
         page.say(
-            f"**{data}, {regime}** ({int(block.iloc[0]['n_signatures'])} signatures, "
+            f"**{named}** ({int(block.iloc[0]['n_signatures'])} signatures, "
             f"{int(block['n_clusters'].max())} {kind})"
         )
         page.table(_regime(block, [x for x in metrics if x in set(block["metric"])]))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pertwise._io import write_text_atomic
 from pertwise._together import together
+from pertwise.acquire.history import check_not_erased, keep_old, refuse_erasing
 from pertwise.acquire.panel import LeftOut, NearMiss, PanelPick, Plan
 from pertwise.report.page import input_facts, render_page, version_facts
 from pertwise.report.plan_downloads import downloads
@@ -26,12 +27,31 @@ _LEFT_OUT = {
     "excluded": "excluded by --exclude",
     "unknown": "not known to the knowledge folder",
     "duplicate": "the same gene under another name",
+    "requirement": "do not meet --require",
 }
 
 
-def write_plan(plan: Plan, out: str | os.PathLike[str], name: str = "plan") -> dict[str, Path]:
-    """Write plan.csv, plan.html and plan.json into the folder `out`: all of them or none."""
+def write_plan(
+    plan: Plan, out: str | os.PathLike[str], name: str = "plan", *, overwrite: bool = False
+) -> dict[str, Path]:
+    """Write plan.csv, plan.html and plan.json into the folder `out`: all of them or none.
+
+    A plan there that a person has amended is not erased: with `overwrite` its files go into
+    history/, and its decisions stand before those of the new plan.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        When amendments would be lost and `overwrite` is False.
+    """
     folder = Path(out)
+    if overwrite:
+        old = check_not_erased(folder, plan, name)
+        if old is not None:
+            keep_old(folder, old, name)
+            plan = plan.model_copy(update={"decisions": [*old.decisions, *plan.decisions]})
+    else:
+        refuse_erasing(folder, plan, name)
     paths = {kind: folder / f"{name}.{kind}" for kind in ("csv", "html", "json")}
     with together(folder, name) as stage:
         plan.save_csv(stage / paths["csv"].name)
@@ -65,6 +85,7 @@ def render_plan(plan: Plan, plan_file: str = "plan.json") -> str:
         else "are built from the numbers that decided",
         n_candidates=len(plan.candidates["gene"]),
         has_uncertainty=has_uncertainty,
+        facts_of=_facts_of(plan),
         coverage_text=_coverage_text(plan),
         figures=figures,
         downloads=downloads(plan),
@@ -103,6 +124,24 @@ def _lead(plan: Plan) -> str:
     elif done:
         text += ". Response that counts: all features of the screen"
     return text + "."
+
+
+def _facts_of(plan: Plan) -> dict[str, list[str]]:
+    """Fact -> its value for every pick in words; only facts that a pick has."""
+    place = {g: i for i, g in enumerate(plan.candidates["gene"])}
+    out = {}
+    for name, values in plan.facts.items():
+        own = [values[place[p.gene]] if p.gene in place else None for p in plan.picks]
+        words = [_word(v) for v in own]
+        if any(words):
+            out[name] = words
+    return out
+
+
+def _word(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _tiles(plan: Plan) -> list[tuple[str, str]]:

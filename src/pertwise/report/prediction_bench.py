@@ -34,13 +34,20 @@ USUAL_GRAPHS = ("string", "go", "reactome", "complexes", "omnipath")
 def write_page(run: BenchmarkRun[PredictionTask], path: Path) -> Path:
     """Write the page, and beside it report.md, tables/ and figures/."""
     config, inputs = run.task.settings, run.task.opened
-    results, items = run.table, run.read("items.parquet")
-    main = main_metrics(config, results)
+    everything, items = run.table, run.read("items.parquet")
+    main = main_metrics(config, everything)
+    results = tables.one_setting(everything)
     final = at_full_size(results)
     simulated = inputs.screen.simulated
     report = Page("Predicting unmeasured perturbations", simulated=simulated, folder=path.parent)
-    _opening(report, config, inputs, results)
+    _opening(report, config, inputs, everything)
+    _others(report, run.task)
     _main_section(report, run.summary, main, config.metrics.more)
+    if len(results) < len(everything):
+        report.say(
+            f"Settings are not mixed: all that follows, but the tests between methods, is of "
+            f"“{results['setting'].iloc[0]}”."
+        )
     _ceiling_section(report, results, items, config, main)
     if results["split"].iloc[0] == "growing":
         _curve_section(report, results, main)
@@ -53,8 +60,10 @@ def write_page(run: BenchmarkRun[PredictionTask], path: Path) -> Path:
     _measured_neighbours_section(report, final, graphs, main)
     if run.has("neighbours.parquet") and not config.split.by_rows:
         named = run.read("neighbours.parquet")
+        if "elsewhere" in named and named["elsewhere"].isna().any():
+            named = named[named["elsewhere"].isna()]
         _neighbour_section(report, named, config, inputs, splits, graphs)
-    _failures(report, results)
+    _failures(report, everything)
     if run.has("answers.parquet"):
         _repair_section(report, run.read("answers.parquet"))
     report.head("How to read the numbers")
@@ -67,13 +76,15 @@ def write_page(run: BenchmarkRun[PredictionTask], path: Path) -> Path:
 
 
 def shown_table(run: BenchmarkRun[PredictionTask]) -> pd.DataFrame:
-    """Methods x main metrics, as text, for a terminal: the first stratum, or the largest sets."""
-    full, shown = run.summary, pd.DataFrame()
+    """Methods x main metrics, as text, for a terminal, of every setting: the first stratum, or the
+    largest sets."""
+    full, shown = run.summary, dict[str, pd.DataFrame]()
     main = main_metrics(run.task.settings, run.table)
-    for _, part in _groups(full):
-        table = tables.main_table(part, main)
-        shown = table if shown.empty or full["n_train"].nunique() > 1 else shown
-    return shown
+    for (_, setting, _), part in _groups(full):
+        if setting not in shown or full["n_train"].nunique() > 1:
+            shown[setting] = tables.main_table(part, main)
+    named = [t.assign(setting=s) if len(shown) > 1 else t for s, t in shown.items()]
+    return pd.concat(named, ignore_index=True)
 
 
 def _opening(report: Page, config: PredictionConfig, inputs: Inputs, results: pd.DataFrame) -> None:
@@ -106,11 +117,26 @@ def _where(contexts: Sequence[str]) -> str:
     return f", context {contexts[0]!r}" if contexts[0] else ""
 
 
-def _groups(full: pd.DataFrame) -> list[tuple[tuple[int, str], pd.DataFrame]]:
-    """The summary by training size and stratum (missing = no stratum, as csv has it)."""
-    known = full.assign(stratum=full["stratum"].fillna("").astype(str))
-    found = known.groupby(["n_train", "stratum"], observed=True, sort=True)
-    return [((int(n), str(stratum)), part) for (n, stratum), part in found]
+def _others(report: Page, task: PredictionTask) -> None:
+    """What the other screens measured of the perturbations here, and what to beware of."""
+    table = task.overlap()
+    if table.empty:
+        return
+    report.head("Other screens")
+    report.say(
+        "Fitted on their own lines; the weight of each is learned from the training perturbations. "
+        "Where a perturbation counts as unseen anywhere, its rows in them are hidden from every "
+        "method. Screens made with one guide library share its failures: a guide that does not "
+        "work is without effect in every line, which looks like agreement of the lines."
+    )
+    report.table(table, "other_screens")
+
+
+def _groups(full: pd.DataFrame) -> list[tuple[tuple[int, str, str], pd.DataFrame]]:
+    """The summary by training size, setting and stratum (missing = none, as csv has it)."""
+    known = full.assign(**{key: full[key].fillna("").astype(str) for key in ("setting", "stratum")})
+    found = known.groupby(["n_train", "setting", "stratum"], observed=True, sort=True)
+    return [((int(n), str(setting), str(s)), part) for (n, setting, s), part in found]
 
 
 def _main_section(
@@ -120,14 +146,14 @@ def _main_section(
     better = {"low": "lower is better", "high": "higher is better", "one": "1 is best"}
     described = [(m, metric_of(m, more)) for m in main]
     report.say("; ".join(f"{name}: {m.about} ({better[m.better]})" for name, m in described))
-    for (n_train, stratum), part in _groups(full):
+    settings = full["setting"].nunique()
+    for (n_train, setting, stratum), part in _groups(full):
         table = tables.main_table(part, main)
-        if str(stratum):
-            report.head(f"{stratum}", 3)
+        report.head(", ".join(x for x in (setting, stratum) if x) or "all", 3)
         if full["n_train"].nunique() > 1:
             report.head(f"{n_train} training perturbations", 3)
-        name = "_".join(str(x).replace(" ", "-") for x in ("methods", n_train, stratum) if str(x))
-        report.table(table, name)
+        words = ("methods", n_train, stratum, setting if settings > 1 else "")
+        report.table(table, "_".join(str(x).replace(" ", "-") for x in words if str(x)))
     if ORACLE in set(full["method"]):
         report.say(
             f"`{ORACLE}` is the mean of the 5 training responses nearest to the measured answer: a "
@@ -189,7 +215,8 @@ def _test_section(report: Page, table: pd.DataFrame) -> None:
         "Wilcoxon signed-rank tests over perturbations (seeds averaged first), Holm-corrected over "
         "the table; difference = mean of a minus b with its paired bootstrap interval."
     )
-    first = ["metric", "method_a", "method_b", "n", "difference", "low", "high", "p_holm"]
+    first = [c for c in ("setting",) if table["setting"].nunique() > 1]
+    first += ["metric", "method_a", "method_b", "n", "difference", "low", "high", "p_holm"]
     report.table(table[first], "comparisons")
 
 
@@ -263,7 +290,8 @@ def _plane_section(report: Page, results: pd.DataFrame) -> None:
 def _splits_of(results: pd.DataFrame, config: PredictionConfig, inputs: Inputs) -> list[Split]:
     done = results[["seed", "fold"]].drop_duplicates()
     pairs = set(zip(done["seed"], done["fold"], strict=True))
-    return [s for s in make_splits(config, inputs) if (s.seed, s.fold) in pairs]
+    made = make_splits(config, inputs)
+    return [s for s in made if (s.seed, s.fold) in pairs]
 
 
 def _graphs(

@@ -86,16 +86,16 @@ def _tiles(found: Predicted, fallbacks: int) -> list[tuple[str, str]]:
 
 
 def _scores(found: Predicted) -> list[dict[str, str]]:
-    if found.standing is None:
-        return []
     rows = []
-    for metric, row in found.standing.summary.iterrows():
+    standings = () if found.standing is None else (found.standing, *found.further)
+    told = [(s, *each) for s in standings for each in s.summary.iterrows()]
+    for standing, metric, row in told:
         lower = str(metric) in LOWER_IS_BETTER
         sure = row["high"] < 0 or row["low"] > 0
         good = (row["difference"] < 0) == lower
         rows.append(
             {
-                "words": SHOWN[str(metric)],
+                "words": f"{SHOWN[str(metric)]}: {standing.setting}",
                 "method": _sig(row["method"]),
                 "baseline": _sig(row["baseline"]),
                 "difference": f"{row['difference']:+.2g} ({row['low']:+.2g} to {row['high']:+.2g})",

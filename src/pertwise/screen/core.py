@@ -17,6 +17,7 @@ from pertwise._names import (
     genes_of,
     is_combination,
     split_combination,
+    with_parts_of,
 )
 from pertwise._shown import Shown
 from pertwise.errors import InputError, unknown_name
@@ -228,8 +229,10 @@ class Screen(Shown):
         )
 
     def hide(self, names: Sequence[str]) -> Screen:
-        """The screen as it was before `names` were measured: their rows are dropped."""
+        """The screen as it was before `names` were measured: their rows are dropped, and those of
+        combinations that contain one of them."""
         gone = {canonical_perturbation(n) for n in names}
+        gone |= with_parts_of(self.obs["perturbation"], gone)
         return self.take((~self.obs["perturbation"].isin(gone)).to_numpy())
 
     # -- files -----------------------------------------------------------------------------

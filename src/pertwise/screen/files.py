@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -56,6 +57,7 @@ def from_anndata(data: AnnData) -> Screen:
     if not is_screen_anndata(data):
         raise InputError("not a pertwise screen (uns['pertwise'] is missing); use read_screen")
     header = json.loads(str(data.uns["pertwise"]))
+    _check_whole(data, header)
     if header.get("format", 0) > FORMAT:
         raise InputError(
             f"screen format {header['format']} is newer than this pertwise reads ({FORMAT}); "
@@ -75,6 +77,28 @@ def from_anndata(data: AnnData) -> Screen:
         sampling_variance=None if variance is None else np.asarray(variance, dtype=np.float32),
         meta=header["meta"],
     )
+
+
+#: Why a concatenation is refused, and what to do.
+CONCATENATED = (
+    "rows of pertwise screens that were put together outside pertwise (as anndata.concat does): "
+    "what says which controls each row was compared with is gone; join the screens with pertwise "
+    "screen join (pw.join)"
+)
+
+
+def _check_whole(data: AnnData, header: Mapping[str, Any]) -> None:
+    """Refuse what looks like a screen but lost parts or gained rows on the way."""
+    contexts = list(dict.fromkeys(data.obs["context"].astype(str))) if "context" in data.obs else []
+    control = data.varm.get("control_mean")
+    if (
+        not set(OBS_COLUMNS) <= set(map(str, data.obs.columns))
+        or contexts != list(header.get("contexts", []))
+        or control is None
+        or np.shape(control)[1] != len(contexts)
+        or not data.obs_names.is_unique
+    ):
+        raise InputError(f"{CONCATENATED}, or slice them as screens before saving")
 
 
 def save(screen: Screen, path: str | os.PathLike[str]) -> None:

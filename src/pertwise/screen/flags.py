@@ -22,6 +22,30 @@ def texts(column: pd.Series) -> NDArray[Any]:
     return named[codes] if len(named) else named
 
 
+#: What a caller of doublets writes for several cells, and for one or no call.
+_SEVERAL = _YES | {"doublet", "doublets", "dbl", "multiplet", "multiplets", "multi"}
+_ONE = _NO | _GAP | {"singlet", "singlets", "sng", "single", "negative", "amb", "ambiguous"}
+
+
+def doublet_flags(column: pd.Series, where: str) -> NDArray[np.bool_]:
+    """(n_rows,) which rows a caller of doublets says are more than one cell; a gap says nothing.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        For a value that is neither.
+    """
+    said = texts(column)
+    folded = {v: str(v).strip().casefold() for v in set(said)}
+    for value, word in folded.items():
+        if word not in _SEVERAL and word not in _ONE:
+            raise InputError(
+                f"{where}: {value!r} in the column of doublets {column.name!r} is neither a "
+                "doublet nor a singlet; mend it, or do not look at it (--keep-doublets)"
+            )
+    return np.array([folded[v] in _SEVERAL for v in said], dtype=bool)
+
+
 def read_flags(column: pd.Series, where: str) -> NDArray[np.float64]:
     """(n,) 1 for yes, 0 for no, NaN for a gap: booleans, 1/0, or text in any letter case.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pertwise._names import COMBINATION, canonical_perturbation
 from pertwise.errors import InputError
-from pertwise.screen.flags import texts
+from pertwise.screen.flags import doublet_flags, texts
 from pertwise.screen.labels import control_kind
 from pertwise.screen.layouts import Layout, parse_label, perturbation_labels
 
@@ -31,8 +31,8 @@ class Grouping:
         group per context, with perturbation "".
     batches
         (n_rows,) batch labels ("" when there is no batch column).
-    n_empty, n_left_out
-        Rows left out for want of a name; rows of `Layout.left_out`.
+    n_empty, n_left_out, n_doublets
+        Rows left out for want of a name; rows of `Layout.left_out`; rows of `Layout.doublet`.
     """
 
     codes: NDArray[np.int64]
@@ -40,6 +40,7 @@ class Grouping:
     batches: NDArray[Any]
     n_empty: int = 0
     n_left_out: int = 0
+    n_doublets: int = 0
 
 
 def group_rows(
@@ -77,7 +78,11 @@ def group_rows(
     code = frame["label"].to_numpy()
     names = np.array([name for name, _ in parsed], dtype=object)
     frame["perturbation"] = names[code]
-    gone = np.array(skipped, dtype=bool)[code] | empty
+    unnamed = np.array(skipped, dtype=bool)[code] | empty
+    doublets = np.zeros(len(obs), dtype=bool)
+    if layout.doublet and layout.doublet in obs:
+        doublets = doublet_flags(obs[layout.doublet], where) & ~unnamed
+    gone = unnamed | doublets
     # "ctrl+ctrl" and the like parse to no gene at all: those are controls too.
     frame["is_control"] = (is_control[code] | (frame["perturbation"] == "").to_numpy()) & ~gone
     if layout.kind == "scperturb" and "nperts" in obs.columns:
@@ -94,7 +99,8 @@ def group_rows(
     codes = np.full(len(frame), -1, dtype=np.int64)
     codes[kept] = position.reindex(group_keys(frame.loc[kept])).to_numpy()
     batches = texts(obs[layout.batch]) if layout.batch else np.full(len(obs), "")
-    return Grouping(codes, groups, batches, int(empty.sum()), int((gone & ~empty).sum()))
+    counts = (empty, unnamed & ~empty, doublets)
+    return Grouping(codes, groups, batches, *(int(c.sum()) for c in counts))
 
 
 def check_any(groups: pd.DataFrame, where: str) -> None:

@@ -43,6 +43,18 @@ _CONTEXT_KEYS = ("cell_name", "cell_line", "cell_type", "celltype", "cellline", 
 _DOSE_KEYS = ("dose", "dose_value", "dose_val", "concentration", "conc")
 _BATCH_KEYS = ("batch", "gem_group", "gemgroup", "plate", "batch_var", "library")
 _N_CELLS_KEYS = ("n_cells", "ncells", "num_cells_filtered", "cell_count", "cell_counts")
+#: Columns in which callers of doublets write their verdict (scrublet, scDblFinder, DoubletFinder,
+#: demuxlet, vireo).
+_DOUBLET_KEYS = (
+    "is_doublet", "predicted_doublet", "predicted_doublets", "doublet", "doublet_call",
+    "doublet_class", "scDblFinder.class", "scDblFinder_class", "DF.classifications",
+    "doublet_finder", "droplet_type", "DROPLET.TYPE", "multiplet", "is_multiplet",
+)  # fmt: skip
+#: Columns that name the guide of a cell beside a column of genes.
+_GUIDE_KEYS = (
+    "guide_id", "guide_identity", "guide_ID", "guide_ids", "guide", "sgRNA", "sgrna", "sgRNA_ID",
+    "sgrna_id", "sgID_AB", "gRNA", "grna", "protospacer",
+)  # fmt: skip
 _VARIANCE_KEYS = ("sampling_variance", "mean_sampling_variance")
 _DRUG_KINDS = ("tahoe", "drug")
 LABEL_MODES = ("auto", "genes", "as-is")
@@ -63,6 +75,8 @@ class Keys:
     batch: str | None = None
     n_cells: str | None = None
     labels: str = "auto"
+    doublet: str | None = None
+    guide: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +87,7 @@ class Layout:
     ----------
     kind
         pertwise, gears, scperturb, replogle, replogle_bulk, tahoe, drug, target_gene or named.
-    perturbation, context, dose, batch, n_cells, variance
+    perturbation, context, dose, batch, n_cells, variance, doublet, guide
         Column names; "" when the file has none. The perturbation column of replogle_bulk is the
         index of the table, written "".
     control
@@ -94,6 +108,8 @@ class Layout:
     batch: str = ""
     n_cells: str = ""
     variance: str = ""
+    doublet: str = ""
+    guide: str = ""
     context_name: str = ""
     notes: tuple[str, ...] = field(default=())
     rename: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -169,10 +185,16 @@ PERTURBATION_KEYS = tuple(dict.fromkeys(column for _, column in _KINDS))
 def relevant_columns(columns: Sequence[str], keys: Keys) -> list[str]:
     """Those of a file's columns that `recognise` and `group_rows` may look at."""
     known = {*PERTURBATION_KEYS, *_CONTEXT_KEYS, *_DOSE_KEYS, *_BATCH_KEYS, *_N_CELLS_KEYS}
-    known |= {*_VARIANCE_KEYS, "is_control", "nperts", *(c for _, c in _offered())}
     known |= {
-        c for c in (keys.perturbation, keys.context, keys.dose, keys.batch, keys.n_cells) if c
+        *_VARIANCE_KEYS,
+        *_DOUBLET_KEYS,
+        *_GUIDE_KEYS,
+        "is_control",
+        "nperts",
+        *(c for _, c in _offered()),
     }
+    named = (keys.perturbation, keys.context, keys.dose, keys.batch, keys.n_cells, keys.guide)
+    known |= {c for c in named if c}
     return [c for c in columns if c in known]
 
 
@@ -221,6 +243,7 @@ def recognise(
         ("dose", keys.dose),
         ("batch", keys.batch),
         ("n_cells", keys.n_cells),
+        ("guide", keys.guide),
     ):
         if column and column not in obs.columns:
             raise unknown_name(
@@ -238,6 +261,10 @@ def recognise(
         batch=_column(obs, keys.batch, _BATCH_KEYS),
         n_cells=_column(obs, keys.n_cells, _N_CELLS_KEYS),
         variance=_column(obs, None, _VARIANCE_KEYS),
+        doublet=_column(obs, keys.doublet, _DOUBLET_KEYS),
+        guide=""
+        if keys.guide is None and column in _GUIDE_KEYS
+        else _column(obs, keys.guide, _GUIDE_KEYS),
         context_name=context_name,
     )
     if layout.context and context_name:

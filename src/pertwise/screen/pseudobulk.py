@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,8 @@ from pertwise._progress import track
 from pertwise.errors import InputError, unknown_name
 from pertwise.screen.cells import CellFile
 from pertwise.screen.core import Screen, make_obs
+from pertwise.screen.detected import UNDETECTED, undetected_limit
+from pertwise.screen.guides import add_guide_columns, guide_column, guide_notes, guide_table
 from pertwise.screen.scale import Verdict, whole_rows
 from pertwise.screen.scan import (
     Codes,
@@ -92,6 +94,9 @@ class Reference:
         context without controls.
     with_cross
         Whether some context has several blocks, so that the second pass needs cross sums.
+    undetected
+        Context -> genes that are no chosen feature and whose control mean is below
+        `undetected_limit`.
     notes
         Repairs and choices to be shown.
     """
@@ -103,6 +108,7 @@ class Reference:
     control_variance: FloatArray
     control_n: NDArray[np.int64]
     with_cross: bool
+    undetected: dict[str, list[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -280,6 +286,7 @@ def reference(found: Scan, settings: PseudobulkSettings, part: Part) -> Referenc
                 f"(first: {lost.iloc[0]!r}); their cells are compared with all controls of the "
                 "context"
             )
+    undetected = _undetected(found, settings, part, columns) if _chooses(settings, width) else {}
     if part.n_empty:
         notes.append(f"{part.n_empty} cells without any count left out")
     return Reference(
@@ -290,8 +297,29 @@ def reference(found: Scan, settings: PseudobulkSettings, part: Part) -> Referenc
         control_variance=control_variance,
         control_n=control_n,
         with_cross=bool(np.bincount(context_of_block).max() > 1),
+        undetected=undetected,
         notes=tuple(notes),
     )
+
+
+def _undetected(
+    found: Scan, settings: PseudobulkSettings, part: Part, columns: NDArray[np.int64]
+) -> dict[str, list[str]]:
+    """See `Reference.undetected`; {} for values that are no log-normalised expression."""
+    if found.verdict.scale == "as-is":
+        return {}
+    counted = found.verdict.scale == "counts"
+    limit = undetected_limit(settings.target_sum if counted else None)
+    context = pd.Index(found.contexts).get_indexer(found.blocks["context"])[part.controls.groups]
+    rest = np.setdiff1d(np.arange(len(found.features)), columns)
+    out = {}
+    for c, name in enumerate(found.contexts):
+        rows = context == c
+        n = part.controls.n[rows].sum()
+        if n:
+            mean = part.controls.total[rows].sum(axis=0)[rest] / n
+            out[name] = [found.features[i] for i in rest[mean <= limit]]
+    return out
 
 
 def _pooled(sums: GroupSums) -> tuple[FloatArray, FloatArray]:
@@ -345,12 +373,15 @@ def finish(
     context = pd.Index(found.contexts).get_indexer(found.groups["context"])
     kept: list[NDArray[np.int64]] = []
     deltas, variances, counts = [], [], []
-    n_small = 0
+    small: list[dict[str, Any]] = []
     for lo in range(0, len(found.groups), FINISH_ROWS):
         sums = load(lo, min(lo + FINISH_ROWS, len(found.groups)))
         controlled = ref.control_n[context[sums.groups]] > 0
         enough = sums.n.sum(axis=1) >= max(1, settings.min_cells)
-        n_small += int((controlled & ~enough).sum())
+        few = sums.of(controlled & ~enough)
+        named = found.groups.iloc[few.groups][["perturbation", "context", "dose"]]
+        named = named.assign(n_cells=few.n.sum(axis=1).astype(int))
+        small += named.to_dict("records")
         use = controlled & enough
         if not use.any():
             continue
@@ -364,36 +395,57 @@ def finish(
         counts.append(found_here.n)
     if not kept:
         raise InputError(
-            f"no perturbation has {max(1, settings.min_cells)} cells or more besides the control"
+            f"no perturbation has {max(1, settings.min_cells)} cells or more besides the control "
+            "(--min-cells says how many are needed)"
         )
     groups = found.groups.iloc[np.concatenate(kept)]
     variance = np.concatenate(variances)
     notes = list(ref.notes)
     if n_empty:
         notes.append(f"{n_empty} perturbed cells without any count left out")
-    if n_small:
-        notes.append(f"{n_small} perturbations with fewer than {settings.min_cells} cells left out")
+    if small:
+        some = ", ".join(f"{s['perturbation']} ({s['n_cells']})" for s in small[:5])
+        notes.append(
+            f"{len(small)} perturbations with fewer than {settings.min_cells} cells set apart, not "
+            f"screened (--min-cells): {some}{' ...' if len(small) > 5 else ''}"
+        )
     n_cells = np.concatenate(counts)
     if (n_cells == 1).any():
         notes.append(
             f"{int((n_cells == 1).sum())} perturbations have one cell; the variance of the "
             "controls stands in for theirs"
         )
+    guides: list[dict[str, Any]] = []
+    obs = make_obs(
+        groups["perturbation"].tolist(),
+        context=groups["context"].tolist(),
+        dose=groups["dose"].tolist(),
+        n_cells=n_cells.tolist(),
+        sampling_variance=variance.sum(axis=1, dtype=np.float64).tolist(),
+    )
+    if settings.keys.guide != "" and guide_column(found):
+        table = guide_table(found, settings, ref.columns, ref.centres, _blocks)
+        notes += guide_notes(table)
+        obs = add_guide_columns(obs, table)
+        # JSON has no NaN.
+        guides = table.astype(object).where(table.notna(), None).to_dict("records")
     contexts = tuple(dict.fromkeys(groups["context"]))
     rows = [found.contexts.index(c) for c in contexts]
     return Screen(
         responses=np.concatenate(deltas),
-        obs=make_obs(
-            groups["perturbation"].tolist(),
-            context=groups["context"].tolist(),
-            dose=groups["dose"].tolist(),
-            n_cells=n_cells.tolist(),
-            sampling_variance=variance.sum(axis=1, dtype=np.float64).tolist(),
-        ),
+        obs=obs,
         features=tuple(found.features[i] for i in ref.columns),
         control_mean=ref.control_mean[rows].astype(np.float32),
         sampling_variance=variance,
-        meta=_meta(found, settings, ref, rows, notes),
+        meta=_meta(found, settings, ref, rows, notes)
+        | {
+            "set_apart": [
+                s | {"dose": None if np.isnan(s["dose"]) else float(s["dose"])} for s in small
+            ],
+            "min_cells": settings.min_cells,
+            **({"guides": guides} if guides else {}),
+            **({UNDETECTED: ref.undetected} if ref.undetected else {}),
+        },
     )
 
 

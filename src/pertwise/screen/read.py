@@ -147,7 +147,7 @@ def read_screen(
             return _means(
                 table, keys, context, kind, values, duplicates, infinite, drop_empty, where
             )
-    own = own_screen(source)
+    own = own_screen(source, insist=perturbation_key is not None)
     if own is not None:
         return own
     if isinstance(pseudobulk, PseudobulkSettings):
@@ -193,18 +193,32 @@ def holds_cells(grouping: Grouping) -> bool:
     return bool(rows / len(perturbed) > ROWS_PER_MEAN)
 
 
-def own_screen(source: Any) -> Screen | None:
-    """The screen in a file (or AnnData) that pertwise wrote; None for any other."""
-    from pertwise.screen.files import from_anndata, is_screen_anndata
+def own_screen(source: Any, *, insist: bool = False) -> Screen | None:
+    """The screen in a file (or AnnData) that pertwise wrote; None for any other.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        When it was put together from several outside pertwise (unless the user insists).
+    """
+    from pertwise.screen.files import CONCATENATED, from_anndata, is_screen_anndata
 
     if not isinstance(source, Path):
-        return from_anndata(source) if is_screen_anndata(source) else None
+        if is_screen_anndata(source):
+            return from_anndata(source)
+        if not insist and set(OBS_COLUMNS) <= set(map(str, source.obs.columns)):
+            raise InputError(f"the AnnData holds {CONCATENATED}, or name --perturbation-key")
+        return None
     import h5py
 
     if source.is_dir() or not h5py.is_hdf5(source):
         return None
     with open_hdf5(source) as handle:
         if "uns" not in handle or "pertwise" not in handle["uns"]:
+            rows = handle.get("obs")
+            columns = set(rows.keys()) if isinstance(rows, h5py.Group) else set()
+            if not insist and set(OBS_COLUMNS) <= columns:
+                raise InputError(f"{source} holds {CONCATENATED}, or name --perturbation-key")
             return None
     import anndata
 

@@ -55,7 +55,8 @@ class PseudobulkSettings:
         Perturbations that must not influence which features are kept. A combination with a
         held-out part is held out as well.
     min_cells
-        Groups with fewer cells are left out (counted in the meta).
+        Groups with fewer cells are set apart: told, listed in ``meta["set_apart"]``, no row. The
+        command line asks for 10.
     drop_empty
         Leave out cells without a perturbation name instead of refusing the file.
     skip_uncontrolled
@@ -218,7 +219,7 @@ def scan(sources: Sequence[Any], settings: PseudobulkSettings) -> Scan:
     if len(sources) > 1:
         layout = settle(replace(layout, notes=()), labels, settings.keys, heads[0][3])
         notes.update(dict.fromkeys(layout.notes))
-    groups, blocks, n_empty, n_left_out = [], [], 0, 0
+    groups, blocks, n_empty, n_left_out, n_doublets = [], [], 0, 0, 0
     for source in sources:
         with open_with(source, settings) as file:
             grouping = group_rows(
@@ -228,10 +229,15 @@ def scan(sources: Sequence[Any], settings: PseudobulkSettings) -> Scan:
             blocks.append(_block_table(grouping))
             n_empty += grouping.n_empty
             n_left_out += grouping.n_left_out
+            n_doublets += grouping.n_doublets
     where = str(heads[0][0]) + (f" and {len(heads) - 1} more" if len(heads) > 1 else "")
     check_any(pd.concat(groups), where)
     if n_empty:
         notes[f"{n_empty} cells without a perturbation name left out"] = None
+    if n_doublets:
+        notes[
+            f"{n_doublets} cells called doublets in {layout.doublet!r} left out (--keep-doublets)"
+        ] = None
     if n_left_out:
         notes[f"{n_left_out} cells of labels that are no perturbation left out"] = None
     return Scan(
@@ -255,7 +261,7 @@ def _agree(
 ) -> None:
     """All files of one screen must be read the same way."""
     path, layout, verdict, features, _ = other
-    for name in ("kind", "perturbation", "context", "dose", "batch"):
+    for name in ("kind", "perturbation", "context", "dose", "batch", "doublet", "guide"):
         a, b = getattr(first[1], name), getattr(layout, name)
         if a != b:
             raise InputError(
@@ -282,7 +288,8 @@ def _agree(
 
 def _table(file: CellFile, layout: Layout, start: int = 0, stop: int | None = None) -> pd.DataFrame:
     """The columns that say which group and batch each row belongs to."""
-    wanted = {layout.perturbation, layout.context, layout.dose, layout.batch, "nperts"}
+    wanted = {layout.perturbation, layout.context, layout.dose, layout.batch, layout.doublet,
+              "nperts"}  # fmt: skip
     return file.table.read([c for c in file.table.columns if c in wanted], start, stop)
 
 

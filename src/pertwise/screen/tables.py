@@ -157,9 +157,18 @@ def _long(table: pd.DataFrame, key: str, feature: str, value: str, path: Path) -
         values=values,
         obs=obs,
         features=tuple(map(str, genes.cat.categories)),
-        facts={"source": path.name, "unit": f"{value} as in the file"},
+        # Labels and signs (1, 0, -1) are of changes: there is no control to subtract.
+        facts={
+            "source": path.name,
+            "unit": f"{value} as in the file",
+            "deltas": _labels(value, numbers),
+        },
         notes=(f"long table: {feature} x {value}; {int(np.isnan(values).sum())} pairs absent",),
     )
+
+
+def _labels(column: str, numbers: pd.Series) -> bool:
+    return column.casefold() == "label" and bool(numbers.dropna().isin((-1, 0, 1)).all())
 
 
 def _wide(table: pd.DataFrame, key: str, path: Path) -> MeansTable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -63,9 +63,39 @@ class Marked:
         """How far replicates agree; see `pertwise.knowledge.agreement.agreement_of`."""
         return agreement_of(self.replicates)
 
+    def with_columns(self, other: Marked) -> Marked:
+        """The same with the columns of `other`, its programs asked anew, in the place of its own.
+
+        The provenance says under ``asked_anew`` how far replicates agreed before and after.
+        """
+        both = [
+            _replaced(mine, new)
+            for mine, new in zip(self.replicates, other.replicates, strict=True)
+        ]
+        before, after = (m.agreement.set_index("program")["spearman"] for m in (self, other))
+        told = {p: [_number(before[p]), _number(after[p])] for p in other.replicates[0].programs}
+        anew = {"programs": told, **other.provenance}
+        provenance = {**self.provenance, "asked_anew": anew}
+        return Marked(tuple(both), (*self.repairs, *other.repairs), provenance)
+
     def repair_counts(self) -> dict[str, int]:
         """How often each kind of repair was needed."""
         return dict(Counter(r.kind for r in self.repairs))
+
+
+def _replaced(mine: Ratings, new: Ratings) -> Ratings:
+    marks = mine.marks.copy()
+    marks[:, [mine.programs.index(p) for p in new.programs]] = new.take(mine.names)
+    said = {
+        n: "; ".join(x for x in (mine.reasons.get(n), new.reasons.get(n)) if x)
+        for n in {**mine.reasons, **new.reasons}
+    }
+    return replace(mine, marks=marks, reasons=said)
+
+
+def _number(value: float) -> float | None:
+    """For JSON, which knows no NaN."""
+    return float(value) if np.isfinite(value) else None
 
 
 @runtime_checkable

@@ -28,6 +28,7 @@ class SmallKnowledge(Knowledge):
     """
 
     def __init__(self, n_genes: int = 120, n_modules: int = 4, simulated: bool = True) -> None:
+        super().__init__()
         self.genes_ = tuple(f"G{i:03d}" for i in range(n_genes))
         self.n_modules = n_modules
         self.path = "memory"

@@ -17,10 +17,12 @@ from tests_toy_predictor import Toy
 
 from pertwise import parts
 from pertwise.benchmark.acquisition.config import AcquisitionConfig, Curve, Protocol, curves
+from pertwise.benchmark.acquisition.loop_models import AroundMarks
 from pertwise.benchmark.acquisition.replay import (
     Replay,
     make_split,
     plan_rounds,
+    selection_bias,
     stream,
     target_uncertainty,
 )
@@ -29,7 +31,11 @@ from pertwise.benchmark.acquisition.world import feature_weights, make_world
 from pertwise.benchmark.engine import run_task
 from pertwise.config import check_settings, read_settings
 from pertwise.errors import InputError
+from pertwise.knowledge import Knowledge
+from pertwise.knowledge.ratings import Ratings
 from pertwise.models.base import Prediction
+from pertwise.report.acquisition_page import write_markdown, write_page
+from pertwise.screen import make_screen, read_screen
 
 TESTS = Path(__file__).parents[2]
 
@@ -103,6 +109,97 @@ def replay(settings, strategy, seed=0, **protocol):
         world, unit, config.protocol, parts.load("strategy", strategy), lambda s: Toy(seed=s)
     )
     return made, made.run()
+
+
+def test_the_bias_of_the_acquired_by_hand():
+    acquired = np.array([[1.0, 9.0, 3.0], [3.0, 9.0, np.nan]], dtype=np.float32)
+    heldout = np.array([[0.0, 9.0, 0.0], [-2.0, 9.0, 4.0]], dtype=np.float32)
+
+    class Target:
+        columns = np.array([0, 2])
+
+    found = selection_bias(acquired, heldout, Target)
+    assert found["mean_acquired"] == pytest.approx(7 / 3)
+    assert found["mean_heldout"] == pytest.approx(0.5)
+    assert found["size_acquired"] == pytest.approx(19 / 3)
+    assert found["size_heldout"] == pytest.approx(5.0)
+    # Means 2 and 3 of the acquired, -1 and 2 of the held-out.
+    assert found["shift"] == pytest.approx(np.sqrt((9 + 1) / 2))
+
+
+def test_a_run_tells_phases_and_bias(settings, tmp_path):
+    run = play(parse(settings), tmp_path / "run")
+    phases = run.read("phases.csv")
+    assert set(phases["phase"]) == {"whole", "first half", "second half"}
+    bias = run.read("bias.csv")
+    assert set(bias["strategy"]) == {"random", "typiclust", "uncertainty"}
+    assert len(bias) == 3 * 3
+    assert (bias["shift"] > 0).all()
+    page = write_page([run], tmp_path / "page.html").read_text()
+    assert "Early and late" in page
+    assert "How biased the acquired are" in page
+    assert "second half" in write_markdown([run], tmp_path / "t.md").read_text()
+
+
+def test_who_looks_at_no_model_costs_no_prediction(settings):
+    """The picks and errors stay; only the held-out are predicted."""
+    asked = []
+
+    class Counting(Toy):
+        def predict(self, perturbations):
+            asked.append(len(perturbations))
+            return super().predict(perturbations)
+
+    made, records = replay(settings, "random", rounds=2)
+    unit, protocol = made.unit, made.protocol
+    strategy = parts.load("strategy", "random")
+    again = Replay(made.world, unit, protocol, strategy, lambda s: Counting(seed=s)).run()
+    assert asked == [len(made.split.heldout)] * 2
+    assert [r["picks"] for r in again] == [r["picks"] for r in records]
+
+
+# -- predictors behind the loop -------------------------------------------------------------------
+
+
+def test_around_marks_the_slope_of_a_named_feature_is_learned():
+    """y = 2 m + noise in the feature that the mark names, and nothing in the other."""
+    rng = np.random.default_rng(0)
+    names = [f"P{i:02d}" for i in range(60)]
+    marks = rng.integers(-3, 4, size=(60, 1)).astype(float)
+    y = np.stack([2 * marks[:, 0] / 3, np.zeros(60)], axis=1) + 0.01 * rng.normal(size=(60, 2))
+    screen = make_screen(y[:40], names[:40], ["12-heat shock", "cold"], context="K562")
+    known = Knowledge(ratings=(Ratings.from_marks(names, ["heat_shock"], marks),))
+    model = AroundMarks(parts.load("predictor", "training-mean")).fit(screen, known)
+    assert model.slopes.keys() == {"12-heat shock"}
+    assert 1.4 < model.slopes["12-heat shock"] < 2.0
+    found = model.predict(names[40:]).mean
+    error = np.mean((found[:, 0] - y[40:, 0]) ** 2)
+    assert error < 0.1 * y[40:, 0].var()
+    without = parts.load("predictor", "training-mean").fit(screen, known).predict(names[40:]).mean
+    np.testing.assert_allclose(found[:, 1], without[:, 1], atol=1e-6)
+    # Nothing is named: the inner predictor is left alone.
+    other = make_screen(y[:40], names[:40], ["a", "b"], context="K562")
+    assert not AroundMarks(parts.load("predictor", "training-mean")).fit(other, known).slopes
+
+
+def test_kernel_ridge_can_be_centred_on_the_mean_of_the_acquired(simulated):
+    """Far from everything measured the one says the mean, the other the level it estimates."""
+    screen, folder, _ = simulated
+    known, whole = Knowledge.open(folder), read_screen(screen)
+    names = sorted(whole.perturbations)
+    some = whole.of_perturbations(names[:12])
+    joint = parts.load("predictor", "kernel-ridge").fit(some, known).predict(names[12:])
+    around = parts.load("predictor", "kernel-ridge", constant=False)
+    around = around.fit(some, known).predict(names[12:])
+    zero = parts.load("predictor", "kernel-ridge", constant=False, centre="zero")
+    zero = zero.fit(some, known).predict(names[12:])
+    assert np.abs(zero.mean).mean() < np.abs(around.mean).mean()
+    with pytest.raises(InputError, match="constant = false"):
+        parts.load("predictor", "kernel-ridge", centre="zero")
+    with pytest.raises(InputError, match="unknown centre"):
+        parts.load("predictor", "kernel-ridge", constant=False, centre="median")
+    mean = some.responses.mean(axis=0)
+    assert np.abs(around.mean - mean).mean() < np.abs(joint.mean - mean).mean()
 
 
 def test_held_out_is_shared_and_never_acquired(settings):

@@ -29,6 +29,41 @@ def test_area_is_the_mean_height_over_the_range():
     assert (areas.loc[0, "n_first"], areas.loc[0, "n_last"]) == (20, 60)
 
 
+def test_halves_of_the_area_by_hand():
+    areas = T.curve_areas(rounds_of({"random": [[4.0, 2.0, 2.0, 0.0]]}))
+    # Range 20 to 80, middle 50, where the curve is 2: (4 + 2) / 2 over 20 and 2 over 10.
+    assert areas.loc[0, "area_first"] == pytest.approx((3 * 20 + 2 * 10) / 30)
+    assert areas.loc[0, "area_second"] == pytest.approx((2 * 10 + 1 * 20) / 30)
+    row = areas.loc[0]
+    assert row["area"] == pytest.approx((row["area_first"] + row["area_second"]) / 2)
+    short = T.curve_areas(rounds_of({"random": [[4.0, 2.0]]}))
+    assert np.isnan(short.loc[0, "area_first"])
+
+
+def test_an_early_gain_and_a_late_loss_are_told_apart():
+    curves = {
+        "random": [[4.0, 3.0, 2.0, 1.0], [4.1, 3.0, 2.0, 1.1]],
+        "early": [[3.0, 2.0, 2.0, 2.0], [3.0, 2.0, 2.0, 2.0]],
+    }
+    found = T.phase_differences(T.curve_areas(rounds_of(curves)))
+    gain = found.set_index("phase")["gain_percent"]
+    assert gain["first half"] > 20
+    assert gain["second half"] < -10
+    assert list(gain.index) == ["whole", "first half", "second half"]
+
+
+def test_the_mean_bias_is_over_seeds():
+    def of(seed, shift):
+        curve = Curve(target="t", predictor="k", strategy="s", initial=0, batch=20, seed=seed)
+        bias = dict.fromkeys(T.BIAS, 0.0) | {"shift": shift}
+        return T.bias_table(curve, [{"round": 1, "n_acquired": 20, "bias": {"t": bias}}])
+
+    (row,) = T.mean_bias([of(0, 0.2), of(1, 0.6)]).to_dict("records")
+    assert row["shift"] == pytest.approx(0.4)
+    assert (row["round"], row["strategy"]) == (1, "s")
+    assert T.mean_bias([]).empty
+
+
 def test_published_area_convention():
     """A constant mean Pearson delta of 0.42 over 20..200 is an area of 75.6 = 0.42 * 180."""
     areas = T.curve_areas(rounds_of({"random": [[0.42] * 10]}, metric="pearson_delta"))

@@ -13,7 +13,8 @@ from pertwise.llm.answers import MarksAnswer
 from pertwise.llm.loop import run_sync
 from pertwise.llm.parse import AnswerError, parse_answer
 from pertwise.select.chat.marks import Sheet
-from pertwise.select.chat.rate import FILL, MOST_ROWS, ChatRater
+from pertwise.select.chat.rate import ChatRater
+from pertwise.select.chat.sheets import FILL, MOST_ROWS
 from pertwise.testing.raters import CHECKS, check_rater
 from pertwise.testing.server import Answer, Fault, ScriptedServer, listed, marks_json
 

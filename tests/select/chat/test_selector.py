@@ -324,7 +324,7 @@ def acquisition_prompt(server, uncertainty=True, **settings):
         facts(uncertainty),
         objective="Learn how heme is made.",
         pathway=PATHWAY,
-        **settings,
+        **{"prompt": "acquire-paper", **settings},
     )
     chosen = selector.select(Query(None, "K562", "Cells."), GENES, 4)
     return server.asked[-1], chosen

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pertwise.acquire.base import AcquisitionState
@@ -65,7 +67,7 @@ class Adaptive:
         check_n(n)
         total = len(state.candidates)
         features = self._features(state)
-        expected = expected_square(state, features, self._strength(state))
+        expected = expected_square(state, features, marked_strength(state, self._ratings(state)))
         weights = expected[:total] ** self.power
         information = Information(features[:total], features[total:], self.noise, weights)
         steps = greedy_reduction(information, n, tie_order(state.candidates))
@@ -110,23 +112,23 @@ class Adaptive:
         scale = np.sqrt(self.share / len(made))
         return np.hstack([np.sqrt(1.0 - self.share) * rows, *(scale * x for x in made)])
 
-    def _strength(self, state: AcquisitionState) -> Floats | None:
-        """(n_candidates + n_measured,) squared mark of strength, mean 1; None without marks.
 
-        Several tables are averaged, those for these cells where there are any; what nobody marked
-        gets the mean.
-        """
-        names = (*state.candidates, *state.measured)
-        tables = self._ratings(state)
-        here = [r for r in tables if r.context == state.context]
-        found = [m.strength(names) for m in mark_kernels(state.knowledge, tuple(here) or tables)]
-        if not found:
-            return None
-        mean, _ = mean_and_spread(np.array(found))
-        if not np.isfinite(mean).any():
-            return None
-        square = np.where(np.isfinite(mean), mean, np.nanmean(mean)) ** 2
-        return np.asarray(square / max(float(square.mean()), 1e-9))
+def marked_strength(state: AcquisitionState, tables: Sequence[Ratings]) -> Floats | None:
+    """(n_candidates + n_measured,) squared mark of strength, mean 1; None without marks.
+
+    Several tables are averaged, those for these cells where there are any; what nobody marked gets
+    the mean.
+    """
+    names = (*state.candidates, *state.measured)
+    here = [r for r in tables if r.context == state.context]
+    found = [m.strength(names) for m in mark_kernels(state.knowledge, tuple(here) or tuple(tables))]
+    if not found:
+        return None
+    mean, _ = mean_and_spread(np.array(found))
+    if not np.isfinite(mean).any():
+        return None
+    square = np.where(np.isfinite(mean), mean, np.nanmean(mean)) ** 2
+    return np.asarray(square / max(float(square.mean()), 1e-9))
 
 
 def expected_square(

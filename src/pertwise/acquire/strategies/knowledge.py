@@ -20,8 +20,9 @@ from pertwise.acquire.common import (
     tie_order,
     uncertainty_ranks,
 )
+from pertwise.acquire.strategies.adaptive import expected_square, marked_strength
 from pertwise.acquire.strategies.variance_reduction import Information
-from pertwise.errors import InputError
+from pertwise.errors import InputError, unknown_name
 from pertwise.knowledge.types import Relation
 from pertwise.parts import part
 from pertwise.select.base import Selection
@@ -270,6 +271,9 @@ class KnowledgePicker:
         uncertain and tell least about the rest.
     noise
         See `Information`.
+    adaptive
+        Candidates count in `Information` as much as they are expected to respond in the target
+        (`adaptive.expected_square`: from what is measured, and marks of strength).
     """
 
     name = "knowledge"
@@ -281,14 +285,18 @@ class KnowledgePicker:
         use_uncertainty: bool = True,
         shortlist: Literal["uncertainty", "all"] = "all",
         noise: float = 0.5,
+        adaptive: bool = False,
     ) -> None:
         if k < 1:
             raise InputError(f"the shortlist needs k >= 1, got {k}")
+        if shortlist not in ("uncertainty", "all"):
+            raise unknown_name("shortlist", shortlist, ("uncertainty", "all"))
         self.k = k
         self.weights = weights or Weights()
         self.use_uncertainty = use_uncertainty
         self.shortlist = shortlist
         self.noise = noise
+        self.adaptive = adaptive
 
     def choose(self, state: AcquisitionState, n: int) -> Selection:
         """Greedy panel over the shortlist, each pick with the terms that decided."""
@@ -358,6 +366,7 @@ class KnowledgePicker:
                 "strategy": self.name,
                 "k": self.k,
                 "weights": asdict(self.weights),
+                **({"adaptive": True} if self.adaptive else {}),
                 "relation_scores": RELATION_SCORE,
                 "cold_start": u is None,
                 "shortlist": [state.candidates[j] for j in listed] if u is not None else "all",
@@ -385,6 +394,10 @@ class KnowledgePicker:
         kinds = [relations[c].kind if c in relations else "unknown" for c in state.candidates]
         weights = 1.0 + np.array([RELATION_SCORE[k] for k in kinds])
         total = len(state.candidates)
+        if self.adaptive:
+            tables = () if state.knowledge is None else state.knowledge.ratings
+            rows = np.asarray(state.embedding, dtype=np.float64)
+            weights *= expected_square(state, rows, marked_strength(state, tables))[:total]
         return Information(state.embedding[:total], state.embedding[total:], self.noise, weights)
 
     def _reasons(

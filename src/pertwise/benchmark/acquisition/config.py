@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -44,6 +44,9 @@ class Protocol(Settings):
     seeds: int = Field(default=3, ge=1)
     first_seed: int = 0
     shortlist: int = Field(default=200, ge=1)
+    #: With predictors that learn from other screens: held-out perturbations are hidden in those
+    #: ("anywhere"), or only those measured there are scored, and may be looked up ("elsewhere").
+    setting: Literal["anywhere", "elsewhere"] = "anywhere"
 
     @field_validator("batch", "initial", mode="before")
     @classmethod

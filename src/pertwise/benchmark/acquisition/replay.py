@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from pertwise import parts
 from pertwise._files import PART, read_json_object, reading
 from pertwise._io import write_json_atomic
 from pertwise.acquire.base import AcquisitionState, Strategy, Target
@@ -46,6 +47,7 @@ class _Round(BaseModel):
     extra: dict[str, dict[str, Any]]
     repairs: dict[str, int]
     measures: dict[str, dict[str, float | None]]
+    bias: dict[str, dict[str, float | None]] = {}
     note: str
 
 
@@ -188,6 +190,37 @@ def measure(
     return out
 
 
+def selection_bias(
+    acquired: NDArray[np.float32], heldout: NDArray[np.float32], target: ReplayTarget
+) -> dict[str, float]:
+    """How far the acquired responses are from being a sample of the held-out ones.
+
+    Parameters
+    ----------
+    acquired, heldout
+        (n_acquired, n_features) and (n_heldout, n_features), all features of the screen.
+
+    Returns
+    -------
+    mean_acquired, mean_heldout
+        Mean signed response over rows and the target's features, in the unit of the screen.
+    size_acquired, size_heldout
+        Mean squared response.
+    shift
+        Root mean square over the target's features of the difference of their means: a predictor
+        centred on the mean of the acquired starts with that error.
+    """
+    a, h = (x[:, target.columns].astype(np.float64) for x in (acquired, heldout))
+    shift = _column_means(a).astype(np.float64) - _column_means(h)
+    return {
+        "mean_acquired": _nanmean(a),
+        "mean_heldout": _nanmean(h),
+        "size_acquired": _nanmean(a**2),
+        "size_heldout": _nanmean(h**2),
+        "shift": float(np.sqrt(np.mean(shift**2))),
+    }
+
+
 def _nanmean(values: NDArray[Any]) -> float:
     finite = np.asarray(values, dtype=np.float64)
     finite = finite[np.isfinite(finite)]
@@ -209,6 +242,13 @@ class Replay:
         Seed -> a fresh predictor; one is fitted every round on all acquired perturbations.
     folder
         Where ``round_NN.json`` files go; None = keep nothing.
+    scored
+        Held-out perturbations that are scored; None = all.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        If fewer than two of them are held out.
     """
 
     def __init__(
@@ -219,10 +259,21 @@ class Replay:
         strategy: Strategy,
         make_predictor: Callable[[int], Predictor],
         folder: Path | None = None,
+        scored: Collection[str] | None = None,
     ) -> None:
         self.world, self.unit, self.protocol = world, unit, protocol
         self.strategy, self.make_predictor, self.folder = strategy, make_predictor, folder
+        # What nobody looks at is not predicted: most of the pool, in every round.
+        self.blind = "nothing" in parts.facts(strategy).needs
         self.split = make_split(world.names, protocol.heldout, unit.seed)
+        if scored is not None:
+            kept = tuple(n for n in self.split.heldout if n in scored)
+            if len(kept) < 2:
+                raise InputError(
+                    f"{len(kept)} of the {len(self.split.heldout)} held-out perturbations of seed "
+                    f'{unit.seed} were measured in other screens; setting = "elsewhere" needs 2'
+                )
+            self.split = replace(self.split, heldout=kept)
         self.position = {name: i for i, name in enumerate(world.names)}
         self.rounds, self.note = plan_rounds(
             len(self.split.pool), protocol, unit.batch, unit.initial
@@ -245,7 +296,7 @@ class Replay:
                 acquired = tuple(sorted([*acquired, *stored["picks"]]))
                 prediction = None
                 continue
-            if prediction is None and acquired:
+            if prediction is None and acquired and not self.blind:
                 prediction = self._predict(acquired, number - 1)
             selection = self._choose(number, acquired, prediction)
             acquired = tuple(sorted([*acquired, *selection.items]))
@@ -267,8 +318,8 @@ class Replay:
         return read_round(self._path(number))
 
     def _predict(self, acquired: tuple[str, ...], number: int) -> Prediction:
-        """Fit on the acquired, predict what is left of the pool, then the held-out."""
-        left = self._left(acquired)
+        """Fit on the acquired, predict what is left of the pool if asked, then the held-out."""
+        left = () if self.blind else self._left(acquired)
         # Sorted names and a seed per (seed, round): the fit does not depend on who chose them.
         predictor = self.make_predictor(
             int(stream("predictor", self.unit.seed, number).integers(2**31 - 1))
@@ -285,9 +336,10 @@ class Replay:
     ) -> Selection:
         candidates = self._left(acquired)
         target = self.targets[0]
-        u, members = None, None
-        if prediction is not None:
+        u, members, mean = None, None, None
+        if prediction is not None and not self.blind:
             values, members = target_uncertainty(prediction, len(candidates), target)
+            mean = prediction.mean[: len(candidates), target.columns]
             u = pd.Series(values, index=list(candidates), name="uncertainty")
         rows = [self.position[p] for p in (*candidates, *acquired)]
         screen = self.world.screen.of_perturbations(acquired) if acquired else None
@@ -309,6 +361,8 @@ class Replay:
             if self.world.neighbours is None
             else self.world.neighbours[rows][:, rows],
             noise_variance=None if screen is None else noise_variance(screen, features),
+            prediction=mean,
+            rounds_left=self.rounds - number,
         )
         return self.strategy.choose(state, self.unit.batch)
 
@@ -324,7 +378,8 @@ class Replay:
         truth = self.world.screen.responses[heldout]
         mean = prediction.mean[-len(heldout) :]
         rows = [self.position[p] for p in acquired]
-        reference = _column_means(self.world.screen.responses[rows])
+        known = self.world.screen.responses[rows]
+        reference = _column_means(known)
         measures = {t.name: _clean(measure(truth, mean, reference, t)) for t in self.targets}
         fallbacks = prediction.support["fallback"].iloc[-len(heldout) :]
         return {
@@ -338,11 +393,12 @@ class Replay:
             "ledger_keys": list(selection.provenance.get("ledger_keys", ())),
             "heldout_fallbacks": int((fallbacks != "").sum()),
             "measures": measures,
+            "bias": {t.name: _clean(selection_bias(known, truth, t)) for t in self.targets},
             "note": self.note,
         }
 
 
-def _column_means(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def _column_means(values: NDArray[Any]) -> NDArray[np.float32]:
     """Mean over rows ignoring NaN; 0 (no change) for a feature that no row measured."""
     known = np.isfinite(values)
     count = known.sum(axis=0)

@@ -19,14 +19,17 @@ from pertwise.benchmark.acquisition.biology import (
 )
 from pertwise.benchmark.acquisition.config import AcquisitionConfig, Curve, curves
 from pertwise.benchmark.acquisition.loop_models import open_loop_model
-from pertwise.benchmark.acquisition.replay import Replay
+from pertwise.benchmark.acquisition.replay import Replay, make_split
 from pertwise.benchmark.acquisition.strategies import open_replay_strategy
 from pertwise.benchmark.acquisition.tables import (
     CURVE,
+    bias_table,
     curve_areas,
     labels_needed,
+    mean_bias,
     overlap,
     paired_differences,
+    phase_differences,
     pick_table,
     round_table,
     sorted_rounds,
@@ -35,7 +38,9 @@ from pertwise.benchmark.acquisition.world import World, make_world
 from pertwise.benchmark.engine import BenchmarkRun
 from pertwise.benchmark.task import Played, Tables, Task, Unit
 from pertwise.errors import InputError, PertwiseError
+from pertwise.kernels.transfer import measured_in, of_line, without
 from pertwise.knowledge import Knowledge
+from pertwise.models.methods import file_checksums
 from pertwise.provenance import checksum, contents, identity, input_facts
 from pertwise.select.base import Selection
 
@@ -89,9 +94,11 @@ class AcquisitionTask(Task):
             settings.context,
             settings.embedding,
             settings.protocol.model_dump(
-                mode="json", exclude={"seeds", "first_seed", "batch", "initial"}
+                mode="json", exclude={"seeds", "first_seed", "batch", "initial", "setting"}
             ),
         ]
+        if settings.protocol.setting != "anywhere":
+            shared.append(settings.protocol.setting)
         found = []
         for curve in curves(settings, target_free(settings)):
             labels = curve.model_dump()
@@ -106,6 +113,9 @@ class AcquisitionTask(Task):
                     if curve.target in ("*", t.name)
                 ],
             ]
+            chosen = settings.predictors[curve.predictor]
+            if "other" in chosen:
+                own.append(file_checksums(str(chosen.get("use", curve.predictor)), chosen))
             found.append(Unit(identity(labels, own, *shared), labels, curve))
         return found
 
@@ -125,29 +135,65 @@ class AcquisitionTask(Task):
         note = f"{unit.words}: {error}; random picks stand in"
         return {**tables, "notes": pd.DataFrame({"note": [*tables["notes"]["note"], note]})}
 
+    @cached_property
+    def elsewhere(self) -> frozenset[str]:
+        """Perturbations that the other screens of any predictor measured.
+
+        Raises
+        ------
+        pertwise.errors.InputError
+            If there are none, or one is of the line that is asked about.
+        """
+        world, found = self.world, frozenset[str]()
+        for settings in self.settings.predictors.values():
+            there = measured_in(settings.get("other", ()), world.names, world.knowledge)
+            found = found.union(*there.values())
+            for label in there:
+                if of_line(label, world.context):
+                    raise InputError(
+                        f"the other screen {label!r} is of the line that is asked about "
+                        f'({world.context}): leave it out, or say setting = "anywhere"'
+                    )
+        if not found:
+            raise InputError(
+                'setting = "elsewhere", but no predictor has other screens (other = [FILE, ...]) '
+                "that measured a perturbation of the screen"
+            )
+        return found
+
     def _played(self, curve: Curve, strategy: Strategy, place: Path | None) -> Tables:
         world = self.world
         rows = None
         if world.embedding is not None:
             rows = dict(zip(world.names, world.embedding, strict=True))
         chosen = self.settings.predictors[curve.predictor]
+        protocol, scored = self.settings.protocol, None
+        if protocol.setting == "elsewhere":
+            scored = self.elsewhere
+        elif "other" in chosen:
+            held = make_split(world.names, protocol.heldout, curve.seed).heldout
+            chosen = {**chosen, "other": without(chosen["other"], held, world.knowledge)}
         make = partial(open_loop_model, curve.predictor, chosen, rows, world.embedding_kind)
-        records = Replay(world, curve, self.settings.protocol, strategy, make, place).run()
+        records = Replay(world, curve, protocol, strategy, make, place, scored).run()
         return {
             "rounds": round_table(curve, records),
             "picks": pick_table(curve, records),
+            "bias": bias_table(curve, records),
             "notes": pd.DataFrame({"note": sorted({r["note"] for r in records} - {""})}),
         }
 
     def gather(self, played: Sequence[Played]) -> Tables:
-        """rounds, picks, areas, differences to random, labels needed, overlap, biology."""
+        """rounds, picks, areas, differences to random, phases, bias, overlap, biology."""
         rounds = sorted_rounds([p.tables["rounds"] for p in played])
         picks = pd.concat([p.tables["picks"] for p in played], ignore_index=True)
         areas = curve_areas(rounds)
         tables = {"rounds.parquet": rounds, "picks.parquet": picks, "areas.parquet": areas}
         if "random" in set(areas["strategy"]):
             tables["differences.csv"] = paired_differences(areas)
+            tables["phases.csv"] = phase_differences(areas)
             tables["labels_needed.csv"] = labels_needed(rounds)
+        # A unit that an older version played does not tell.
+        tables["bias.csv"] = mean_bias([p.tables["bias"] for p in played if "bias" in p.tables])
         return {**tables, "overlap.csv": overlap(picks), **self._biology(picks)}
 
     def _biology(self, picks: pd.DataFrame) -> Tables:

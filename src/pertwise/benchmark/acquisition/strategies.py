@@ -12,6 +12,7 @@ import pandas as pd
 
 from pertwise import parts
 from pertwise.acquire.base import AcquisitionState, Strategy
+from pertwise.acquire.exhaustion import EXHAUSTED, HandOver
 from pertwise.benchmark.acquisition.config import AcquisitionConfig
 from pertwise.errors import InputError
 from pertwise.knowledge import GeneCard, Knowledge
@@ -26,7 +27,8 @@ class WithoutUncertainty:
 
     def choose(self, state: AcquisitionState, n: int) -> Selection:
         """Choose as if no model had been fitted."""
-        return self.inner.choose(replace(state, uncertainty=None, member_predictions=None), n)
+        blind = replace(state, uncertainty=None, member_predictions=None, prediction=None)
+        return self.inner.choose(blind, n)
 
 
 class RandomShortlist:
@@ -48,6 +50,7 @@ class RandomShortlist:
             member_predictions=None
             if state.member_predictions is None
             else state.member_predictions[:, kept],
+            prediction=None if state.prediction is None else state.prediction[kept],
             embedding=None if state.embedding is None else state.embedding[rows],
             neighbours=None if state.neighbours is None else state.neighbours[rows][:, rows],
         )
@@ -112,7 +115,9 @@ def open_replay_strategy(
     """The strategy of one label.
 
     Settings of its own: ``use`` (the strategy, default the label); ``hide_uncertainty``;
-    ``random_shortlist`` (true = the protocol's size, or a number); ``shuffle_annotations``. For
+    ``random_shortlist`` (true = the protocol's size, or a number); ``shuffle_annotations``;
+    ``hand_over`` (a strategy, for when there is nothing to choose) with ``hand_over_at``
+    (see `exhaustion.HandOver`). For
     ``llm``: ``model`` (an address of `open_chat`), ``chat`` (table of chat settings), ``show``
     (table of `Show` switches: stripped or single annotations, anonymised symbols) and
     ``order_seed`` (another order of candidates in the prompt). Everything else goes to the
@@ -128,8 +133,11 @@ def open_replay_strategy(
     hide = bool(values.pop("hide_uncertainty", False))
     shortlist = values.pop("random_shortlist", False)
     shuffle = bool(values.pop("shuffle_annotations", False))
+    other, ratio = values.pop("hand_over", None), values.pop("hand_over_at", EXHAUSTED)
     part = parts.describe("strategy", use)
-    if part.facts.more.get("shortlists"):
+    asked = "shortlist" in config.protocol.model_fields_set
+    # A strategy that asks a model has a length of its own for each shortlist.
+    if part.facts.more.get("shortlists") and (asked or "chat" not in part.facts.needs):
         values.setdefault("k", config.protocol.shortlist)
     if "chat" in part.facts.needs:
         values = _chat_settings(label, values, folder, seed, replay)
@@ -141,6 +149,8 @@ def open_replay_strategy(
     if shortlist:
         k = config.protocol.shortlist if shortlist is True else int(shortlist)
         strategy = RandomShortlist(strategy, label, k)
+    if other:
+        strategy = HandOver(strategy, str(other), float(ratio))
     return strategy
 
 

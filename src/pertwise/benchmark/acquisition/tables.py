@@ -19,6 +19,10 @@ from pertwise.evaluate.statistics import holm, wilcoxon_p
 CURVE = ("target", "predictor", "strategy", "initial", "batch")
 #: Columns of the tidy rounds.
 ROUND = [*CURVE, "seed", "round", "n_acquired", "metric", "value"]
+#: What `replay.selection_bias` tells of a round.
+BIAS = ["mean_acquired", "mean_heldout", "size_acquired", "size_heldout", "shift"]
+#: Columns of `curve_areas` that hold an area, and what they are the mean height of.
+PHASES = {"area": "whole", "area_first": "first half", "area_second": "second half"}
 #: Metrics where smaller is better.
 LOWER_IS_BETTER = frozenset({"mse", "mse_mean"})
 
@@ -70,12 +74,38 @@ def pick_table(curve: Curve, records: Sequence[Mapping[str, Any]]) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
+def bias_table(curve: Curve, records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per (target, round): the fields of `replay.selection_bias`."""
+    rows = [
+        {
+            **curve.model_dump(),
+            "target": target,
+            "round": record["round"],
+            "n_acquired": record["n_acquired"],
+            **{key: np.nan if v is None else float(v) for key, v in found.items()},
+        }
+        for record in records
+        for target, found in record.get("bias", {}).items()
+    ]
+    return pd.DataFrame(rows, columns=[*CURVE, "seed", "round", "n_acquired", *BIAS])
+
+
+def mean_bias(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Bias of every round, mean over seeds: one row per (curve, round)."""
+    keys = [*CURVE, "round", "n_acquired"]
+    if not parts:
+        return pd.DataFrame(columns=[*keys, *BIAS])
+    return pd.concat(parts, ignore_index=True).groupby(keys, as_index=False, sort=True)[BIAS].mean()
+
+
 def curve_areas(rounds: pd.DataFrame) -> pd.DataFrame:
     """Normalised area under each learning curve: one row per (curve, seed, metric).
 
     Trapezoid over the number of acquired perturbations, divided by the range of that number, so
     that the area is the mean height of the curve in the unit of the metric (the first paper's
     K562 random row, 75.59 over 20..200, is 75.59 / 180 = 0.42 mean Pearson delta).
+    ``area_first`` and ``area_second`` are the same over each half of that range (`area` is their
+    mean): a strategy may gain early and lose late. NaN with fewer than three rounds.
     """
     keys = [*CURVE, "seed", "metric"]
     rows = []
@@ -86,8 +116,38 @@ def curve_areas(rounds: pd.DataFrame) -> pd.DataFrame:
             if len(x) > 1 and np.isfinite(y).all()
             else (float(y[0]) if len(y) == 1 else float("nan"))
         )
-        rows.append((*key, area, float(y[-1]), len(x), int(x[0]), int(x[-1])))
-    return pd.DataFrame(rows, columns=[*keys, "area", "last", "n_rounds", "n_first", "n_last"])
+        halves = half_areas(x, y)
+        rows.append((*key, area, *halves, float(y[-1]), len(x), int(x[0]), int(x[-1])))
+    found = [*keys, *PHASES, "last", "n_rounds", "n_first", "n_last"]
+    return pd.DataFrame(rows, columns=found)
+
+
+def half_areas(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean height of a curve over the first and the second half of the range of `x`.
+
+    The curve is linear between its points, so the middle need not be one of them. NaN, NaN for
+    fewer than three points or an undefined value.
+    """
+    if len(x) < 3 or not np.isfinite(y).all():
+        return float("nan"), float("nan")
+    middle = (x[0] + x[-1]) / 2
+    halves = []
+    for side in (x < middle, x > middle):
+        at = np.sort(np.append(x[side], middle))
+        halves.append(float(learning_curve_area(at, np.interp(at, x, y), normalise=True)))
+    return halves[0], halves[1]
+
+
+def phase_differences(areas: pd.DataFrame, reference: str = "random") -> pd.DataFrame:
+    """`paired_differences` of the whole curve and of its two halves, told by the column phase."""
+    found = []
+    for column, phase in PHASES.items():
+        part = areas.drop(columns="area").rename(columns={column: "area"})
+        part = areas if column == "area" else part
+        table = paired_differences(part, reference)
+        table.insert(0, "phase", phase)
+        found.append(table)
+    return pd.concat(found, ignore_index=True)
 
 
 #: Columns of `paired_differences`, also when nothing was there to compare.

@@ -8,7 +8,7 @@ import pandas as pd
 from pertwise.evaluate.statistics import cluster_interval
 
 _DESCRIPTION = (
-    "data", "regime", "seed", "fold", "method", "drug", "context", "compound", "effect",
+    "data", "regime", "seed", "fold", "method", "drug", "context", "compound", "setting", "effect",
     "n_support", "fallback",
 )  # fmt: skip
 
@@ -26,7 +26,7 @@ def summarise(
     baseline: str = "context mean",
     n_resamples: int = 2000,
 ) -> pd.DataFrame:
-    """Mean over signatures per (data, regime, method, metric), with 95 % cluster intervals.
+    """Mean over signatures per (data, regime, setting, method, metric), 95 % cluster intervals.
 
     Repeats of a signature over seeds are averaged first. ``difference`` is the paired difference
     from `baseline` on the same signatures, with its own interval; ``coverage`` is the share of
@@ -35,7 +35,8 @@ def summarise(
     """
     rows = []
     names = metric_columns(table)
-    for (data, regime), block in table.groupby(["data", "regime"], sort=False):
+    table = table if "setting" in table else table.assign(setting="")
+    for (data, regime, setting), block in table.groupby(["data", "regime", "setting"], sort=False):
         block = block.dropna(axis=1, how="all")
         present = [n for n in names if n in block]
         keys = ["method", "drug", "context", "compound"]
@@ -66,7 +67,8 @@ def summarise(
                 )
                 rows.append(
                     {
-                        "data": data, "regime": regime, "method": method, "metric": metric,
+                        "data": data, "regime": regime, "setting": setting, "method": method,
+                        "metric": metric,
                         "mean": value.mean, "low": value.low, "high": value.high,
                         "difference": gap.mean, "difference_low": gap.low,
                         "difference_high": gap.high, "n_signatures": len(own),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
@@ -32,6 +32,10 @@ class SplitSpec(Settings):
     test_share: float = Field(default=0.2, gt=0.0, lt=1.0)
     unseen_share: float = Field(default=0.25, gt=0.0, lt=1.0)
     folds_from: FileName | None = None
+    #: With methods that learn from other screens, which question is asked (`splits.SETTINGS`): the
+    #: held-out perturbations are hidden in the other screens ("anywhere"), those that are measured
+    #: there may be looked up ("elsewhere"), or both, in tables of their own.
+    setting: Literal["both", "anywhere", "elsewhere"] = "both"
     #: transfer: file (and context) of the screen that is trained on.
     source: FileName | None = None
     source_context: str | None = None

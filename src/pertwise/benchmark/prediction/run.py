@@ -22,8 +22,9 @@ from pertwise.errors import InputError
 from pertwise.evaluate.row_scores import check_asked
 from pertwise.evaluate.sides import Sides
 from pertwise.evaluate.specs import ORACLE, MetricSpec
-from pertwise.evaluate.splits import REGIME_WORDS, Split, split_rows
+from pertwise.evaluate.splits import REGIME_WORDS, Split, asked_elsewhere, split_rows
 from pertwise.evaluate.units import run_unit
+from pertwise.kernels.transfer import GivenScreens, measured_in, of_line, open_others
 from pertwise.models.methods import LEDGER, Method, asks_chat, make_method
 from pertwise.provenance import checksum, contents, identity
 
@@ -112,8 +113,61 @@ class PredictionTask(Task):
 
     @cached_property
     def splits(self) -> list[Split]:
-        """The same for every method."""
-        return make_splits(self.settings, self.opened)
+        """The same for every method: those of the settings, and where methods learn from other
+        screens the same for the perturbations measured there (`SplitSpec.setting`).
+
+        Raises
+        ------
+        pertwise.errors.InputError
+            If another screen is of the line that is asked about, or none measured anything held out
+            where that is asked for.
+        """
+        made, spec = make_splits(self.settings, self.opened), self.settings.split
+        table = self.overlap()
+        if spec.by_rows or spec.trains_elsewhere or spec.setting == "anywhere":
+            return made
+        if table.empty and spec.setting == "both":
+            return made
+        here = self.opened.screen.contexts[0]
+        for label in table.get("other screen", ()):
+            if of_line(label, here):
+                raise InputError(
+                    f"the other screen {label!r} is of the line that is asked about ({here}): what "
+                    'it measured is not unseen here; leave it out, or say setting = "anywhere" '
+                    "([split]), which hides every held-out perturbation in it"
+                )
+        found = asked_elsewhere(made, self._measured_elsewhere())
+        if spec.setting == "both":
+            return [*made, *found]
+        if not found:
+            raise InputError(
+                'setting = "elsewhere" ([split]), but no method has other screens that measured a '
+                "held-out perturbation (settings = { other = [FILE, ...] })"
+            )
+        return found
+
+    def _others(self) -> dict[str, GivenScreens]:
+        """Method -> its other screens."""
+        return {m.label: m.other for m in self.methods if m.use != ORACLE and m.other}
+
+    def _measured_elsewhere(self) -> frozenset[str]:
+        names, known = self.opened.screen.perturbations, self.opened.knowledge
+        found = [measured_in(o, names, known).values() for o in self._others().values()]
+        return frozenset().union(*(names for several in found for names in several))
+
+    def overlap(self) -> pd.DataFrame:
+        """What each other screen measured: other screen, methods, perturbations, of those here."""
+        names, known = self.opened.screen.perturbations, self.opened.knowledge
+        rows: dict[str, dict[str, Any]] = {}
+        for method, given in self._others().items():
+            screens, there = open_others(given), measured_in(given, names, known)
+            for label, screen in screens.items():
+                row = {"other screen": label, "methods": method, "measured": len(screen)}
+                row["of those here"] = f"{len(there[label])} of {len(names)}"
+                if label in rows:
+                    row["methods"] = f"{rows[label]['methods']}, {method}"
+                rows[label] = row
+        return pd.DataFrame(list(rows.values()))
 
     @cached_property
     def methods(self) -> list[Method]:
@@ -290,7 +344,7 @@ def at_full_size(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _categories(table: pd.DataFrame) -> pd.DataFrame:
-    for column in ("method", "split", "perturbation", "stratum", "metric", "error"):
+    for column in ("method", "split", "perturbation", "setting", "stratum", "metric", "error"):
         if column in table:
             table[column] = table[column].astype("category")
     return table

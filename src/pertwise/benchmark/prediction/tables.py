@@ -37,7 +37,7 @@ def per_perturbation(results: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def summary(results: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """One row per (n_train, stratum, method, metric).
+    """One row per (n_train, setting, stratum, method, metric).
 
     Columns: mean (over seeds of the mean over perturbations), se_seeds, n_seeds, low, high (95 %
     bootstrap over perturbations of the mean over seeds), n (perturbations), undefined (share where
@@ -45,8 +45,9 @@ def summary(results: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     truth leaves undefined), coverage (share answered without a fallback).
     """
     growing = (results["split"] == "growing").any()
-    keys = ["stratum", "method", "metric"]
+    keys = ["setting", "stratum", "method", "metric"]
     data = results.assign(n_train=results["n_train"] if growing else -1)
+    data = data if "setting" in data else data.assign(setting="")
     rows = []
     for key, part in data.groupby(["n_train", *keys], observed=True, sort=False):
         mean, error, n_seeds = summarise_seeds(part["value"], part["seed"])
@@ -92,6 +93,12 @@ def main_table(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def one_setting(results: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the setting (`splits.SETTINGS`) that has most of them: settings never mix."""
+    counts = results.groupby("setting", observed=True, sort=False).size()
+    return results[results["setting"] == counts.idxmax()] if len(counts) > 1 else results
+
+
 def comparisons(
     results: pd.DataFrame,
     metrics: Sequence[str],
@@ -100,7 +107,7 @@ def comparisons(
     reference: str | None = None,
     ceilings: Sequence[str] = (ORACLE,),
 ) -> pd.DataFrame:
-    """Wilcoxon tests between methods per metric, Holm-corrected over all rows of the table.
+    """Wilcoxon tests between methods per setting and metric, Holm-corrected over all rows.
 
     Only perturbations that every method was scored on count. Methods that see the answer
     (`ceilings`) are left out.
@@ -108,12 +115,15 @@ def comparisons(
     from pertwise.evaluate.statistics import holm
 
     parts = []
-    for metric in metrics:
-        table = per_perturbation(results, metric).dropna()
+    told = results if "setting" in results else results.assign(setting="")
+    blocks = list(told.groupby("setting", observed=True, sort=False))
+    for (setting, block), metric in itertools.product(blocks, metrics):
+        table = per_perturbation(block, metric).dropna()
         table = table[[c for c in table.columns if c not in ceilings]]
         if table.shape[1] < 2:
             continue
-        parts.append(compare_methods(table, rng, reference=reference).assign(metric=metric))
+        compared = compare_methods(table, rng, reference=reference)
+        parts.append(compared.assign(metric=metric, setting=setting))
     if not parts:
         return pd.DataFrame()
     out = pd.concat(parts, ignore_index=True)

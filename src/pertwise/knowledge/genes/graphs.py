@@ -143,14 +143,18 @@ def shared_complexes(membership: csr_matrix, total: int) -> csr_matrix:
     )  # fmt: skip
 
 
-def shared_promoters(positions: pd.DataFrame, distance: int = PROMOTER_DISTANCE) -> pd.DataFrame:
-    """Pairs of genes on opposite strands whose transcription starts lie within `distance`.
+def shared_promoters(
+    positions: pd.DataFrame, distance: int = PROMOTER_DISTANCE, *, opposite: bool = True
+) -> pd.DataFrame:
+    """Pairs of genes whose transcription starts lie within `distance`, on opposite strands.
 
     Parameters
     ----------
     positions
         Columns symbol, chr, start, end, strand (1 or -1); the start of transcription is `start`
         on the plus and `end` on the minus strand.
+    opposite
+        False also takes pairs on one strand.
 
     Returns
     -------
@@ -169,7 +173,7 @@ def shared_promoters(positions: pd.DataFrame, distance: int = PROMOTER_DISTANCE)
         ends = np.searchsorted(tss, tss + distance, side="right")
         for i, end in enumerate(ends):
             for j in range(i + 1, end):
-                if strand[i] != strand[j]:
+                if not opposite or strand[i] != strand[j]:
                     a, b = sorted((str(symbol[i]), str(symbol[j])))
                     found.append((a, b, int(tss[j] - tss[i])))
     pairs = pd.DataFrame(found, columns=["a", "b", "bases"])

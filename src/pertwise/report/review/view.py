@@ -105,7 +105,7 @@ def found_candidates(
     overruled = [
         {"gene": r.gene, "why": f"was left out: {r.why}"}
         for r in plan.left_out
-        if asked and r.kind in ("excluded", "unknown") and r.gene not in taken
+        if asked and r.kind not in ("measured", "duplicate") and r.gene not in taken
         if all(w in r.gene.casefold() for w in asked)
     ]
     result: dict[str, Any] = plain(

@@ -23,6 +23,9 @@ class CandidateFacts:
     """One row of the candidate table; empty fields are not shown.
 
     `uncertainty_rank` counts from 1 = most uncertain among all candidates, also those not shown.
+    `speaks_for`: other candidates this one stands for, most similar first, `n_speaks_for` in all.
+    `nearest`: measured ones most like it, each with its responses; `prediction`: what the model
+    expects of it and its group; `facts`: what else is known, in words.
     """
 
     name: str
@@ -34,6 +37,42 @@ class CandidateFacts:
     evidence: str = ""
     module: str = ""
     summary: str = ""
+    speaks_for: tuple[str, ...] = ()
+    n_speaks_for: int = 0
+    nearest: tuple[str, ...] = ()
+    prediction: str = ""
+    facts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TargetFeature:
+    """One feature of the target as the prompt describes it.
+
+    `label` is its short name in the rows; `plus` says which genes rise or fall where it is above 0;
+    `base` how often and how strongly it moved so far; `extremes` who moved it most.
+    """
+
+    label: str
+    name: str
+    definition: str = ""
+    plus: str = ""
+    base: str = ""
+    extremes: str = ""
+
+
+@dataclass(frozen=True)
+class Briefing:
+    """What was measured and what it is measured for.
+
+    `meaning`: what a value and a missing one mean; `modules`: a line each with measured genes;
+    `more_features`: how many of the target are not listed; `rounds_left`: None = not known.
+    """
+
+    features: tuple[TargetFeature, ...] = ()
+    more_features: int = 0
+    meaning: str = ""
+    modules: tuple[str, ...] = ()
+    rounds_left: int | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +133,8 @@ def acquisition_selector(
     pathway: Pathway | None = None,
     round: int = 1,
     acquired: Sequence[str] = (),
+    briefing: Briefing | None = None,
+    cut: str = "",
     show: Show | None = None,
     n_modules_min: int | None = None,
     module_members_shown: int = 8,
@@ -119,6 +160,8 @@ def acquisition_selector(
         Row of the table for each candidate (see `candidate_facts`).
     objective
         One or two sentences: what the panel is for.
+    briefing, cut
+        What was measured and for what; how the list shown was cut from all candidates, in words.
     n_modules_min
         Modules the panel should touch; default: half of them, at least 2, at most n.
     show
@@ -150,6 +193,8 @@ def acquisition_selector(
             "acquired": [say(a) for a in acquired],
             "pathway": None if pathway is None else _pathway(pathway, say, module_members_shown),
             "rows": rows,
+            "briefing": _said(briefing or Briefing(), say),
+            **({"cut": cut} if cut else {}),
             "show": {
                 "uncertainty": has_uncertainty,
                 "go": what.go,
@@ -189,6 +234,18 @@ def _masked(row: CandidateFacts, say: Callable[[str], str], anonymise: bool) -> 
         go=tuple(map(say, row.go)),
         evidence=say(row.evidence),
         summary=say(row.summary),
+        # Those it speaks for have no code: their number is told.
+        speaks_for=(),
+        nearest=tuple(map(say, row.nearest)),
+    )
+
+
+def _said(briefing: Briefing, say: Callable[[str], str]) -> Briefing:
+    """The briefing with names masked where they are; its genes of the target stay."""
+    return replace(
+        briefing,
+        modules=tuple(map(say, briefing.modules)),
+        features=tuple(replace(f, extremes=say(f.extremes)) for f in briefing.features),
     )
 
 

@@ -10,13 +10,55 @@ import numpy as np
 
 from pertwise.llm.answers import EditAnswer, edit_schema, tokens_for
 from pertwise.llm.base import Chat, ChatRequest
-from pertwise.llm.converse import Conversation, converse
+from pertwise.llm.converse import converse
 from pertwise.llm.loop import run_many, run_sync
 from pertwise.llm.templates import PromptTemplate, load_prompt
 from pertwise.select.base import Pick, Query, Repair, Selection, Selector
 from pertwise.select.chat.selector import ask_selector, seed_for
 from pertwise.select.chat.similar import cell_line_text
 from pertwise.select.closed_list import ClosedList, Resolver, checked_candidates, quoted
+
+
+@dataclass(frozen=True)
+class EditQuestion:
+    """What is asked: the request, the neighbours shown and the closed list they stand in.
+
+    Attributes
+    ----------
+    before
+        The neighbours shown.
+    pool
+        Everything that can be chosen, the neighbours included.
+    offered
+        Possible additions, in the order shown.
+    """
+
+    request: ChatRequest
+    before: Selection
+    pool: ClosedList
+    offered: tuple[str, ...]
+    schema: dict[str, Any]
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A neighbour list after an answer.
+
+    Attributes
+    ----------
+    picks
+        What is left, with what was added.
+    added, removed
+        Possible edits that count, as they stand in the list.
+    repairs
+        What was ignored or read otherwise.
+    """
+
+    picks: tuple[Pick, ...]
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    repairs: tuple[Repair, ...]
 
 
 @dataclass(frozen=True)
@@ -84,14 +126,14 @@ class EditSelector:
         if not pool.items:
             nothing = Repair("query_itself", str(query.subject), "the only candidate is the query")
             return Selection((), self.source, (nothing,), fallback=True)
-        before = await ask_selector(self.base, query, pool.items, n)
-        request, schema, provenance = await self._question(query, pool, before)
+        asked = await self._question(query, pool, n)
+        before, provenance = asked.before, asked.provenance
         talk = await converse(
             self.chat,
-            request.messages,
+            asked.request.messages,
             EditAnswer,
             max_reasks=self.max_reasks,
-            json_schema=schema,
+            json_schema=asked.schema,
             replicate=self.replicate,
             answer_tokens=tokens_for(2 * self.max_edits),
         )
@@ -105,8 +147,9 @@ class EditSelector:
             return Selection(
                 before.picks, self.source, tuple(repairs), None, provenance, fallback=True
             )
-        picks, edits = self._apply(before, talk, pool, n)
-        repairs.extend(edits)
+        done = edited(talk.accepted, before.picks, pool, self.max_edits, n)
+        picks = done.picks
+        repairs.extend(done.repairs)
         if not picks:
             repairs.append(Repair("empty_set", "", "no neighbour left: use the training mean"))
         kept = set(before.items)
@@ -114,9 +157,13 @@ class EditSelector:
         provenance["removed"] = sorted(kept - {p.item for p in picks})
         return Selection(picks, self.source, tuple(repairs), None, provenance)
 
-    async def _question(
-        self, query: Query, pool: ClosedList, before: Selection
-    ) -> tuple[ChatRequest, dict[str, Any], dict[str, Any]]:
+    def question(self, query: Query, candidates: Sequence[str], n: int) -> EditQuestion | None:
+        """What would be asked first, nothing sent; None when the query is the only candidate."""
+        pool = ClosedList(sorted(checked_candidates(candidates, n)), self.resolve, query.subject)
+        return run_sync(self._question(query, pool, n)) if pool.items else None
+
+    async def _question(self, query: Query, pool: ClosedList, n: int) -> EditQuestion:
+        before = await ask_selector(self.base, query, pool.items, n)
         neighbours = set(before.items)
         others = [c for c in pool.items if c not in neighbours]
         seed = seed_for(self.seed, self.name, query.subject, query.context)
@@ -131,6 +178,7 @@ class EditSelector:
             else:
                 others = sorted(others[i] for i in rng.permutation(n_all)[:limit])
                 cut = f"{limit} of {n_all}, drawn at random"
+        offered = tuple(others[i] for i in rng.permutation(len(others)))
         subject = query.subject or ""
         messages = self.prompt.render(
             subject=subject,
@@ -138,7 +186,7 @@ class EditSelector:
             context=query.context or "",
             context_text=cell_line_text(query.context or "", query.context_text),
             neighbours=[{"name": p.item, "evidence": "; ".join(p.evidence)} for p in before.picks],
-            candidates=[others[i] for i in rng.permutation(len(others))],
+            candidates=offered,
             max_edits=self.max_edits,
             cut=cut,
         )
@@ -159,48 +207,47 @@ class EditSelector:
             "same_as_query": list(pool.excluded),
             "replicate": self.replicate,
         }
-        return request, schema, provenance
+        return EditQuestion(request, before, pool, offered, schema, provenance)
 
-    def _apply(
-        self, before: Selection, talk: Conversation[EditAnswer], pool: ClosedList, n: int
-    ) -> tuple[tuple[Pick, ...], list[Repair]]:
-        answer = talk.accepted
-        if answer is None:
-            return before.picks, []
-        repairs: list[Repair] = []
-        neighbours = dict.fromkeys(before.items)
-        removed: dict[str, str] = {}
-        for edit in answer.remove:
-            entry, how = pool.match(edit.name)
-            if entry is None or entry not in neighbours or entry in removed:
-                why = how if entry is None else "not a neighbour, or removed already"
-                repairs.append(
-                    Repair("impossible_edit", quoted(edit.name), f"removal ignored: {why}")
-                )
-            elif len(removed) >= self.max_edits:
-                repairs.append(Repair("too_many", quoted(edit.name), "removal ignored: too many"))
-            else:
-                if how:
-                    repairs.append(Repair(how, quoted(edit.name), f"read as {entry}"))
-                removed[entry] = edit.reason
-        added: dict[str, Pick] = {}
-        for edit in answer.add:
-            entry, how = pool.match(edit.name)
-            if entry is None or entry in neighbours or entry in added:
-                why = how if entry is None else "a neighbour already"
-                repairs.append(
-                    Repair("impossible_edit", quoted(edit.name), f"addition ignored: {why}")
-                )
-            elif len(added) >= self.max_edits:
-                repairs.append(Repair("too_many", quoted(edit.name), "addition ignored: too many"))
-            else:
-                if how:
-                    repairs.append(Repair(how, quoted(edit.name), f"read as {entry}"))
-                reason = edit.reason.strip() or "the model gave no reason"
-                added[entry] = Pick(entry, reason, extra={"edit": "added"})
-        kept = [p for p in before.picks if p.item not in removed]
-        room = max(0, n - len(added))
-        # An addition is a judgement about this gene; the weakest graph edge gives way to it.
-        for pick in kept[room:]:
-            repairs.append(Repair("too_many", pick.item, "weakest neighbour made room"))
-        return (*kept[:room], *list(added.values())[:n]), repairs
+
+def edited(
+    answer: EditAnswer, before: Sequence[Pick], pool: ClosedList, max_edits: int, n: int
+) -> Edited:
+    """The neighbours `before` with the possible edits of an answer made: pure.
+
+    At most `max_edits` additions and as many removals count, at most `n` neighbours are left.
+    """
+    repairs: list[Repair] = []
+    neighbours = {p.item for p in before}
+    removed: dict[str, str] = {}
+    for edit in answer.remove:
+        entry, how = pool.match(edit.name)
+        if entry is None or entry not in neighbours or entry in removed:
+            why = how if entry is None else "not a neighbour, or removed already"
+            repairs.append(Repair("impossible_edit", quoted(edit.name), f"removal ignored: {why}"))
+        elif len(removed) >= max_edits:
+            repairs.append(Repair("too_many", quoted(edit.name), "removal ignored: too many"))
+        else:
+            if how:
+                repairs.append(Repair(how, quoted(edit.name), f"read as {entry}"))
+            removed[entry] = edit.reason
+    added: dict[str, Pick] = {}
+    for edit in answer.add:
+        entry, how = pool.match(edit.name)
+        if entry is None or entry in neighbours or entry in added:
+            why = how if entry is None else "a neighbour already"
+            repairs.append(Repair("impossible_edit", quoted(edit.name), f"addition ignored: {why}"))
+        elif len(added) >= max_edits:
+            repairs.append(Repair("too_many", quoted(edit.name), "addition ignored: too many"))
+        else:
+            if how:
+                repairs.append(Repair(how, quoted(edit.name), f"read as {entry}"))
+            reason = edit.reason.strip() or "the model gave no reason"
+            added[entry] = Pick(entry, reason, extra={"edit": "added"})
+    kept = [p for p in before if p.item not in removed]
+    room = max(0, n - len(added))
+    # An addition is a judgement about this gene; the weakest graph edge gives way to it.
+    for pick in kept[room:]:
+        repairs.append(Repair("too_many", pick.item, "weakest neighbour made room"))
+    picks = (*kept[:room], *list(added.values())[:n])
+    return Edited(picks, tuple(added), tuple(removed), tuple(repairs))

@@ -184,12 +184,16 @@ class ChatSelector:
 
     def first_request(self, query: Query, candidates: Sequence[str], n: int) -> ChatRequest | None:
         """The first request of a question, for cost estimates and dry runs."""
-        ask = run_sync(self._prepare(query, candidates, n))
+        ask = self.question(query, candidates, n)
         return None if ask is None else ask.request
+
+    def question(self, query: Query, candidates: Sequence[str], n: int) -> Ask | None:
+        """What would be asked first, nothing sent; None when the query is the only candidate."""
+        return run_sync(self._prepare(query, candidates, n))
 
     # -- the question ----------------------------------------------------------------------
 
-    async def _prepare(self, query: Query, candidates: Sequence[str], n: int) -> _Ask | None:
+    async def _prepare(self, query: Query, candidates: Sequence[str], n: int) -> Ask | None:
         # Sorted first: the prompt must depend on the set and the seed, not on the given order.
         pool = sorted(checked_candidates(candidates, n))
         resolve = None if self.anonymise else self.resolve
@@ -225,7 +229,7 @@ class ChatSelector:
         limit = getattr(getattr(self.chat, "settings", None), "max_schema_names", 500)
         in_schema = len(names) <= limit
         schema = picks_schema(sorted(names) if in_schema else None, module=self.module_field)
-        return _Ask(
+        return Ask(
             request=self.chat.request(
                 messages,
                 json_schema=schema,
@@ -277,7 +281,7 @@ class ChatSelector:
 
     # -- the answer ------------------------------------------------------------------------
 
-    def _check(self, answer: PicksAnswer, ask: _Ask) -> tuple[Checked, str]:
+    def _check(self, answer: PicksAnswer, ask: Ask) -> tuple[Checked, str]:
         checked = ask.closed.check([p.name for p in answer.picks], n_min=ask.n_min, n_max=ask.n_max)
         problem = checked.problem
         if not problem and self.require_reasons:
@@ -290,7 +294,7 @@ class ChatSelector:
         self,
         query: Query,
         candidates: Sequence[str],
-        ask: _Ask,
+        ask: Ask,
         talk: Conversation[PicksAnswer],
     ) -> Selection:
         repairs = self._repairs(ask, talk)
@@ -334,7 +338,7 @@ class ChatSelector:
             tuple(picks.values()), self.source, tuple(repairs), None, provenance, fallback
         )
 
-    def _repairs(self, ask: _Ask, talk: Conversation[PicksAnswer]) -> list[Repair]:
+    def _repairs(self, ask: Ask, talk: Conversation[PicksAnswer]) -> list[Repair]:
         """What was wrong in every answer, those that were asked again included."""
         repairs: list[Repair] = []
         for turn in talk.turns:
@@ -352,7 +356,7 @@ class ChatSelector:
         return repairs
 
     async def _fill(
-        self, query: Query, candidates: Sequence[str], ask: _Ask, picks: dict[str, Pick]
+        self, query: Query, candidates: Sequence[str], ask: Ask, picks: dict[str, Pick]
     ) -> tuple[dict[str, Pick], Repair]:
         if self.fallback is None:
             return picks, Repair("fallback", "", "no picks; none declared to replace them")
@@ -375,7 +379,7 @@ class ChatSelector:
 
 
 @dataclass(frozen=True)
-class _Ask:
+class Ask:
     """One prepared question."""
 
     request: ChatRequest

@@ -48,7 +48,7 @@ def read_hgnc(path: Path) -> Parsed:
             "ensembl": ensembl,
         }
     )
-    ids = ids_of(table["symbol"], table, "ensembl_gene_id", "uniprot_ids")
+    ids = ids_of(table["symbol"], table, "ensembl_gene_id", "hgnc_id", "uniprot_ids")
     return Parsed(
         {"symbols": symbols, "genes": genes, "ids": ids}, counts={"not_approved": n - len(table)}
     )
@@ -100,7 +100,9 @@ def read_gene_info(path: Path) -> Parsed:
             "ensembl": ensembl,
         }
     )
-    ids = ids_of(symbol, table.assign(ensembl=xrefs.str.join("|")), "ensembl")
+    # "HGNC:HGNC:5" names the id with its authority before it.
+    hgnc = table.get("dbXrefs", pd.Series("", index=table.index)).str.extract(r"(HGNC:\d{1,6})")[0]
+    ids = ids_of(symbol, table.assign(ensembl=xrefs.str.join("|"), hgnc=hgnc), "ensembl", "hgnc")
     return Parsed(
         {"symbols": symbols, "genes": genes, "ids": ids}, counts={"not_human": n - len(table)}
     )

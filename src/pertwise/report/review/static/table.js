@@ -87,6 +87,7 @@ function row(p) {
   return el("tr", { class: p.pinned ? "pinned" : null }, [
     el("td", { class: "number wide", text: p.rank }),
     el("td", {}, [gene, sub ? el("span", { class: "tag", text: sub }) : null,
+      p.flags && p.flags.length ? el("span", { class: "tag", text: "⚠", title: p.flags.join("; "), role: "img", "aria-label": p.flags.join("; ") }) : null,
       el("span", { class: "narrow" }, [chip(p.relation), el("span", { class: "soft", text: " " + p.module })])]),
     el("td", { class: "wide" }, [chip(p.relation)]),
     el("td", { class: "wide clip", title: p.module, text: p.module }),

@@ -1,0 +1,1 @@
+"""From a panel to an order: guides of a library, controls, plates."""
