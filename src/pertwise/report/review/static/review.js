@@ -128,7 +128,10 @@ id("form").addEventListener("submit", function (event) {
   });
 });
 id("cancel").addEventListener("click", function () { id("change").close(); });
-id("change").addEventListener("close", function () { asking = null; turn++; });
+id("change").addEventListener("close", function () {
+  // The event comes late: the dialog may be open again, for the next question.
+  if (!id("change").open) { asking = null; turn++; }
+});
 var typing = 0;
 id("search").addEventListener("input", function () { clearTimeout(typing); typing = setTimeout(search, 200); });
 id("search").addEventListener("keydown", function (event) {
