@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pertwise.cli.asking import Figures
 from pertwise.cli.groups import Asking, Facts, Llm
 from pertwise.cli.options import grouped, refuse_given
+from pertwise.report.style import figures_as, wanted_formats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,6 +147,7 @@ def prediction(
     out: Annotated[Path, typer.Option(help="Folder of results; reused to resume.")] = Path(
         "bench-prediction"
     ),
+    figures: Figures = None,
 ) -> None:
     """Held-out prediction of every method on the same splits: tables, tests, figures."""
     from pertwise.benchmark.engine import run_task
@@ -154,6 +157,8 @@ def prediction(
     from pertwise.errors import InputError
     from pertwise.report.prediction_bench import shown_table
 
+    if figures is not None:
+        wanted_formats(figures)
     if config is not None:
         if screen is not None or method:
             raise InputError("give either a TOML file or --screen with --method, not both")
@@ -180,7 +185,8 @@ def prediction(
         )
     task = PredictionTask(settings)
     run = run_task(task, out, executor="serial" if jobs == 1 else "processes", workers=jobs)
-    page = run.page(out / "report.html")
+    with figures_as(figures):
+        page = run.page(out / "report.html")
     show_table(shown_table(run), f"{settings.split.kind}, {len(task.opened.screen)} perturbations")
     if run.record["simulated"]:
         typer.echo("SIMULATED data: this screen comes from the simulator.")
