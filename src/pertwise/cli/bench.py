@@ -62,6 +62,14 @@ def perturbqa(
     ] = None,
     line: Annotated[list[str] | None, typer.Option(help="Only these cell lines.")] = None,
     task: Annotated[list[str] | None, typer.Option(help="Only de or dir.")] = None,
+    other_lines: Annotated[
+        str | None,
+        typer.Option(
+            metavar="anywhere|elsewhere",
+            help="Score methods once more with the labels of the folder's other lines: the "
+            "knock-downs scored hidden there, or only those that another line measured.",
+        ),
+    ] = None,
     inner: Annotated[
         int | None,
         typer.Option(help="Score this many folds inside the training split (to choose settings)."),
@@ -97,6 +105,7 @@ def perturbqa(
     usual = ["kernel-vote"] if facts.knowledge is not None and not vote else ()
     given = {
         "labels": str(folder), "methods": method or usual, "votes": vote or (), "lines": line,
+        "other_lines": other_lines,
         "knowledge": None if facts.knowledge is None else str(facts.knowledge),
         "ratings": list(map(str, facts.ratings or ())), "inner": inner, "genes": genes,
         "llm": None if llm.llm is None else str(parse_address(llm.llm)),
