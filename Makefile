@@ -38,12 +38,12 @@ types: $(STAMP)
 test: lint types
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# One environment a version: the first of python3.N and ~/.pyenv/versions/3.N.* that runs.
 # Builds the pages with warnings as errors, and runs every tutorial on the way.
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all,test,docs]"
 	NO_MKDOCS_2_WARNING=1 MPLBACKEND=Agg $(BIN)/mkdocs build --strict --quiet
 
+# One environment a version: the first of python3.N and ~/.pyenv/versions/3.N.* that runs.
 matrix:
 	@set -e; for v in $(PYTHONS); do found=; \
 	for p in python$$v $$(ls -d $(HOME)/.pyenv/versions/$$v.*/bin/python 2>/dev/null | sort -rV); do \

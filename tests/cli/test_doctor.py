@@ -128,4 +128,6 @@ def test_a_default_model_is_asked_only_where_a_model_is_needed(defaults, simulat
     found = run(app, [*words, "--strategy", "typiclust", "--out", str(tmp_path / "plan")])
     assert found.exit_code == 0, found.output
     rated = run(app, ["rate", str(file), "--dry-run"])
+    assert rated.exit_code == 0, rated.output
+    assert rated.output.count("(from") == 1
     assert "model: m@http://127.0.0.1:9/v1 (from" in rated.output, rated.output

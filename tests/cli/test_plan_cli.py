@@ -412,7 +412,10 @@ BAD = {
     "rounds told to no one": (["--rounds-left", "3"], "none is asked"),
     "hand over to a model": (["--hand-over", "bald"], "it looks at a model"),
     "facts missing": (["--facts", "no/facts.csv"], "no/facts.csv: no such file"),
-    "condition on nothing": (["--require", "tpm > 1"], "there are none: give --facts FILE"),
+    "condition on nothing": (
+        ["--require", "tpm > 1"],
+        "unknown fact 'tpm'.*known are expression in controls; --facts FILE",
+    ),
     "measured pin": (["--pin", "MEASURED"], "already measured"),
     "context": (["--context", "SimLine2"], "unknown context 'SimLine2'; did you mean 'SimLine1'"),
 }

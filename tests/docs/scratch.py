@@ -140,9 +140,8 @@ def _screens(made: object, rename: Renaming, hidden: list[str], folder: Path) ->
     values = np.array(whole.responses)
     values[whole.obs["perturbation"].isin(hidden)] = np.nan
     obs = make_obs([rename(p) for p in whole.obs["perturbation"]], context="K562")
-    screen = Screen(
-        values, obs, tuple(features), np.array(whole.control_mean), meta=dict(whole.meta)
-    )
+    obs["n_cells"] = whole.obs["n_cells"].to_numpy()
+    screen = replace(whole, responses=values, obs=obs, features=tuple(features))
     screen.save(folder / "screen.h5ad")
     screen.only_measured().save(folder / "replogle_k562_pseudobulk.h5ad")
     means = pd.DataFrame(screen.only_measured().responses, columns=features)

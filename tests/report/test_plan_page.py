@@ -1,13 +1,17 @@
 """The page: complete, self-contained, safe against untrusted text."""
 
+import base64
 import html.parser
+import io
 import re
 
+import pandas as pd
 import pytest
 from acquire.test_planning import half_screen, make_plan
 
 from pertwise.acquire import Plan
 from pertwise.report import render_plan, write_plan
+from pertwise.report.plan_words import glossary
 from pertwise.report.svg import Chart, stacked_bars, ticks
 
 
@@ -50,7 +54,8 @@ def test_page_is_well_formed_and_shows_the_panel(made):
     text = " ".join(page.text)
     for pick in made.picks:
         assert pick.gene in text
-        assert pick.reason in text
+        for part in pick.reason.split(". Score "):
+            assert part in text
     for words in (
         "module 0",
         "Next in line",
@@ -60,7 +65,8 @@ def test_page_is_well_formed_and_shows_the_panel(made):
         "pertwise plan amend",
     ):
         assert words in text, words
-    assert page.tags.count("svg") == 3
+    # Three figures, each drawn for a desk and for a telephone.
+    assert page.tags.count("svg") == 6
 
 
 def test_page_asks_nothing_of_any_server(made):
@@ -69,7 +75,8 @@ def test_page_asks_nothing_of_any_server(made):
     assert set(outside) <= {"http://www.w3.org/2000/svg"}
     assert "default-src 'none'" in text
     page = Reader(text)
-    assert not [a for a in page.attributes if a[1] in ("src", "href")]
+    addresses = [a[2] for a in page.attributes if a[1] in ("src", "href")]
+    assert all(a.startswith("data:") for a in addresses)
 
 
 def test_untrusted_text_is_escaped_everywhere(made):
@@ -161,6 +168,56 @@ def test_labels_of_a_crowd_do_not_lie_on_each_other():
     for i, (x, y) in enumerate(places):
         for u, v in places[:i]:
             assert abs(x - u) >= width - 1 or abs(y - v) >= height - 1
+
+
+def test_labels_that_find_no_place_are_left_out_and_counted():
+    chart = Chart((0, 1), (0, 1), "crowd", width=120, height=60, axes=False, left=2, right=2)
+    for i in range(40):
+        chart.point(0.5, 0.5, "#000", solid=True)
+        chart.label(0.5, 0.5, f"LONGNAME{i}")
+    svg = str(chart.render())
+    assert chart.unplaced
+    assert svg.count('class="label"') == 40 - len(chart.unplaced)
+
+
+def download(text, name):
+    found = re.search(rf'href="data:[^,"]*;base64,([^"]*)" download="{name}"', text)
+    return found and base64.b64decode(found[1])
+
+
+def test_the_page_hands_out_the_panel_as_the_very_csv(made, tmp_path):
+    paths = write_plan(made, tmp_path)
+    table = made.table.assign(data="simulated")
+    inside = download(paths["html"].read_text(), "plan.csv")
+    assert list(pd.read_csv(io.BytesIO(inside))["gene"]) == list(made.genes)
+    assert inside == paths["csv"].read_bytes()
+    assert len(table.columns) == len(pd.read_csv(io.BytesIO(inside)).columns)
+
+
+def test_the_page_hands_out_a_workbook_without_formulas(made):
+    openpyxl = pytest.importorskip("openpyxl")
+    bad = Plan.model_validate(made.model_dump())
+    bad.picks[0].reason = "=1+1"
+    bad.picks[1].reason = "bell \x07 and \ud800"
+    text = render_plan(bad)
+    book = openpyxl.load_workbook(io.BytesIO(download(text, "plan.xlsx")))
+    assert book.sheetnames == ["Panel", "Coverage", "Decisions"]
+    cells = [c for row in book["Panel"].iter_rows() for c in row]
+    assert not [c for c in cells if c.data_type == "f"]
+    assert "'=1+1" in [c.value for c in cells]
+    assert download(render_plan(bad), "plan.xlsx") == download(text, "plan.xlsx")
+
+
+def test_words_are_explained_with_units_only_where_they_are_shown(made):
+    terms = {term: unit for term, unit, _ in glossary(made)}
+    assert terms["Uncertainty u"] == "squared units of the screen’s responses"
+    assert terms["information"] == "0 to 4"
+    from fake_knowledge import FakeKnowledge
+
+    from pertwise.acquire import plan
+
+    cold = plan(None, FakeKnowledge(), batch=3, strategy="random")
+    assert [term for term, _, _ in glossary(cold)] == ["Utility"]
 
 
 def test_bars_are_to_scale():

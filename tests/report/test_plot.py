@@ -4,9 +4,13 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 import pertwise as pw
+from pertwise.cli.main import app
 from pertwise.errors import InputError, UnknownNameError
+from pertwise.report.page import Page
+from pertwise.report.style import figures_as
 
 mpl.use("Agg")
 
@@ -92,6 +96,38 @@ def test_learning_curves_refuse_other_tables_and_unknown_names(tmp_path):
         pw.plot.learning_curves(rounds().drop(columns="n_acquired"))
     with pytest.raises(InputError, match="no such file"):
         pw.plot.learning_curves(tmp_path)
+
+
+def test_figures_of_a_page_are_written_in_the_formats_asked_for(tmp_path):
+    import matplotlib.pyplot as plt
+
+    def page(formats):
+        with figures_as(formats):
+            made = Page("A page", folder=tmp_path / str(formats))
+            figure, ax = plt.subplots()
+            ax.plot([0, 1], [0, 1])
+            made.figure(figure, "line")
+        return sorted(p.name for p in (tmp_path / str(formats)).rglob("*.*") if p.is_file())
+
+    assert page("png,pdf") == ["line.pdf", "line.png"]
+    assert page(None) == ["line.svg"]
+    assert page("svg") == ["line.svg"]
+    with pytest.raises(UnknownNameError, match="bmp"):
+        page("bmp")
+
+
+def test_predict_writes_its_figures(made, tmp_path):
+    screen, _ = made
+    file = tmp_path / "screen.h5ad"
+    screen.to_anndata().write_h5ad(file)
+    words = ["predict", str(file), "--genes", screen.perturbations[0], "--method", "training-mean"]
+    words += ["--folds", "0", "--out", str(tmp_path / "out")]
+    refused = CliRunner().invoke(app, [*words, "--figures", "tiff"])
+    assert isinstance(refused.exception, UnknownNameError)
+    assert not (tmp_path / "out").exists()
+    found = CliRunner().invoke(app, [*words, "--figures", "png"])
+    assert found.exit_code == 0, found.output
+    assert (tmp_path / "out" / "figures" / "heat_map.png").is_file()
 
 
 def test_saved_figures_are_the_formats_asked_for_and_the_same_every_time(made, tmp_path):

@@ -14,8 +14,11 @@ from pertwise.screen import make_screen, read_screen
 from pertwise.select.base import Query
 from pertwise.select.chat.recipes import edit
 from pertwise.testing import ScriptedServer
+from pertwise.train.gold import gold_answer
+from pertwise.train.grading import Grader
 from pertwise.train.holding import Held, Words, hold_out
 from pertwise.train.making import Making, make_tasks
+from pertwise.train.rewards import reward
 from pertwise.train.tasks import Task, read_tasks, write_tasks
 
 KINDS = ("edit", "pick", "rate", "acquire")
@@ -175,6 +178,25 @@ def test_marks_need_programs(simulated):
                         [f"PC{i}" for i in range(screen.n_features)])  # fmt: skip
     with pytest.raises(InputError, match="leave out the kind 'rate'"):
         make_tasks(plain, knowledge, ("rate",))
+
+
+def test_names_that_hold_a_held_out_name_are_quiet():
+    names = [*(f"G{i}" for i in range(8)), "G0-G1", "X1-G2"]
+    screen = make_screen(np.eye(10), names, [f"f{i}" for i in range(10)])
+    for fold in range(4):
+        held = hold_out([screen], None, n_folds=4, fold=fold)
+        assert ("X1-G2" in held.quiet) == bool({"G2", "X1-G2"} & held.test)
+        assert ("G0-G1" in held.quiet) == bool({"G0", "G1", "G0-G1"} & held.test)
+
+
+def test_programs_with_like_names_have_keys_of_their_own():
+    names = [f"G{i}" for i in range(9)]
+    features = ["10-unfolded protein response and more", "11-unfolded protein response and more"]
+    screen = make_screen(np.random.default_rng(0).normal(size=(9, 2)), names, features)
+    task = make_tasks(screen, None, ("rate",), n_folds=3)[0]
+    keys = [p["key"] for p in task.extra["programs"]]
+    assert len(set(keys)) == 3
+    assert reward(task, gold_answer(task, Grader.of(screen)), Grader.of(screen)).total > 0.99
 
 
 def sample(**more):

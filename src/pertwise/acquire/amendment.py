@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from pertwise.acquire.coverage import module_coverage
-from pertwise.acquire.panel import Decision, ModuleCoverage, PanelPick, Plan
+from pertwise.acquire.panel import Decision, ModuleCoverage, NearMiss, PanelPick, Plan
 from pertwise.errors import InputError, suggest, unknown_name
 from pertwise.knowledge.types import Pathway
 
@@ -43,67 +43,121 @@ def amend(
     replace = dict(replace or {})
     if not (replace or drop or add):
         raise InputError("nothing to amend: give a replacement, a drop or an addition")
-    if not by.strip():
-        raise InputError("say who decides (--by NAME): the plan records it")
-    if not why.strip():
-        raise InputError("say why (--why TEXT): the plan records it")
+    check_said(by, why)
     picks = list(plan.picks)
     added, dropped = [], []
     for old, new in replace.items():
-        place = _place(plan, picks, old)
-        pick = _new_pick(plan, picks, new, by, why)
-        dropped.append(picks[place].gene)
+        place = place_of(picks, old)
+        gone = picks[place].gene
+        # Why the old one went is no reason for the new one: the log of decisions holds it.
+        pick = _new_pick(plan, picks, new, by, f"in the place of {gone}")
+        dropped.append(gone)
         added.append(pick.gene)
         picks[place] = pick
     for old in drop:
-        dropped.append(picks.pop(_place(plan, picks, old)).gene)
+        dropped.append(picks.pop(place_of(picks, old)).gene)
+    words = "" if replace or drop else why.strip()
     for new in add:
-        picks.append(_new_pick(plan, picks, new, by, why))
+        picks.append(_new_pick(plan, picks, new, by, words))
         added.append(picks[-1].gene)
+    told = [("replaced", replace), ("dropped", drop), ("added", add)]
+    action = " and ".join(word for word, some in told if some)
+    return revised(plan, picks, action, by=by, why=why, added=added, dropped=dropped)
+
+
+def revised(
+    plan: Plan,
+    picks: Sequence[PanelPick],
+    action: str,
+    *,
+    by: str,
+    why: str,
+    added: Sequence[str] = (),
+    dropped: Sequence[str] = (),
+    about: Sequence[str] = (),
+    near_misses: Sequence[NearMiss] | None = None,
+) -> Plan:
+    """The next revision of `plan` with this panel: ranks, coverage and log are brought up to date.
+
+    Parameters
+    ----------
+    near_misses
+        Those of the new panel; None = those of `plan` that are still true.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        No name or reason, or an empty panel.
+    """
+    check_said(by, why)
     if not picks:
         raise InputError("this would leave an empty panel")
-    picks = [p.model_copy(update={"rank": i}) for i, p in enumerate(picks, 1)]
-    table = {c: list(v) for c, v in plan.candidates.items()}
     taken = {p.gene for p in picks}
+    gone = set(dropped) - taken
+    ranked = [
+        p.model_copy(update={"rank": i, "reason": _without(p.reason, gone)})
+        for i, p in enumerate(picks, 1)
+    ]
+    table = {c: list(v) for c, v in plan.candidates.items()}
     table["status"] = ["picked" if g in taken else "not picked" for g in table["gene"]]
-    words = []
-    if replace:
-        words.append("replaced")
-    if drop:
-        words.append("dropped")
-    if add:
-        words.append("added")
+    if near_misses is None:
+        near_misses = [
+            m.model_copy(update={"why": _unlike(m.why, gone)})
+            for m in plan.near_misses
+            if m.gene not in taken
+        ]
     decision = Decision(
         when=datetime.now(UTC).isoformat(timespec="seconds"),
         by=by.strip(),
-        action=" and ".join(words),
+        action=action,
         why=why.strip(),
-        added=added,
-        dropped=dropped,
+        added=list(added),
+        dropped=list(dropped),
+        about=list(about),
         panel_before=plan.picks,
+        misses_before=plan.near_misses,
     )
     return plan.model_copy(
         update={
             "revision": plan.revision + 1,
-            "picks": picks,
+            "picks": ranked,
             "candidates": table,
-            "coverage": recheck_coverage(plan, picks),
-            "near_misses": [m for m in plan.near_misses if m.gene not in taken],
+            "coverage": recheck_coverage(plan, ranked),
+            "near_misses": list(near_misses),
             "decisions": [*plan.decisions, decision],
         }
     )
 
 
+def check_said(by: str, why: str) -> None:
+    """Refuse a decision without a name or a reason."""
+    if not by.strip():
+        raise InputError("say who decides (--by NAME): the plan records it")
+    if not why.strip():
+        raise InputError("say why (--why TEXT): the plan records it")
+
+
+def _without(reason: str, gone: Collection[str]) -> str:
+    """A reason that names a pick as being on the panel, after that pick was taken off."""
+    for gene in gone:
+        reason = reason.replace(
+            f"most alike: {gene} (also on this panel", f"most alike: {gene} (taken off since"
+        )
+    return reason
+
+
+def _unlike(why: str, gone: Collection[str]) -> str:
+    """What stood against a candidate, without its likeness to picks that were taken off."""
+    clauses = why.split("; ")
+    still = [c for c in clauses if not any(c.startswith(f"like the pick {g} (") for g in gone)]
+    return "; ".join(still)
+
+
 def recheck_coverage(plan: Plan, picks: Sequence[PanelPick]) -> list[ModuleCoverage]:
     """Module coverage of another panel, from what the plan itself stores."""
-    stored = plan.target.get("pathway")
-    if not stored:
+    pathway = stored_pathway(plan)
+    if pathway is None:
         return []
-    pathway = Pathway(
-        name=stored["name"],
-        members=tuple(stored["members"]),
-        modules={m: tuple(g) for m, g in stored["modules"].items()},
-    )
     symbols = dict(zip(plan.candidates["gene"], plan.candidates["symbol"], strict=True))
     symbols |= dict(zip(plan.measured["gene"], plan.measured["symbol"], strict=True))
     symbols |= {p.gene: p.symbol or p.gene for p in picks}
@@ -117,7 +171,26 @@ def recheck_coverage(plan: Plan, picks: Sequence[PanelPick]) -> list[ModuleCover
     )
 
 
-def _place(plan: Plan, picks: Sequence[PanelPick], name: str) -> int:
+def stored_pathway(plan: Plan) -> Pathway | None:
+    """The target pathway as the plan stores it."""
+    stored = plan.target.get("pathway")
+    if not stored:
+        return None
+    return Pathway(
+        name=stored["name"],
+        members=tuple(stored["members"]),
+        modules={m: tuple(g) for m, g in stored["modules"].items()},
+    )
+
+
+def place_of(picks: Sequence[PanelPick], name: str) -> int:
+    """Position of a gene on the panel, by spelling, case or approved symbol.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        When it is not there.
+    """
     names = {p.gene: i for i, p in enumerate(picks)}
     symbols = {p.symbol: p.gene for p in picks if p.symbol}
     found = _match(name, names, symbols)
@@ -137,37 +210,50 @@ def _match(name: str, names: Mapping[str, int], symbols: Mapping[str, str]) -> s
     return symbols.get(name)
 
 
-def _new_pick(plan: Plan, picks: Sequence[PanelPick], name: str, by: str, why: str) -> PanelPick:
+def _new_pick(plan: Plan, picks: Sequence[PanelPick], name: str, by: str, words: str) -> PanelPick:
+    """A pick by a person, pinned: a later choice of the rest keeps it. `words` = why or where."""
     table = plan.candidates
     rows = {g: i for i, g in enumerate(table["gene"])}
     symbols = dict(zip(table["symbol"], table["gene"], strict=True))
     found = _match(name, rows, symbols)
     if found is None:
-        return _left_out_pick(plan, picks, name, by, why)
+        return _left_out_pick(plan, picks, name, by, words)
     if found in {p.gene for p in picks}:
         raise InputError(f"{found} is on the panel already")
-    i = rows[found]
-    before = [p for d in plan.decisions for p in d.panel_before if p.gene == found]
-    old = before[-1] if before else None
+    return candidate_pick(plan, found, _by_hand(by, words), chosen_by=by.strip(), pinned=True)
+
+
+def candidate_pick(plan: Plan, gene: str, reason: str, **given: Any) -> PanelPick:
+    """A pick of a candidate, with all that the plan stores of it; `given` = further fields."""
+    table = plan.candidates
+    i = table["gene"].index(gene)
+    seen = [p for d in plan.decisions for p in d.panel_before] + plan.picks
+    old = next((p for p in reversed(seen) if p.gene == gene), None)
+    fields = {
+        "full_name": _stored(table, "full_name", i) or (old.full_name if old else ""),
+        "summary": old.summary if old else "",
+        "utility": table["utility"][i],
+    }
     return PanelPick(
         rank=0,
-        gene=found,
+        gene=gene,
         symbol=table["symbol"][i],
-        full_name=_stored(table, "full_name", i) or (old.full_name if old else ""),
         ensembl=_stored(table, "ensembl", i),
         hgnc=_stored(table, "hgnc", i),
         entrez=_stored(table, "entrez", i),
         flags=[f for f in _stored(table, "flags", i).split("; ") if f],
-        summary=old.summary if old else "",
         module=table["module"][i],
         relation=table["relation"][i],
         uncertainty=table["uncertainty"][i],
         uncertainty_rank=table["uncertainty_rank"][i],
-        utility=table["utility"][i],
-        reason=f"Chosen by {by.strip()}: {why.strip()}",
+        reason=reason,
         evidence=[table["evidence"][i]] if table["evidence"][i] else [],
-        chosen_by=by.strip(),
+        **(fields | given),
     )
+
+
+def _by_hand(by: str, words: str, note: str = "") -> str:
+    return f"Chosen by {by.strip()}{note}" + (f": {words}" if words else "")
 
 
 def _stored(table: Mapping[str, Sequence[Any]], column: str, i: int) -> str:
@@ -176,7 +262,7 @@ def _stored(table: Mapping[str, Sequence[Any]], column: str, i: int) -> str:
 
 
 def _left_out_pick(
-    plan: Plan, picks: Sequence[PanelPick], name: str, by: str, why: str
+    plan: Plan, picks: Sequence[PanelPick], name: str, by: str, words: str
 ) -> PanelPick:
     if name in plan.measured["gene"] or name in plan.measured["symbol"]:
         raise InputError(f"{name} is measured already, so it is no candidate for this panel")
@@ -196,6 +282,7 @@ def _left_out_pick(
         rank=0,
         gene=name,
         symbol=name,
-        reason=f"Chosen by {by.strip()} (it was left out: {row.why}): {why.strip()}",
+        reason=_by_hand(by, words, f" (it was left out: {row.why})"),
         chosen_by=by.strip(),
+        pinned=True,
     )

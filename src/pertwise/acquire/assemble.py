@@ -261,6 +261,7 @@ def _picks(
                 reason=pick.reason if pick else "Pinned by the person who planned",
                 evidence=evidence,
                 chosen_by="pin" if pick is None else str(pick.extra.get("chosen_by", "strategy")),
+                pinned=pick is None,
             )
         )
     return picks

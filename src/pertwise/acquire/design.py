@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,9 @@ from pertwise.acquire.noise import Noise, screen_noise
 from pertwise.arrays.power import fdr_level, t_power
 from pertwise.errors import InputError
 from pertwise.screen import Screen, read_screen
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 MOST_CELLS = 100_000
 #: Cells a perturbation that the table shows.
@@ -75,7 +78,7 @@ class Design:
 
 
 def design(
-    screen: Screen | str | os.PathLike[str],
+    screen: Screen | str | os.PathLike[str] | AnnData,
     *,
     effect: float | None = None,
     power: float = 0.8,

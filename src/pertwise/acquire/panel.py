@@ -45,8 +45,9 @@ class PanelPick(BaseModel):
     """One row of the panel.
 
     `chosen_by` is "strategy" (or "strategy, fallback" where the declared fallback chose), "pin",
-    or the person who put it there by an amendment. `flags` say what to know before guides are
-    ordered: not protein coding, not detected in the controls, a promoter shared with another gene.
+    or the person who put it there by an amendment. A `pinned` one stays when the rest of the panel
+    is chosen anew. `flags` say what to know before guides are ordered: not protein coding, not
+    detected in the controls, a promoter shared with another gene.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -67,6 +68,7 @@ class PanelPick(BaseModel):
     reason: str
     evidence: list[str] = Field(default_factory=list)
     chosen_by: str = "strategy"
+    pinned: bool = False
 
 
 class LeftOut(BaseModel):
@@ -112,7 +114,10 @@ class RepairNote(BaseModel):
 
 
 class Decision(BaseModel):
-    """Who decided what, when and why; the panel before allows every step to be undone."""
+    """Who decided what, when and why; the panel before allows every step to be undone.
+
+    Remarks and signatures have no panel before: they change none. `about` = genes they speak of.
+    """
 
     when: str
     by: str
@@ -120,7 +125,9 @@ class Decision(BaseModel):
     why: str = ""
     added: list[str] = Field(default_factory=list)
     dropped: list[str] = Field(default_factory=list)
+    about: list[str] = Field(default_factory=list)
     panel_before: list[PanelPick] = Field(default_factory=list)
+    misses_before: list[NearMiss] = Field(default_factory=list)
 
 
 class Plan(BaseModel):

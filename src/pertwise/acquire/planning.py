@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -44,6 +44,9 @@ from pertwise.screen import Screen, read_screen
 from pertwise.screen.join_controls import LONG
 from pertwise.select.base import Selection
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 #: Settings of the networks whose disagreement is the uncertainty. The ranks of two seeds of the
 #: published ones agree to 0.36 (Spearman, 19,372 candidates on 1,949 knock-downs); the quick ones
 #: agree with them to 0.30 and 0.24 and cost a tenth.
@@ -56,7 +59,7 @@ FactFiles = str | os.PathLike[str] | FactTable | Sequence[str | os.PathLike[str]
 
 
 def prepare(
-    screen: Screen | str | os.PathLike[str] | None,
+    screen: Screen | str | os.PathLike[str] | AnnData | None,
     knowledge: Knowledge | str | os.PathLike[str],
     *,
     pathway: Pathway | str | Sequence[str] | None = None,
@@ -76,13 +79,16 @@ def prepare(
     if batch < 1:
         raise InputError(f"a panel needs at least one place, got batch {batch}")
     inputs: dict[str, Any] = {}
-    if isinstance(screen, str | os.PathLike):
-        measured_screen: Screen | None = read_screen(screen, **dict(reading or {}))
-        inputs["screen"] = input_facts(screen)
-    else:
+    measured_screen: Screen | None = None
+    if isinstance(screen, Screen):
         measured_screen = screen
-        if screen is not None:
-            inputs["screen"] = {"path": "", "note": "a Screen object given in the call"}
+    elif screen is not None:
+        measured_screen = read_screen(screen, **dict(reading or {}))
+    if isinstance(screen, str | os.PathLike):
+        inputs["screen"] = input_facts(screen)
+    elif screen is not None:
+        kind = "a Screen" if isinstance(screen, Screen) else "an AnnData"
+        inputs["screen"] = {"path": "", "note": f"{kind} object given in the call"}
     if not isinstance(knowledge, Knowledge):
         knowledge = Knowledge.open(knowledge)
     inputs["knowledge"] = input_facts(knowledge)
@@ -142,7 +148,7 @@ def prepare(
 
 
 def plan(
-    screen: Screen | str | os.PathLike[str] | None,
+    screen: Screen | str | os.PathLike[str] | AnnData | None,
     knowledge: Knowledge | str | os.PathLike[str],
     *,
     pathway: Pathway | str | Sequence[str] | None = None,

@@ -89,9 +89,7 @@ def ask(
     stored = asking.kept(out.with_suffix(".ledger.sqlite"))
     given = {"max_candidates": max_candidates, "prefilter": prefilter, "prompt": asking.prompt}
     settings = {name: value for name, value in given.items() if value is not None}
-    with llm.opened("ask", stored) as chat:
-        if chat is None:
-            raise InputError("a model is needed: --llm MODEL@URL")
+    with llm.asked("ask", stored) as chat:
         selector = selector_of(asked, chat, k, seed=asking.seed, **settings)
         if asking.dry_run:
             typer.echo(str(estimate_questions(selector, asked.questions, k or asked.most)))

@@ -18,6 +18,10 @@ _PANEL = "Language model"
 #: Kinds of repair that say what followed, not what was wrong.
 CONSEQUENCES = ("fallback", "too_few", "missing", "left_empty")
 
+Figures = Annotated[
+    str | None,
+    typer.Option(metavar="FORMATS", help="Figures as files, too: svg, png, pdf, or a comma list."),
+]
 BudgetTokens = Annotated[
     int | None,
     typer.Option(min=1, help="Most tokens to use, earlier calls included.", rich_help_panel=_PANEL),

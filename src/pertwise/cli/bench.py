@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pertwise.cli.asking import Figures
 from pertwise.cli.groups import Asking, Facts, Llm
 from pertwise.cli.options import grouped, refuse_given
+from pertwise.report.style import figures_as, wanted_formats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +62,14 @@ def perturbqa(
     ] = None,
     line: Annotated[list[str] | None, typer.Option(help="Only these cell lines.")] = None,
     task: Annotated[list[str] | None, typer.Option(help="Only de or dir.")] = None,
+    other_lines: Annotated[
+        str | None,
+        typer.Option(
+            metavar="anywhere|elsewhere",
+            help="Score methods once more with the labels of the folder's other lines: the "
+            "knock-downs scored hidden there, or only those that another line measured.",
+        ),
+    ] = None,
     inner: Annotated[
         int | None,
         typer.Option(help="Score this many folds inside the training split (to choose settings)."),
@@ -95,6 +105,7 @@ def perturbqa(
     usual = ["kernel-vote"] if facts.knowledge is not None and not vote else ()
     given = {
         "labels": str(folder), "methods": method or usual, "votes": vote or (), "lines": line,
+        "other_lines": other_lines,
         "knowledge": None if facts.knowledge is None else str(facts.knowledge),
         "ratings": list(map(str, facts.ratings or ())), "inner": inner, "genes": genes,
         "llm": None if llm.llm is None else str(parse_address(llm.llm)),
@@ -145,6 +156,7 @@ def prediction(
     out: Annotated[Path, typer.Option(help="Folder of results; reused to resume.")] = Path(
         "bench-prediction"
     ),
+    figures: Figures = None,
 ) -> None:
     """Held-out prediction of every method on the same splits: tables, tests, figures."""
     from pertwise.benchmark.engine import run_task
@@ -154,6 +166,8 @@ def prediction(
     from pertwise.errors import InputError
     from pertwise.report.prediction_bench import shown_table
 
+    if figures is not None:
+        wanted_formats(figures)
     if config is not None:
         if screen is not None or method:
             raise InputError("give either a TOML file or --screen with --method, not both")
@@ -180,7 +194,8 @@ def prediction(
         )
     task = PredictionTask(settings)
     run = run_task(task, out, executor="serial" if jobs == 1 else "processes", workers=jobs)
-    page = run.page(out / "report.html")
+    with figures_as(figures):
+        page = run.page(out / "report.html")
     show_table(shown_table(run), f"{settings.split.kind}, {len(task.opened.screen)} perturbations")
     if run.record["simulated"]:
         typer.echo("SIMULATED data: this screen comes from the simulator.")

@@ -11,11 +11,13 @@ from pertwise.cli.asking import (
     BudgetTokens,
     BudgetUsd,
     Concurrency,
+    Figures,
     Timeout,
     limits,
     nothing_usable,
 )
 from pertwise.cli.bench import end_without_answers, show_table
+from pertwise.report.style import figures_as, wanted_formats
 
 if TYPE_CHECKING:
     from pertwise.benchmark.acquisition.config import AcquisitionConfig
@@ -86,6 +88,7 @@ def acquisition(
     rounds: Annotated[int, typer.Option(min=1)] = 10,
     heldout: Annotated[float, typer.Option(help="Held-out fraction.")] = 0.1,
     initial: Annotated[int, typer.Option(help="Measured at the start.", min=0)] = 0,
+    figures: Figures = None,
 ) -> None:
     """Replay rounds of acquisition on a finished screen and compare strategies with random."""
     from pertwise.benchmark.acquisition.config import AcquisitionConfig
@@ -93,6 +96,8 @@ def acquisition(
     from pertwise.benchmark.engine import run_task
     from pertwise.config import read_settings
 
+    if figures is not None:
+        wanted_formats(figures)
     if source.suffix == ".toml":
         config = read_settings(source, AcquisitionConfig)
     else:
@@ -120,7 +125,8 @@ def acquisition(
         address=dask,
         resume=resume,
     )
-    _show(run)
+    with figures_as(figures):
+        _show(run)
     end_without_answers(run, "strategy", "every pick of it is the fallback's")
 
 

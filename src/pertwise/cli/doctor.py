@@ -83,6 +83,9 @@ _GIVES = {
     "torch": "llmpert, the ensemble behind `uncertainty` and BALD",
     "drugs": "structures of compounds",
     "dask": "benchmarks and pseudobulk on a cluster",
+    "review": "`pertwise review`, the plan in the browser",
+    "excel": "order sheets as xlsx",
+    "train": "trainers of a judge (`pertwise train`)",
     "text": "embeddings by sentence-transformers models",
 }
 

@@ -243,7 +243,8 @@ class Llm(OptionGroup):
         """The chat of a command that cannot do without (`name`), closed at the end."""
         from pertwise.llm import open_chat
 
-        chat = open_chat(self.name, ledger=ledger, replay=self.replay, run=run, **self.limits())
+        who = self.llm or user_settings().llm or self.name  # said once, by `name`
+        chat = open_chat(who, ledger=ledger, replay=self.replay, run=run, **self.limits())
         try:
             yield chat
         finally:

@@ -29,6 +29,7 @@ from pertwise.cli import (
     plan,
     predict,
     rate,
+    review,
     screen,
     train,
 )
@@ -55,6 +56,7 @@ app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(llm.app, name="llm")
 app.command("parts")(parts.parts)
 app.add_typer(plan.app, name="plan")
+app.command("review")(review.review)
 app.command("guides")(guides.guides)
 app.command("design")(design.design)
 app.command("demo")(demo.demo)

@@ -10,12 +10,13 @@ import typer
 from typer.core import TyperGroup
 
 from pertwise._process import only_writer
-from pertwise.cli.asking import nothing_usable
+from pertwise.cli.asking import Figures, nothing_usable
 from pertwise.cli.groups import Cells, Facts, Llm, Reading
 from pertwise.cli.guides import Guides
 from pertwise.cli.options import OptionGroup, grouped
 from pertwise.cli.plan_show import show_changes, show_dry_run, show_plan
 from pertwise.errors import InputError, unknown_name
+from pertwise.report.style import wanted_formats
 
 if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
@@ -306,6 +307,7 @@ def make(
         bool,
         typer.Option("--dry-run", help="Check everything, show size and cost, write nothing."),
     ] = False,
+    figures: Figures = None,
 ) -> None:
     """Which perturbations to measure next, why each, and what stays uncovered."""
     _check(screen, out, cold_start=cold_start, dry_run=dry_run)
@@ -313,6 +315,9 @@ def make(
         from pertwise.acquire.history import refuse_erasing
 
         refuse_erasing(out)
+    formats = None if figures is None else ",".join(wanted_formats(figures))
+    if formats and dry_run:
+        raise InputError("--figures: a dry run draws none; leave it out")
     guides.check()
     library = guides.opened()
     if cold_start:
@@ -370,6 +375,13 @@ def make(
             if library is not None:
                 made, order = guides.order(made, library, out, knowledge)
             paths = write_plan(made, out, overwrite=overwrite)
+            if formats is not None:
+                from pertwise.report import plot
+
+                order += [
+                    f"figure {path}"
+                    for path in plot.save(plot.figures_of(made), out, formats).values()
+                ]
     show_plan(made)
     typer.echo(f"page   {paths['html']}\ntable  {paths['csv']}\nrecord {paths['json']}")
     for line in order:

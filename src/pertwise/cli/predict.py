@@ -11,10 +11,11 @@ import typer
 
 from pertwise._files import read_text
 from pertwise._process import only_writer
-from pertwise.cli.asking import nothing_usable
+from pertwise.cli.asking import Figures, nothing_usable
 from pertwise.cli.groups import Cells, Facts, Llm, Reading
 from pertwise.cli.options import grouped
 from pertwise.errors import InputError
+from pertwise.report.style import wanted_formats
 from pertwise.select.base import usable
 
 if TYPE_CHECKING:
@@ -90,10 +91,12 @@ def predict(
     data: Annotated[
         Path | None, typer.Option(help="Folder of the files that a TOML config names.")
     ] = None,
+    figures: Figures = None,
 ) -> None:
     """Predicted responses of unmeasured perturbations, what they rest on, and how good that is."""
     if out is None:
         raise InputError("--out DIR is needed")
+    formats = None if figures is None else ",".join(wanted_formats(figures))
     from pertwise.prediction.predicting import DEFAULT_METHOD
     from pertwise.prediction.predicting import predict as predicted
     from pertwise.prediction.writing import write_prediction
@@ -130,6 +133,10 @@ def predict(
         )
         page = write_page(found, out)
         paths = write_prediction(found, out)
+        if formats is not None:
+            from pertwise.report import plot
+
+            paths |= plot.save(plot.figures_of(found), out, formats)
     _show(found)
     typer.echo(f"page   {page}")
     for name, path in paths.items():

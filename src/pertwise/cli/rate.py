@@ -173,9 +173,7 @@ def rate(
     stored = asking.kept(None if out is None else out.with_suffix(".ledger.sqlite"))
     if out is not None:
         check_out(out)
-    with llm.opened("rate", stored) as chat:
-        if chat is None:
-            raise InputError("a model is needed: --llm MODEL@URL")
+    with llm.asked("rate", stored) as chat:
         rater = rater_of(asked, chat, max_reasks=max_reasks, **settings)
         _tell_questions(asked, rater)
         if asking.dry_run or out is None:

@@ -148,7 +148,7 @@ class OtherScreen:
     def rows(self, kind: str, genes: Sequence[str]) -> csr_matrix:
         """(n_genes, k) unit rows; of the *measured* kernels zero for what was not measured."""
         view, where = self._views[kind], self.places(genes)
-        known = np.asarray(where >= 0)
+        known: NDArray[np.bool_] = np.greater_equal(where, 0)
         if self._line is not None and kind.startswith(f"{self.label}: expected"):
             told = self._told(self._line, genes, where)
             # Of a gene that nothing is known about, nothing is expected: not the average either.

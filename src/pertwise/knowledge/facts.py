@@ -210,7 +210,9 @@ def _condition(part: str, text: str, table: pd.DataFrame) -> Condition:
     lower = {str(c).casefold(): str(c) for c in table.columns}
     name = column if column in table.columns else lower.get(column.casefold())
     if name is None:
-        raise unknown_name("fact", column, list(map(str, table.columns)), "(--require)")
+        known = list(map(str, table.columns))
+        told = f"(--require; known are {', '.join(known)}; --facts FILE gives others)"
+        raise unknown_name("fact", column, known, told)
     if pd.api.types.is_numeric_dtype(table[name]):
         try:
             number = float(value)

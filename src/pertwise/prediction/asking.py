@@ -14,13 +14,15 @@ from pertwise.errors import InputError, unknown_name
 from pertwise.knowledge.genes.species import species_notes
 from pertwise.prediction.asked import unknown_genes
 from pertwise.prediction.predicting import one_context_of, screen_of
+from pertwise.screen.core import Screen
 from pertwise.select.base import Query, Selection
 from pertwise.select.chat.similar import Question, cell_line_text
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
     from pertwise.knowledge import Knowledge
     from pertwise.llm.base import Chat
-    from pertwise.screen import Screen
     from pertwise.select.chat.selector import ChatSelector
 
 #: Neighbours that LangPert asks for at least, where their number is left to the model.
@@ -70,7 +72,7 @@ class Questions:
 
 
 def list_questions(
-    screen: Screen | str | os.PathLike[str],
+    screen: Screen | str | os.PathLike[str] | AnnData,
     names: Sequence[str] = (),
     *,
     knowledge: Knowledge | None = None,
@@ -86,7 +88,7 @@ def list_questions(
     from pertwise.screen import read_screen
 
     if knowledge is not None and knowledge.drugs is not None:
-        if isinstance(screen, str | os.PathLike):
+        if not isinstance(screen, Screen):
             screen = read_screen(screen, **dict(reading or {}))
         kinds = list(knowledge.kinds(screen.perturbations).values())
         if 2 * kinds.count("compound") > len(kinds):
@@ -165,7 +167,7 @@ def compound_questions(
 
 
 def langpert_questions(
-    screen: Screen | str | os.PathLike[str],
+    screen: Screen | str | os.PathLike[str] | AnnData,
     genes: Sequence[str],
     *,
     knowledge: Knowledge | str | os.PathLike[str] | None = None,
@@ -200,7 +202,7 @@ def langpert_questions(
     if k is not None and k < 1:
         raise InputError(f"k is the number of neighbours to ask for, at least 1; got {k}")
     where = "the screen"
-    if isinstance(screen, str | os.PathLike):
+    if not isinstance(screen, Screen):
         where = str(screen)
         screen = screen_of(screen, context, **dict(reading or {}))
     whole = one_context_of(screen, context)
@@ -269,7 +271,7 @@ def selector_of(asked: Questions, chat: Chat, k: int | None, **settings: Any) ->
 
 
 def ask(
-    screen: Screen | str | os.PathLike[str],
+    screen: Screen | str | os.PathLike[str] | AnnData,
     names: Sequence[str] = (),
     *,
     llm: str | Chat,

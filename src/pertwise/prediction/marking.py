@@ -23,11 +23,13 @@ from pertwise.knowledge.programs import (
 )
 from pertwise.prediction.asked import unknown_genes
 from pertwise.prediction.predicting import screen_of
+from pertwise.screen.core import Screen
 from pertwise.select.chat.similar import cell_line_text
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
     from pertwise.knowledge import Knowledge
-    from pertwise.screen import Screen
     from pertwise.select.chat.rate import ChatRater
     from pertwise.select.chat.sheets import Question
 
@@ -107,7 +109,7 @@ class WhatToMark(TypedDict, total=False):
 
 
 def list_marks(
-    screen: Screen | str | os.PathLike[str] | None = None,
+    screen: Screen | str | os.PathLike[str] | AnnData | None = None,
     names: Sequence[str] = (),
     *,
     reading: Mapping[str, Any] | None = None,
@@ -137,7 +139,7 @@ def list_marks(
     programs, knowledge = what.get("programs"), what.get("knowledge")
     context = what.get("context")
     where = str(screen) if isinstance(screen, str | os.PathLike) else ""
-    if isinstance(screen, str | os.PathLike):
+    if screen is not None and not isinstance(screen, Screen):
         screen = screen_of(screen, context, **dict(reading or {}))
     asked = _names_by_context(screen, names, knowledge, context)
     every = sorted({n for group in asked.values() for n in group})

@@ -25,6 +25,7 @@ from pertwise.prediction.recorded_notes import recorded_notes
 from pertwise.prediction.seen import check_other, seen_elsewhere, standings
 from pertwise.prediction.standing import BuiltMethod, Standing
 from pertwise.provenance import checksum, input_facts, versions
+from pertwise.screen.core import Screen
 from pertwise.select.base import Repair
 from pertwise.select.chat.recipes import PREFILTER
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from pertwise.knowledge import Knowledge
     from pertwise.llm.base import Chat
     from pertwise.models import Prediction
-    from pertwise.screen import Screen
 
 #: The strongest method that needs no language model and no second screen.
 DEFAULT_METHOD = "multi-kernel"
@@ -192,7 +192,7 @@ def _chat_unused(part: parts.Part) -> InputError:
 
 
 def predict(
-    screen: Screen | str | os.PathLike[str],
+    screen: Screen | str | os.PathLike[str] | AnnData,
     names: Sequence[str],
     *,
     knowledge: Knowledge | str | os.PathLike[str] | None = None,
@@ -245,6 +245,7 @@ def predict(
     inputs: dict[str, Any] = {}
     if isinstance(screen, str | os.PathLike):
         inputs["screen"] = input_facts(screen)
+    if not isinstance(screen, Screen):
         screen = screen_of(screen, context, **dict(reading or {}))
     _check_ratings(method, ratings)
     check_other(method, settings or {})
@@ -415,7 +416,9 @@ def mixed_note(screen: Screen, knowledge: Knowledge | None) -> list[str]:
     ]
 
 
-def screen_of(path: str | os.PathLike[str], context: str | None, **reading: Any) -> Screen:
+def screen_of(
+    path: str | os.PathLike[str] | AnnData, context: str | None, **reading: Any
+) -> Screen:
     """The screen of a file; `context` names its cells where the file does not."""
     from pertwise.screen import read_screen
 

@@ -14,6 +14,8 @@ from pertwise.prediction.marking import ToMark, WhatToMark, check_keys, list_mar
 from pertwise.prediction.rated import Rated
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
     from pertwise.llm.base import Chat
     from pertwise.screen import Screen
     from pertwise.select.chat.rate import ChatRater
@@ -92,7 +94,7 @@ def rate_all(
 
 
 def rate(
-    screen: Screen | str | os.PathLike[str] | None = None,
+    screen: Screen | str | os.PathLike[str] | AnnData | None = None,
     names: Sequence[str] = (),
     *,
     llm: str | Chat,

@@ -14,8 +14,9 @@ from pertwise._io import write_text_atomic
 from pertwise.benchmark.acquisition.run import AcquisitionTask
 from pertwise.benchmark.acquisition.tables import DIFFERENCES, paper_table
 from pertwise.benchmark.engine import BenchmarkRun
+from pertwise.parts import slugify
 from pertwise.report.page import Page, record_facts, significant
-from pertwise.report.style import COLOURS
+from pertwise.report.style import COLOURS, asked_formats
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,6 +53,7 @@ def write_page(runs: Sequence[Run], path: str | os.PathLike[str]) -> Path:
     page = Page(
         "Which strategy chooses better than random?",
         simulated=any(r.record.get("simulated", False) for r in runs),
+        folder=Path(path).parent if asked_formats() else None,
         lead=(
             "Rounds of acquisition replayed on finished screens: each strategy chooses batches, a "
             "predictor is fitted on what was chosen, and its error is measured on perturbations "
@@ -158,6 +160,7 @@ def _section(page: Page, run: Run, predictor: str, prefix: str) -> None:
     )
     page.figure(
         _curves(rounds[rounds["predictor"] == predictor]),
+        _file(run, "curves", predictor),
         words="Held-out error by number of acquired perturbations: mean over seeds, band = SE. "
         "Dashed: the mean of the acquired responses under random acquisition (no model).",
     )
@@ -166,6 +169,7 @@ def _section(page: Page, run: Run, predictor: str, prefix: str) -> None:
     page.head("Difference to random, with 95 % interval", 3)
     page.figure(
         _forest(mine),
+        _file(run, "differences", predictor),
         words="Mean paired difference in area within seeds; left of zero = lower error than "
         "random.",
     )
@@ -264,6 +268,11 @@ def _colours(strategies: Sequence[str]) -> dict[str, tuple[str, str]]:
         for i, s in enumerate(others)
     }
     return {"random": (COLOURS["grey"], "-"), **chosen}
+
+
+def _file(run: Run, what: str, predictor: str) -> str:
+    """Name of a figure's file; "" where no files were asked for (`style.figures_as`)."""
+    return slugify(f"{what} {_name(run)} {predictor}") if asked_formats() else ""
 
 
 def _curves(rounds: pd.DataFrame) -> Figure:

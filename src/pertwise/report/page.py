@@ -19,8 +19,8 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from pertwise import __version__
-from pertwise._io import write_csv_atomic, write_text_atomic
-from pertwise.report.style import figure_svg
+from pertwise._io import atomic_path, write_csv_atomic, write_text_atomic
+from pertwise.report.style import asked_formats, figure_bytes, figure_svg
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -122,13 +122,18 @@ class Page:
         import matplotlib.pyplot as plt
 
         text, file, width = figure_svg(figure), "", 0
+        for kind in (asked_formats() or ()) if name and self.folder is not None else ():
+            place = Path(str(self.folder)) / "figures" / f"{name}.{kind}"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(place) as made:
+                made.write_bytes(figure_bytes(figure, kind))
         plt.close(figure)
         if name:
             file = f"figures/{name}.svg"
             # A page is wider than most figures; blown up, their letters would outgrow headings.
             points = re.search(r'width="([\d.]+)pt"', text)
             width = round(float(points[1]) * 4 / 3) if points else 600
-        if name and self.folder is not None:
+        if name and self.folder is not None and asked_formats() is None:
             header = '<?xml version="1.0" encoding="utf-8"?>\n'
             write_text_atomic(self.folder / file, header + text)
         self.blocks.append(

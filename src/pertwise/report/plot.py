@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,21 +22,26 @@ import pandas as pd
 from pertwise._names import canonical_perturbation
 from pertwise.errors import InputError, unknown_name
 from pertwise.models import Prediction
-from pertwise.report.style import COLOURS
+from pertwise.report.style import COLOURS, figure_bytes, wanted_formats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from pertwise.acquire import Plan
     from pertwise.prediction.predicting import Predicted
     from pertwise.screen import Screen
 
-__all__ = ["coverage", "learning_curves", "neighbours", "panel", "predicted_against_measured",
-           "program_heat_map", "save"]  # fmt: skip
+__all__ = [
+    "coverage",
+    "figures_of",
+    "learning_curves",
+    "neighbours",
+    "panel",
+    "predicted_against_measured",
+    "program_heat_map",
+    "save",
+]  # fmt: skip
 
-#: Formats that `save` writes.
-FORMATS = ("svg", "png", "pdf")
 _ROUNDS = ("target", "predictor", "strategy", "metric", "n_acquired", "value")
 _ORDER = ("blue", "vermilion", "green", "purple", "orange", "sky", "ink", "grey")
 _PARTS = (
@@ -238,6 +244,20 @@ def learning_curves(
     return _titled(ax, str(rounds["target"].iloc[0]), simulated)
 
 
+def figures_of(result: Plan | Predicted) -> dict[str, Callable[[], Axes]]:
+    """The figures of a plan or of a prediction, for `save`."""
+    from pertwise.acquire.panel import Plan
+
+    if isinstance(result, Plan):
+        return {"coverage": partial(coverage, result), "panel": partial(panel, result)}
+    found = result
+    drawn: dict[str, Callable[[], Axes]] = {"heat_map": lambda: program_heat_map(found)}
+    for i, why in enumerate(found.explanations):
+        name = "".join(c if c.isalnum() else "_" for c in why.perturbation)[:60]
+        drawn[f"neighbours_{i + 1}_{name}"] = partial(neighbours, found, why.perturbation)
+    return drawn
+
+
 def save(
     figures: Mapping[str, Callable[[], Axes]], folder: str | os.PathLike[str], formats: str
 ) -> dict[str, Path]:
@@ -270,40 +290,10 @@ def save(
             path = Path(folder) / "figures" / f"{name}.{kind}"
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(path) as place:
-                place.write_bytes(_bytes(figure, kind))
+                place.write_bytes(figure_bytes(figure, kind))
             made[path.name] = path
         plt.close(figure)
     return made
-
-
-def wanted_formats(formats: str) -> tuple[str, ...]:
-    """The formats in a comma list.
-
-    Raises
-    ------
-    pertwise.errors.InputError
-        For one that is not svg, png or pdf, or none.
-    """
-    wanted = tuple(dict.fromkeys(f.strip().lower() for f in formats.split(",") if f.strip()))
-    for kind in wanted:
-        if kind not in FORMATS:
-            raise unknown_name("figure format", kind, FORMATS)
-    if not wanted:
-        raise InputError(f"no figure format given; choose from {', '.join(FORMATS)}")
-    return wanted
-
-
-def _bytes(figure: Figure, kind: str) -> bytes:
-    import io
-
-    import matplotlib as mpl
-
-    # No dates, so that the same result gives the same file.
-    meta = {"svg": {"Date": None}, "pdf": {"CreationDate": None, "ModDate": None}, "png": {}}[kind]
-    buffer = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "pertwise", "svg.fonttype": "none", "pdf.fonttype": 42}):
-        figure.savefig(buffer, format=kind, bbox_inches="tight", dpi=200, metadata=meta)
-    return buffer.getvalue()
 
 
 def _axes(ax: Axes | None, width: float = 5.2, height: float = 3.6) -> Axes:

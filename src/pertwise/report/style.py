@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from pertwise.errors import InputError, unknown_name
+
+#: Formats of figures as files, and the bits that would make the same figure another file.
+FORMATS: dict[str, dict[str, None]] = {
+    "svg": {"Date": None, "Creator": None},
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "ModDate": None, "Producer": None, "Creator": None},
+}
+#: Formats that the figures of a page are written in beside it; None = what the page does anyway.
+_WANTED: ContextVar[tuple[str, ...] | None] = ContextVar("figure formats", default=None)
+
 #: Okabe & Ito 2008: told apart with every common form of colour blindness.
 COLOURS = {
     "blue": "#0072B2",
@@ -24,6 +39,52 @@ RELATIONS = {
     "unknown": ("no known relation", COLOURS["grey"]),
     "": ("", COLOURS["grey"]),
 }
+
+
+def wanted_formats(formats: str) -> tuple[str, ...]:
+    """The formats in a comma list.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        For one that is not svg, png or pdf, or none.
+    """
+    wanted = tuple(dict.fromkeys(f.strip().lower() for f in formats.split(",") if f.strip()))
+    for kind in wanted:
+        if kind not in FORMATS:
+            raise unknown_name("figure format", kind, FORMATS)
+    if not wanted:
+        raise InputError(f"no figure format given; choose from {', '.join(FORMATS)}")
+    return wanted
+
+
+@contextmanager
+def figures_as(formats: str | None) -> Iterator[None]:
+    """Figures of pages made inside this block are written as files of these formats, too."""
+    token = _WANTED.set(None if formats is None else wanted_formats(formats))
+    try:
+        yield
+    finally:
+        _WANTED.reset(token)
+
+
+def asked_formats() -> tuple[str, ...] | None:
+    """The formats of `figures_as`, None outside."""
+    return _WANTED.get()
+
+
+def figure_bytes(figure: object, kind: str) -> bytes:
+    """A matplotlib figure as a file of one of `FORMATS`: the same bytes every time."""
+    import io
+
+    import matplotlib as mpl
+
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "pertwise", "svg.fonttype": "none", "pdf.fonttype": 42}):
+        figure.savefig(  # type: ignore[attr-defined]
+            buffer, format=kind, bbox_inches="tight", dpi=200, metadata=FORMATS[kind]
+        )
+    return buffer.getvalue()
 
 
 def figure_svg(figure: object) -> str:

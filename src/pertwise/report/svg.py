@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
-#: Mean width of a character relative to the font size, for placing labels.
-_CHARACTER = 0.64
+#: Steps within a power of ten on a logarithmic axis.
+_STEPS = (1, 2, 5)
+#: Left, top, right, bottom.
+_Box = tuple[float, float, float, float]
 
 
 def ticks(low: float, high: float, n: int = 5) -> list[float]:
@@ -27,11 +29,24 @@ def ticks(low: float, high: float, n: int = 5) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5 x powers of ten within [low, high]; low > 0."""
+def log_ticks(low: float, high: float, steps: Sequence[int] = _STEPS) -> list[float]:
+    """`steps` x powers of ten within [low, high]; low > 0."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    values = [m * 10.0**p for p in powers for m in (1, 2, 5)]
+    values = [m * 10.0**p for p in powers for m in steps]
     return [v for v in values if low <= v <= high]
+
+
+def text_width(text: str, size: float) -> float:
+    """Width of bold words in the widest of the usual fonts: what a label may need."""
+
+    def one(letter: str) -> float:
+        if letter in "MW@%":
+            return 1.1
+        if letter in "IJl.,-:;' ()|":
+            return 0.43
+        return 0.79 if letter.isupper() else 0.71
+
+    return size * sum(map(one, text))
 
 
 @dataclass
@@ -60,11 +75,14 @@ class Chart:
     axes: bool = True
     log_x: bool = False
     grid_y: bool = True
+    log_steps: tuple[int, ...] = _STEPS
     #: Second line under the tick of a value.
     below: dict[float, str] = field(default_factory=dict)
     _marks: list[str] = field(default_factory=list)
     _labels: list[tuple[float, float, str]] = field(default_factory=list)
     _occupied: list[tuple[float, float]] = field(default_factory=list)
+    #: Labels for which `render` found no place free of others.
+    unplaced: list[str] = field(default_factory=list)
 
     def px(self, value: float) -> float:
         """Data x to pixels."""
@@ -135,8 +153,13 @@ class Chart:
             f'<rect x="{self.left}" y="{top:.1f}" width="{width}" height="{bottom - top:.1f}" '
             f'fill="{fill}"/><rect x="{self.left - 6}" y="{top + 3:.1f}" width="4" '
             f'height="{bottom - top - 6:.1f}" fill="{colour}"/>'
-            f'<text x="{self.left - 14}" y="{(top + bottom) / 2 + 4:.1f}" class="name" '
-            f'text-anchor="end">{escape(text)}</text>'
+            + (
+                f'<text x="{self.left - 14}" y="{(top + bottom) / 2 + 4:.1f}" class="name" '
+                f'text-anchor="end">{escape(text)}</text>'
+                if self.left > 40
+                else f'<text x="{self.left + 6}" y="{top + 13:.1f}" class="note">'
+                f"{escape(text)}</text>"
+            )
         )
 
     def label(self, x: float, y: float, text: str) -> None:
@@ -166,7 +189,7 @@ class Chart:
                 f'<text x="{self.left - 7}" y="{b + 4:.1f}" class="tick" text-anchor="end">'
                 f"{value:g}</text>"
             )
-        for value in log_ticks(*self.x) if self.log_x else ticks(*self.x):
+        for value in log_ticks(*self.x, self.log_steps) if self.log_x else ticks(*self.x):
             a = self.px(value)
             below = self.below.get(value, "") if self.below else ""
             if below:
@@ -190,9 +213,12 @@ class Chart:
         return "".join(out)
 
     def _placed_labels(self) -> list[str]:
-        """Greedy label placement: the nearest of several spots that covers nothing."""
+        """Greedy label placement: the nearest of several spots that covers no other label.
+
+        Those for which there is none are left out (`unplaced`): nobody could read them.
+        """
         size = 11.5
-        boxes: list[tuple[float, float, float, float]] = []
+        boxes: list[_Box] = []
         out = []
         spots = [
             (distance * math.cos(angle), distance * math.sin(angle))
@@ -203,15 +229,18 @@ class Chart:
             )
         ]
         for a, b, text in sorted(self._labels):
-            width = len(text) * size * _CHARACTER
-            best: tuple[float, tuple[float, float, float, float], float] | None = None
+            width = text_width(text, size)
+            best: tuple[float, _Box, float] | None = None
             for dx, dy in spots:
                 x0 = a + dx if dx > 1 else a + dx - width if dx < -1 else a - width / 2
                 box = (x0, b + dy - size * 0.62, x0 + width, b + dy + size * 0.5)
-                cost = math.hypot(dx, dy) * 0.05 + self._clash(box, boxes)
+                if self._covers(box, boxes):
+                    continue
+                cost = math.hypot(dx, dy) * 0.05 + self._clash(box)
                 if best is None or cost < best[0]:
                     best = (cost, box, math.hypot(dx, dy))
             if best is None:
+                self.unplaced.append(text)
                 continue
             _, box, distance = best
             boxes.append(box)
@@ -234,27 +263,19 @@ class Chart:
             )
         return out
 
-    def _clash(
-        self,
-        box: tuple[float, float, float, float],
-        boxes: Sequence[tuple[float, float, float, float]],
-    ) -> float:
-        cost = 0.0
-        inside = (
-            box[0] >= 2
-            and box[2] <= self.width - 2
-            and box[1] >= 2
-            and box[3] <= self.height - (self.bottom - 4 if self.axes else 2)
+    def _covers(self, box: _Box, boxes: Sequence[_Box]) -> bool:
+        """Whether a label would lie on another, or leave the plot."""
+        floor = self.height - (self.bottom - 4 if self.axes else 2)
+        if box[0] < 2 or box[2] > self.width - 2 or box[1] < 2 or box[3] > floor:
+            return True
+        return any(
+            box[0] < o[2] and box[2] > o[0] and box[1] < o[3] and box[3] > o[1] for o in boxes
         )
-        if not inside:
-            cost += 50.0
-        for other in boxes:
-            if box[0] < other[2] and box[2] > other[0] and box[1] < other[3] and box[3] > other[1]:
-                cost += 20.0
-        for x, y in self._occupied:
-            if box[0] - 4 < x < box[2] + 4 and box[1] - 4 < y < box[3] + 4:
-                cost += 9.0
-        return cost
+
+    def _clash(self, box: _Box) -> float:
+        return 9.0 * sum(
+            box[0] - 4 < x < box[2] + 4 and box[1] - 4 < y < box[3] + 4 for x, y in self._occupied
+        )
 
 
 def stacked_bars(
@@ -275,8 +296,10 @@ def stacked_bars(
     notes
         Words after each bar; the total when not given.
     """
-    bar, gap, left, right = 22, 8, 340, 210
-    height = len(rows) * (bar + gap) + gap
+    bar, gap, left, right, above = 22, 8, 340, 210, 0
+    if width < 600:  # a telephone: the name stands above its bar
+        left, right, above = 4, 104, 18
+    height = len(rows) * (above + bar + gap) + gap
     largest = max((sum(n for n, _ in parts) for _, parts in rows), default=1) or 1
     scale = (width - left - right) / largest
     out = [
@@ -284,12 +307,14 @@ def stacked_bars(
         f"<title>{escape(title)}</title>"
     ]
     for i, (name, parts) in enumerate(rows):
-        y = gap + i * (bar + gap)
+        y = gap + i * (above + bar + gap) + above
         shown = name if len(name) <= 48 else name[:47] + "…"
-        out.append(
-            f'<text x="{left - 10}" y="{y + bar / 2 + 4:.0f}" class="name" text-anchor="end">'
-            f"{escape(shown)}<title>{escape(name)}</title></text>"
+        place = (
+            f'x="{left}" y="{y - 5}" class="name"'
+            if above
+            else f'x="{left - 10}" y="{y + bar / 2 + 4:.0f}" class="name" text-anchor="end"'
         )
+        out.append(f"<text {place}>{escape(shown)}<title>{escape(name)}</title></text>")
         x = float(left)
         for (count, tip), (fill, ink) in zip(parts, colours, strict=True):
             if not count:

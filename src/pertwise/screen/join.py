@@ -6,7 +6,7 @@ import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,10 @@ from pertwise.screen.join_controls import (
 )
 from pertwise.screen.join_rows import KEY, Duplicates, agreement_of, settle
 from pertwise.screen.signatures import is_ranked
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 
 Features = Literal["intersect", "union"]
 Floats = NDArray[np.float32]
@@ -52,8 +56,8 @@ def join_screens(screens: Mapping[str, Screen]) -> Screen:
 
 
 def join(
-    screens: Mapping[str, Screen | str | os.PathLike[str]]
-    | Sequence[Screen | str | os.PathLike[str]],
+    screens: Mapping[str, Screen | str | os.PathLike[str] | AnnData]
+    | Sequence[Screen | str | os.PathLike[str] | AnnData],
     *,
     features: Features = "intersect",
     duplicates: Duplicates = "refuse",

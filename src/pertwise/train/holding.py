@@ -163,6 +163,9 @@ def hold_out(
     free = {*others, *({} if knowledge is None else knowledge.resolve(others).approved.values())}
     words = _spellings(quiet, knowledge) - free
     words -= {plain[a:b] for a, b in Words(words).places(plain)}
+    # A read-through such as RBM14-RBM4 names RBM4.
+    index = Words(words | quiet)
+    quiet |= {n for n in others if any(True for _ in index.places(n))}
     return Held(split, fold, test, quiet, tuple(sorted(words | quiet)))
 
 

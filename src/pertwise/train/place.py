@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pertwise.errors import ChatError, InputError
-from pertwise.knowledge.programs import Program, feature_programs, general_programs
+from pertwise.knowledge.programs import (
+    Program,
+    distinct_keys,
+    feature_programs,
+    general_programs,
+)
 from pertwise.llm.base import ChatReply, ChatRequest, Message
 from pertwise.llm.templates import PromptTemplate
 from pertwise.select.base import Query, Selector
@@ -270,7 +275,9 @@ class Place:
                 )  # fmt: skip
 
     def _programs(self) -> tuple[Program, ...]:
-        named = tuple(feature_programs(self.screen.features, self.screen.feature_table))
+        named = tuple(
+            distinct_keys(feature_programs(self.screen.features, self.screen.feature_table))
+        )
         if len(named) <= 100:
             return named
         return general_programs("drugs" if self.compounds else "genes")

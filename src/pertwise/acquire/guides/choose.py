@@ -113,7 +113,7 @@ def choose_guides(
     )
 
 
-def _parts(pick: PanelPick) -> tuple[list[str], list[str]]:
+def _parts(pick: PanelPick) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Genes of a pick as the panel and as the tables spell them, pair by pair."""
     names = tuple(split_combination(pick.gene))
     symbols = tuple(split_combination(pick.symbol or pick.gene))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -126,10 +127,36 @@ class Information:
         return gains
 
     def informed_by(self, j: int, n: int = 3) -> NDArray[np.int64]:
-        """The `n` other members whose variance observing `j` would reduce most."""
+        """The at most `n` other members whose variance observing `j` would reduce most.
+
+        None for a member of which nothing is known: it is alike to nothing.
+        """
         share = self.weights * self.column(j) ** 2
+        least = max(float(share[j]), np.finfo(float).tiny) * 1e-10
         share[j] = -1.0
-        return np.argsort(-share, kind="stable")[:n].astype(np.int64)
+        first = np.argsort(-share, kind="stable")[:n]
+        return first[share[first] > least].astype(np.int64)
+
+    def worth(self, members: Sequence[int]) -> float:
+        """What measuring all of `members` would take off sum_u w_u var(u): their gains in a row,
+        in any order. O(m k^2)."""
+        rows = self._x[list(members)] @ self._inner
+        noisy = rows @ self._x[list(members)].T + self.noise * np.eye(len(rows))
+        return float(np.trace(np.linalg.solve(noisy, rows @ self._moment @ rows.T)))
+
+    @property
+    def left(self) -> float:
+        """sum_u w_u var(u): what is still unexplained of the whole population."""
+        return float(self.weights @ np.maximum(self._variance, 0.0))
+
+    def after(self, members: Sequence[int]) -> Information:
+        """A copy that has observed `members`."""
+        made = copy.copy(self)
+        made._inner, made._told = self._inner.copy(), self._told.copy()
+        made._variance = self._variance.copy()
+        for j in members:
+            made.observe(j)
+        return made
 
     def observe(self, j: int) -> None:
         """Condition on a measurement of member `j`: a rank-one change of everything kept."""

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from pertwise.benchmark.perturbqa.asked import NEIGHBOURS, ChatScorer, check_neighbours, estimate
 from pertwise.benchmark.perturbqa.labels import TASKS, find_label_files, inner_folds, read_labels
+from pertwise.benchmark.perturbqa.lines import Setting, elsewhere, informed, learns
 from pertwise.benchmark.perturbqa.scorers import (
     Scorer,
     gene_frequency,
@@ -54,6 +55,9 @@ class PerturbqaConfig(Settings):
     neighbours: str = NEIGHBOURS
     prompt: str = "perturbqa"
     lines: tuple[str, ...] | None = None
+    #: Methods that can are scored once more with the labels of the folder's other lines as further
+    #: screens; see `lines.Setting`.
+    other_lines: Setting | None = None
     tasks: tuple[str, ...] = TASKS
     #: None scores the published test split once. A number leaves the test split alone and scores
     #: so many folds over the training knock-downs: use this to choose settings.
@@ -128,7 +132,8 @@ class PerturbqaTask(Task):
     @cached_property
     def inputs(self) -> Mapping[str, Mapping[str, str]]:
         """Label files and knowledge."""
-        found = {f"{line}-{task}": input_facts(p) for (line, task), p in self.files.items()}
+        files = self.files if self.settings.other_lines is None else self.all_files
+        found = {f"{line}-{task}": input_facts(p) for (line, task), p in files.items()}
         if self.knowledge is not None:
             found["knowledge"] = input_facts(self.knowledge)
         return found
@@ -145,6 +150,8 @@ class PerturbqaTask(Task):
         found: dict[str, Callable[[str, str], Scorer]] = {"gene frequency": _frequency}
         for label, method in self.methods.items():
             found[label] = partial(_predictor, method, self.knowledge)
+        if self.settings.other_lines is not None:
+            found |= self._informed(self.settings.other_lines)
         for kind in self.settings.votes:
             if self.knowledge is None:
                 raise InputError("--vote needs --knowledge FOLDER")
@@ -154,6 +161,22 @@ class PerturbqaTask(Task):
             load_prompt(self.settings.prompt)
             found[self.model] = self.chat_scorer
         return found
+
+    def _informed(self, setting: Setting) -> dict[str, Callable[[str, str], Scorer]]:
+        methods = {n: m for n, m in self.methods.items() if learns(m)}
+        if not methods:
+            raise InputError("none of the methods learns from other lines; kernel-vote does")
+        return {
+            f"{label}, other lines": partial(
+                informed, method, self.all_files, self.knowledge, setting
+            )
+            for label, method in methods.items()
+        }
+
+    @cached_property
+    def all_files(self) -> dict[tuple[str, str], Path]:
+        """(line, task) -> label file, of the whole folder."""
+        return find_label_files(self.settings.labels)
 
     @property
     def _facts(self) -> Knowledge | None:
@@ -203,6 +226,11 @@ class PerturbqaTask(Task):
             raise InputError(f"{path}: {len(train)} train and {len(test)} test pairs; need both")
         rng = np.random.default_rng(self.settings.seed)
         found = [(train, test)] if inner is None else list(inner_folds(train, inner, rng))
+        if self.settings.other_lines == "elsewhere":
+            found = [
+                (train, elsewhere(test, self.all_files, self.knowledge, line))
+                for train, test in found
+            ]
         if self.settings.genes is None:
             return found
         return [(train, _of_genes(test, self.settings.genes, self.settings.seed)) for train, test
@@ -218,9 +246,11 @@ class PerturbqaTask(Task):
                 own = self._own(name)
                 for fold in range(n_folds):
                     labels = {"line": line, "task": task, "method": name, "fold": fold}
-                    how = [self.settings.inner, self.settings.seed]
+                    how: list[Any] = [self.settings.inner, self.settings.seed]
                     if self.settings.genes is not None:
                         how.append(self.settings.genes)
+                    if self.settings.other_lines is not None:
+                        how.append(self.settings.other_lines)
                     found.append(Unit(identity(own, data, labels, *how), labels))
         return found
 
@@ -231,6 +261,9 @@ class PerturbqaTask(Task):
         if name == self.model:
             given = self.settings
             return [str(given.llm), load_prompt(given.prompt).hash, given.neighbours]
+        plain = name.removesuffix(", other lines")
+        if plain != name and plain in self.methods:
+            return [self.methods[plain].facts(), "other lines", dict(self.inputs)]
         return self.methods[name].facts() if name in self.methods else name
 
     def play(self, unit: Unit, place: Path | None) -> Tables:
@@ -267,6 +300,9 @@ class PerturbqaTask(Task):
         for column in ("n_genes", "n_pairs"):
             if (table[column] % 1 == 0).all():
                 table[column] = table[column].astype(int)
+        if self.settings.other_lines is not None:
+            table.insert(2, "setting", f"unseen {self.settings.other_lines}".replace(
+                "unseen elsewhere", "measured in another line"))  # fmt: skip
         genes = pd.concat([p.tables["genes"] for p in played], ignore_index=True)
         told = {
             f"{name}.csv": pd.concat(tables, ignore_index=True)

@@ -1,10 +1,17 @@
 document.querySelectorAll("table.sortable").forEach(function (table) {
   table.querySelectorAll("thead th").forEach(function (th, column) {
     if (th.hasAttribute("data-nosort")) return;
-    var button = document.createElement("button");
-    button.type = "button";
+    // No <button>: Chromium leaves those out of headings that it repeats on printed pages.
+    var button = document.createElement("span");
+    button.setAttribute("role", "button");
+    button.tabIndex = 0;
     while (th.firstChild) button.appendChild(th.firstChild);
     th.appendChild(button);
+    button.addEventListener("keydown", function (event) {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      button.click();
+    });
     button.addEventListener("click", function () {
       var up = th.getAttribute("aria-sort") !== "ascending";
       table.querySelectorAll("thead th").forEach(function (t) { t.removeAttribute("aria-sort"); });
