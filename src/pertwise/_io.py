@@ -153,9 +153,9 @@ def write_csv_atomic(
         csv_cells(table, csv_text).to_csv(temporary, index=index, **options)
 
 
-def csv_lines(table: pd.DataFrame, *, header: bool) -> bytes:
-    """Rows as `write_csv_atomic` writes them, to append to a file that grows."""
-    text: str = csv_cells(table, csv_text).to_csv(index=False, header=header)
+def csv_lines(table: pd.DataFrame, *, header: bool, **options: Any) -> bytes:
+    """Rows as `write_csv_atomic` writes them, to append to a file that grows or to hand out."""
+    text: str = csv_cells(table, csv_text).to_csv(index=False, header=header, **options)
     return text.encode("utf-8", "replace")
 
 

@@ -217,13 +217,45 @@ def judge(world, address, out):
     return ["judge", out / "run", "--llm", address, "--max-pairs", 2]
 
 
+def doctor(world, address, out):
+    return ["doctor", "--llm", address]
+
+
+def train_tasks(world, out):
+    from typer.testing import CliRunner
+
+    folder = world[0]
+    words = ["train", "tasks", folder / "screen.h5ad", "--knowledge", folder / "kb"]
+    found = CliRunner().invoke(app, [*map(str, words), "--out", str(out / "tasks.jsonl")])
+    assert found.exit_code == 0, found.output
+    return out / "tasks.jsonl"
+
+
+def train_sample(world, address, out):
+    folder = world[0]
+    return ["train", "sample", train_tasks(world, out), "--screen", folder / "screen.h5ad",
+            "--knowledge", folder / "kb", "--llm", address, "--limit", 1, "--answers", 1,
+            "--out", out / "sampled"]  # fmt: skip
+
+
+def train_evaluate(world, address, out):
+    folder = world[0]
+    return ["train", "evaluate", folder / "screen.h5ad", "--knowledge", folder / "kb", "--llm",
+            address, "--out", out / "evaluated"]  # fmt: skip
+
+
+#: Commands that ask a model and show nothing of its answers.
+SILENT = [doctor, train_sample, train_evaluate]
 WALKED = [plan, predict, graph_edit, langpert, ask_compounds, rate, perturbqa, ping, judge]
 #: Options through which an address comes in -> the test that walks it.
 OPTIONS = {
     "plan": "llm", "predict": "llm", "ask": "llm", "rate": "llm", "bench perturbqa": "llm",
     # The names of its two questions: the same command.
     "langpert": "llm", "lgr": "llm", "judge": "llm",
-    "llm ping": "model", "knowledge fetch": "mirror",
+    "llm ping": "model", "knowledge fetch": "mirror", "doctor": "llm",
+    "train sample": "llm", "train evaluate": "llm",
+    # Folders of weights, no addresses.
+    "train grpo": "model", "train sft": "model", "train dpo": "model",
 }  # fmt: skip
 
 
@@ -263,6 +295,18 @@ def test_walk(command, script, world, walk, tmp_path):
         check(walk("llm", "ledger", ledger))
         if command is plan:
             check(walk("plan", "show", tmp_path / "plan"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("command", SILENT, ids=lambda f: f.__name__)
+def test_walk_in_silence(command, script, world, walk, tmp_path):
+    with ScriptedServer(SCRIPTS[script]) as server:
+        address = f"{server.openai()}?key={QUERY}&sig={SHORT}&pw={quote(QUERY)}"
+        out = walk(*command(world, address, tmp_path))
+        assert server.count, out[-3000:]
+        check(out)
+    for ledger in tmp_path.rglob("*ledger.sqlite"):
+        check(walk("llm", "export", ledger, tmp_path / "out.jsonl"))
 
 
 def test_an_answer_that_cannot_be_read_tells_no_key(walk, tmp_path, world):

@@ -148,7 +148,7 @@ def test_every_line_of_the_table_is_there_and_says_what_it_is():
     assert all(name == parts.slugify(name) for name in found["name"])
     needs = found.set_index(["kind", "name"])["needs"]
     assert needs["predictor", "graph-edit"] == "knowledge, chat"
-    assert needs["strategy", "llm"] == "uncertainty, chat"
+    assert needs["strategy", "llm"] == "prediction, chat"
     assert needs["selector", "oracle"] == "truth"
     reads = found.set_index(["kind", "name"])["reads"]
     assert reads["predictor", "cross-line-transfer"] == "other, ratings"

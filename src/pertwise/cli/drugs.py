@@ -52,11 +52,15 @@ def bench_drugs(
     run = run_task(task, out)
     summary = run.summary
     run.page(out / "report.html")
-    for (name, held), block in summary.groupby(["data", "regime"], sort=False):
+    told = summary.assign(setting=summary["setting"].fillna("").astype(str))
+    for (name, held, setting), block in told.groupby(["data", "regime", "setting"], sort=False):
         wide = block.pivot(index="method", columns="metric", values="mean")
         wide = wide.loc[list(dict.fromkeys(block["method"]))].dropna(axis=1, how="all")
         answered = block.drop_duplicates("method").set_index("method")["coverage"]
-        show_table(wide.assign(answered=answered).reset_index(), f"{name}: {held}")
+        show_table(
+            wide.assign(answered=answered).reset_index(),
+            f"{name}: {held}" + (f", {setting}" if setting else ""),
+        )
     tell_failures(run, "the context mean stands in for it")
     typer.echo(f"written: {out}/scores.parquet, summary.csv, report.html, report.md, run.json")
 

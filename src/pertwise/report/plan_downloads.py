@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 import pandas as pd
 
-from pertwise._io import csv_cells, csv_text
+from pertwise._io import csv_cells, csv_lines, csv_text
 from pertwise._text import clean_text
 from pertwise.acquire.panel import Plan
 
@@ -22,8 +22,8 @@ _CELL = 32_000
 def downloads(plan: Plan) -> list[tuple[str, str]]:
     """(file name, data: address): the panel as csv and, where openpyxl is installed, a workbook."""
     table = plan.table.assign(data="simulated") if plan.simulated else plan.table
-    csv = csv_cells(table, csv_text).to_csv(index=False, float_format="%.6g")
-    found = [("plan.csv", _address("text/csv;charset=utf-8", csv.encode("utf-8", "replace")))]
+    csv = csv_lines(table, header=True, float_format="%.6g")
+    found = [("plan.csv", _address("text/csv;charset=utf-8", csv))]
     if find_spec("openpyxl") is not None:
         found.append(("plan.xlsx", _address(_XLSX, workbook(plan))))
     return found
