@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from pertwise._process import in_processes, limit_threads, on_dask, only_writer
-from pertwise.errors import InputError, PertwiseError
+from pertwise.errors import BusyError, PertwiseError
 
 
 def test_in_processes_gives_all_results_and_the_first_error():
@@ -89,7 +89,7 @@ def test_the_second_writer_is_refused_and_a_dead_one_is_none(name, tmp_path):
     call = [sys.executable, "-c", HOLD, str(target)]
     with subprocess.Popen(call, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match="another pertwise process"), only_writer(target):
+        with pytest.raises(BusyError, match="another pertwise process"), only_writer(target):
             pass
         os.kill(first.pid, signal.SIGKILL)
     with only_writer(target):

@@ -12,7 +12,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -184,6 +184,31 @@ def read_json_object(
     if not isinstance(value, dict):
         raise InputError(f"{path} is not {what}: it holds a {type(value).__name__}; {remedy}")
     return value
+
+
+def json_lines(
+    lines: Iterable[str], path: str | os.PathLike[str], remedy: str = ""
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number, object) of JSON lines, blank ones left out.
+
+    Raises
+    ------
+    InputError
+        Names the file and the line that is not JSON, or no object; then `remedy`.
+    """
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            told = f"; {remedy}" if remedy else ""
+            raise InputError(
+                f"{path} line {number} is not JSON: {reason_of(error)}{told}"
+            ) from None
+        if not isinstance(row, dict):
+            raise InputError(f"{path} line {number} is no JSON object")
+        yield number, row
 
 
 def read_parquet(

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from pertwise._io import optional_import, why_not
 from pertwise._progress import is_quiet, set_quiet
 from pertwise._text import one_line
-from pertwise.errors import InputError, PertwiseError
+from pertwise.errors import BusyError, InputError, PertwiseError
 
 T = TypeVar("T")
 #: What a run whose worker ended says of its results.
@@ -39,7 +39,7 @@ def only_writer(target: str | os.PathLike[str]) -> Iterator[None]:
     Raises
     ------
     pertwise.errors.InputError
-        When another process holds it, or the place cannot be written to.
+        `BusyError` when another process holds it; or the place cannot be written to.
     """
     from filelock import FileLock, Timeout
 
@@ -52,7 +52,7 @@ def only_writer(target: str | os.PathLike[str]) -> Iterator[None]:
         lock.parent.mkdir(parents=True, exist_ok=True)
         held.acquire(timeout=0)
     except Timeout:
-        raise InputError(
+        raise BusyError(
             f"{path} is being written by another pertwise process; wait for it to end, or name "
             "another place"
         ) from None

@@ -222,7 +222,7 @@ class UserSettings(Settings):
     Attributes
     ----------
     knowledge
-        Knowledge folder of commands that read one.
+        Knowledge folder of `plan`, `predict`, `ask`, `rate` and `review`.
     llm
         Endpoint (``MODEL@URL``) of the commands that cannot do without a model (`ask`, `rate`); no
         other command asks it.

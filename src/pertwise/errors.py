@@ -22,6 +22,10 @@ class LedgerError(InputError):
     """A ledger is damaged, foreign, or cannot be written: asking without it would pay twice."""
 
 
+class BusyError(InputError):
+    """Another process is writing there; it can be tried again."""
+
+
 class UnknownNameError(InputError):
     """A name is not on the list it must come from; `suggestions` holds the nearest ones."""
 

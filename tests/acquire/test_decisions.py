@@ -5,8 +5,8 @@ import pytest
 from acquire.test_planning import KNOWLEDGE, make_plan
 
 from pertwise.acquire import Plan, amend
-from pertwise.acquire.again import Question, choose_anew
 from pertwise.acquire.decisions import pin, refused, remark, sign_off, signature, undo, undoable
+from pertwise.acquire.reopened import Question, choose_anew
 from pertwise.acquire.strategies.variance_reduction import Information
 from pertwise.errors import InputError
 

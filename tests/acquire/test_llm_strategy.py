@@ -196,6 +196,21 @@ def test_anonymised_names_stand_nowhere(server):
     assert "| speaks for " in prompt
 
 
+def test_anonymised_names_stand_in_no_fact_of_a_table(server):
+    """A user's text about a candidate may name it, or a measured one."""
+    state = measured_state()
+    measured = state.measured[0]
+    said = {n: f"paralogue of {measured}, unlike {n}" for n in state.candidates}
+    facts = FactTable(pd.DataFrame({"note": said}))
+    chosen = strategy(server, k=8, show=Show(anonymise=True, summary=False)).choose(
+        measured_state(facts=facts), 3
+    )
+    prompt = server.asked[0].first
+    assert "paralogue of M" in prompt
+    for name in (measured, *chosen.provenance["shortlist"]):
+        assert not re.search(rf"(?:paralogue of|unlike) {name}\b", prompt)
+
+
 #: Answers of a model that misbehaves, and how many of 6 picks are still its own.
 MISBEHAVIOUR = {
     "duplicates": (lambda names: json.dumps({"picks": [

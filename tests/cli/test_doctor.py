@@ -104,6 +104,20 @@ def test_a_default_folder_is_used_and_said(defaults, simulated, tmp_path):
     assert run(app, [*words, "--out", str(tmp_path / "again")]).exit_code != 0
 
 
+def test_a_default_folder_counts_as_given_and_is_said_once(
+    defaults, simulated, tmp_path, scripted_llm
+):
+    screen, knowledge = simulated
+    file = tmp_path / "screen.h5ad"
+    screen.to_anndata().write_h5ad(file)
+    defaults.write_text(f'knowledge = "{knowledge.path}"\n')
+    words = ["ask", str(file), "--genes", screen.perturbations[0], "--max-candidates", "5"]
+    words += ["--llm", scripted_llm.openai("scripted"), "--dry-run"]
+    found = run(app, [*words, "--out", str(tmp_path / "lists.jsonl")])
+    assert found.exit_code == 0, found.output
+    assert found.output.count("knowledge: ") == 1
+
+
 @pytest.mark.parametrize(
     "text",
     ["api_key = 'x'", "knowledge = 3", "llm = 'm@https://user:pass@host/v1'", "=", "llm = 1"],

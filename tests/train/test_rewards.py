@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from pertwise.errors import InputError
@@ -227,11 +227,12 @@ def test_padded_picks_win_nothing(picks, kind, times):
         assert reward(task, picks_text([*picks, *more]), GRADER).total <= plain + 1e-12
 
 
-@settings(max_examples=40)
+@settings(max_examples=200)
 @given(
     marks=st.lists(st.lists(st.floats(-3, 3), min_size=3, max_size=3), min_size=10, max_size=10),
     extra=st.sampled_from(["G23", "NOSUCH", "G00"]),
 )
+@example(marks=[[0, 0, 2], [0, 0, 0], [0, 0, 1], *[[0, 0, 0]] * 7], extra="G00")
 def test_surplus_rows_of_marks_win_nothing(marks, extra):
     task = TASKS["rate"]
     values = np.array(marks)

@@ -16,7 +16,7 @@ from pertwise.select.chat.recipes import edit
 from pertwise.testing import ScriptedServer
 from pertwise.train.gold import gold_answer
 from pertwise.train.grading import Grader
-from pertwise.train.holding import Held, Words, hold_out
+from pertwise.train.held_out import Held, Words, hold_out
 from pertwise.train.making import Making, make_tasks
 from pertwise.train.rewards import reward
 from pertwise.train.tasks import Task, read_tasks, write_tasks

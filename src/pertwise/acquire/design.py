@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -183,8 +183,7 @@ def design(
         lines=(),
         noise=noise,
     )
-    object.__setattr__(made, "lines", tuple(_words(made, budget_cells, budget)))
-    return made
+    return replace(made, lines=tuple(_words(made, budget_cells, budget)))
 
 
 def _controls(cells: float, batch: int) -> int:

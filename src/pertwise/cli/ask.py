@@ -71,7 +71,7 @@ def ask(
 
     if prefilter is not None and max_candidates is None:
         raise InputError("--prefilter cuts the list to --max-candidates N: give N")
-    if max_candidates is not None and facts.knowledge is None:
+    if max_candidates is not None and facts.folder is None:
         raise InputError("--max-candidates ranks the list by what is known: give --knowledge DIR")
     facts.refuse("marks are not shown to a model", but=("knowledge", "drugs", "lines"))
     who = llm.name

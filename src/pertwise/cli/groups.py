@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -100,7 +101,7 @@ class Facts(OptionGroup):
         typer.Option(help="Table of marks (pertwise rate, or filled in by hand); repeat."),
     ] = None
 
-    @property
+    @cached_property
     def folder(self) -> Path | None:
         """The knowledge folder given, else that of the user's defaults (`config.user_settings`)."""
         default = None if self.knowledge else user_settings().knowledge
@@ -243,14 +244,13 @@ class Llm(OptionGroup):
         """The chat of a command that cannot do without (`name`), closed at the end."""
         from pertwise.llm import open_chat
 
-        who = self.llm or user_settings().llm or self.name  # said once, by `name`
-        chat = open_chat(who, ledger=ledger, replay=self.replay, run=run, **self.limits())
+        chat = open_chat(self.name, ledger=ledger, replay=self.replay, run=run, **self.limits())
         try:
             yield chat
         finally:
             chat.shutdown()
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The endpoint as given, else that of the user's defaults.
 

@@ -13,7 +13,6 @@ responses within it is used. Kernels of a screen, linear and radial, whose weigh
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -279,7 +278,7 @@ def other_screens(
         kept = knowledge.keep(("other screens",), lambda: OrderedDict())
     found = []
     for label, screen in open_others(given).items():
-        key = (label, _fingerprint(screen), exclude_from_screen, look_up)
+        key = (label, screen.digest(), exclude_from_screen, look_up)
         if key not in kept:
             kept[key] = OtherScreen(
                 screen,
@@ -293,12 +292,6 @@ def other_screens(
     while len(kept) > KEPT:
         kept.popitem(last=False)
     return tuple(found)
-
-
-def _fingerprint(screen: Screen) -> str:
-    digest = hashlib.sha256("\n".join(screen.obs["perturbation"]).encode())
-    digest.update(np.ascontiguousarray(screen.responses).tobytes())
-    return digest.hexdigest()
 
 
 def kernels_of_others(knowledge: Knowledge | None, given: GivenScreens) -> tuple[SourceKernel, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pertwise._files import read_text, reading, reason_of
+from pertwise._files import json_lines, read_text, reading
 from pertwise._names import canonical_perturbation
 from pertwise.errors import InputError
 
@@ -91,18 +91,8 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
                     _add(found, file, canonical_perturbation(name), answer)
         return replace(found, origin=origin)
     sources, contexts = set(), set()
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(
-                f"{file} line {number} is not JSON: {reason_of(error)}; if the file was cut, get "
-                "it again or take the line out"
-            ) from error
-        if not isinstance(row, dict):
-            raise InputError(f"{file} line {number} is no JSON object")
+    cut = "if the file was cut, get it again or take the line out"
+    for number, row in json_lines(text.splitlines(), file, cut):
         subject = next((row[k] for k in _SUBJECTS if k in row), None)
         if subject is None:
             raise InputError(f"{file} line {number} has no subject, gene or drug")

@@ -36,8 +36,9 @@ class LookedUp:
     def __init__(self, build: Callable[[bool], Predictor], other: GivenScreens) -> None:
         self._build, self.other = build, other
         # Also a check of the settings: a wrong one is told when the predictor is made.
-        self.name = build(True).name
-        self.needs: tuple[str, ...] = tuple(getattr(build(True), "needs", ()))
+        made = build(True)
+        self.name = made.name
+        self.needs: tuple[str, ...] = tuple(getattr(made, "needs", ()))
         self._given: tuple[Screen, Knowledge | None] | None = None
         self._fitted: dict[bool, Predictor] = {}
 

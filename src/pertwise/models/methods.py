@@ -135,6 +135,33 @@ def make_method(use: str, label: str | None = None, **settings: Any) -> Method:
     return replace(method, files=file_checksums(part.name, given))
 
 
+def check_reads(use: str, key: str, does_not: str) -> None:
+    """Refuse the setting `key` for a built-in method that would not look at it.
+
+    Parameters
+    ----------
+    does_not
+        What such a method does not do, in words: "use marks".
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        Names the methods that do.
+    """
+    part = parts.describe("predictor", use)
+    if part.own or key in part.facts.reads:
+        return
+    using = [
+        name
+        for name in parts.names("predictor", offered=False)
+        if key in parts.describe("predictor", name).facts.reads
+    ]
+    raise InputError(
+        f"the method {use!r} does not {does_not}: leave {key} out, or choose one that does "
+        f"({', '.join(using)})"
+    )
+
+
 def asks_chat(use: str, settings: Mapping[str, Any]) -> bool:
     """Whether a method asks a chat model per perturbation, itself or by a selector in words."""
     part = parts.describe("predictor", use)

@@ -16,13 +16,19 @@ from pertwise.evaluate.specs import ORACLE
 from pertwise.evaluate.splits import INNER
 from pertwise.knowledge.genes.species import species_notes
 from pertwise.models.base import MEAN_FALLBACK, predict_in
-from pertwise.models.methods import Method, asks_chat, file_checksums, make_method
+from pertwise.models.methods import (
+    Method,
+    asks_chat,
+    check_reads,
+    file_checksums,
+    make_method,
+)
 from pertwise.models.neighbours import list_cuts
 from pertwise.models.per_context import has_contexts, learns_contexts, local_screen
 from pertwise.prediction.asked import context_of, hidden_rows, read_asked, unknown_genes
 from pertwise.prediction.explaining import Explanation, explain
 from pertwise.prediction.recorded_notes import recorded_notes
-from pertwise.prediction.seen import check_other, seen_elsewhere, standings
+from pertwise.prediction.seen import seen_elsewhere, standings
 from pertwise.prediction.standing import BuiltMethod, Standing
 from pertwise.provenance import checksum, input_facts, versions
 from pertwise.screen.core import Screen
@@ -247,8 +253,10 @@ def predict(
         inputs["screen"] = input_facts(screen)
     if not isinstance(screen, Screen):
         screen = screen_of(screen, context, **dict(reading or {}))
-    _check_ratings(method, ratings)
-    check_other(method, settings or {})
+    if ratings:
+        check_reads(method, "ratings", "use marks")
+    if "other" in (settings or {}):
+        check_reads(method, "other", "learn from other screens")
     known = _open_knowledge(knowledge, drugs, lines, ratings, inputs)
     if known is None and "knowledge" in parts.describe("predictor", method).facts.needs:
         raise InputError(
@@ -357,21 +365,6 @@ def predict(
         },
         further=tuple(found[1:]),
     )
-
-
-def _check_ratings(method: str, ratings: Any) -> None:
-    """Refuse marks for a built-in method that would not look at them."""
-    part = parts.describe("predictor", method)
-    if ratings and not part.own and "ratings" not in part.facts.reads:
-        using = [
-            name
-            for name in parts.names("predictor", offered=False)
-            if "ratings" in parts.describe("predictor", name).facts.reads
-        ]
-        raise InputError(
-            f"the method {method!r} does not use marks: leave ratings out, or choose one that "
-            f"does ({', '.join(using)})"
-        )
 
 
 def _open_knowledge(

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pertwise import parts
 from pertwise.errors import InputError
 from pertwise.evaluate.splits import SETTINGS, things
 from pertwise.kernels.transfer import measured_in, of_line
@@ -22,27 +21,6 @@ LIBRARIES = (
     "lines that were screened with one guide library share its failures: a guide that does not "
     "work is without effect in every line, which looks like agreement"
 )
-
-
-def check_other(method: str, settings: Mapping[str, Any]) -> None:
-    """Refuse other screens for a built-in method that would not look at them.
-
-    Raises
-    ------
-    pertwise.errors.InputError
-        Names the methods that do.
-    """
-    part = parts.describe("predictor", method)
-    if "other" in settings and not part.own and "other" not in part.facts.reads:
-        using = [
-            name
-            for name in parts.names("predictor", offered=False)
-            if "other" in parts.describe("predictor", name).facts.reads
-        ]
-        raise InputError(
-            f"the method {method!r} does not learn from other screens: leave other out, or choose "
-            f"one that does ({', '.join(using)})"
-        )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ Simulated data are labelled as such in the title.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -19,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pertwise._files import read_json_object, read_parquet
 from pertwise._names import canonical_perturbation
 from pertwise.errors import InputError, unknown_name
 from pertwise.models import Prediction
-from pertwise.report.style import COLOURS, figure_bytes, wanted_formats
+from pertwise.report.style import COLOURS, ORDER, figure_bytes, wanted_formats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +43,6 @@ __all__ = [
 ]  # fmt: skip
 
 _ROUNDS = ("target", "predictor", "strategy", "metric", "n_acquired", "value")
-_ORDER = ("blue", "vermilion", "green", "purple", "orange", "sky", "ink", "grey")
 _PARTS = (
     ("measured", "measured", "ink", ""),
     ("picked", "in the panel", "blue", "//"),
@@ -163,16 +162,16 @@ def predicted_against_measured(
         rows = np.asarray(measured.of_perturbations([name]).responses, float)[:, theirs]
         y = np.nanmean(rows, axis=0)
         known = np.isfinite(y)
-        own = i if len(both) <= len(_ORDER) else 0
+        own = i if len(both) <= len(ORDER) else 0
         r = np.corrcoef(x[known], y[known])[0, 1] if known.sum() > 2 else np.nan
-        label = f"{name} (r = {r:.2f})" if len(both) <= len(_ORDER) else None
-        ax.scatter(x[known], y[known], s=8, alpha=0.7, color=COLOURS[_ORDER[own]], label=label)
+        label = f"{name} (r = {r:.2f})" if len(both) <= len(ORDER) else None
+        ax.scatter(x[known], y[known], s=8, alpha=0.7, color=COLOURS[ORDER[own]], label=label)
         ends.append(np.concatenate([x[known], y[known]]))
     ends_of = [float(v) for v in (np.min(np.concatenate(ends)), np.max(np.concatenate(ends)))]
     ax.plot(ends_of, ends_of, color=COLOURS["grey"], linewidth=1, linestyle="--")
     ax.set_xlabel("predicted")
     ax.set_ylabel("measured")
-    if len(both) <= len(_ORDER):
+    if len(both) <= len(ORDER):
         _beside(ax)
     return _titled(ax, f"{len(both)} perturbations", simulated or screen.simulated)
 
@@ -236,7 +235,7 @@ def learning_curves(
         curve = part.groupby("n_acquired")["value"].agg(["mean", "sem"])
         ax.errorbar(
             curve.index, curve["mean"], yerr=curve["sem"].fillna(0), capsize=2, label=str(strategy),
-            color=COLOURS[_ORDER[i % len(_ORDER)]], marker="os^Dv<>"[i % 7], markersize=4,
+            color=COLOURS[ORDER[i % len(ORDER)]], marker="os^Dv<>"[i % 7], markersize=4,
         )  # fmt: skip
     ax.set_xlabel("acquired perturbations")
     ax.set_ylabel(str(rounds["metric"].iloc[0]))
@@ -366,10 +365,10 @@ def _rounds(run: Any) -> tuple[pd.DataFrame, bool]:
             raise InputError(
                 f"{path}: there is no such file; give the folder of an acquisition run"
             )
-        table = pd.read_parquet(path)
+        table = read_parquet(path, "the rounds of an acquisition run")
         record = path.with_name("run.json")
         if record.is_file():
-            simulated = bool(json.loads(record.read_text(encoding="utf-8")).get("simulated"))
+            simulated = bool(read_json_object(record, "a run's record").get("simulated"))
     else:
         table, simulated = run.read("rounds.parquet"), bool(run.record.get("simulated"))
     missing = set(_ROUNDS) - set(table.columns)

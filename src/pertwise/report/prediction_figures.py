@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pertwise.report.style import COLOURS
+from pertwise.report.style import COLOURS, ORDER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_ORDER = ("blue", "vermilion", "green", "purple", "orange", "sky", "ink", "grey")
 #: One less than there are colours, so that a pair of both comes back after 56 methods only.
 _MARKERS = "os^Dv<>"
 
@@ -22,9 +21,9 @@ _MARKERS = "os^Dv<>"
 def _look(i: int) -> dict[str, Any]:
     """Colour and marker of the i-th method: colour is never the only carrier."""
     return {
-        "color": COLOURS[_ORDER[i % len(_ORDER)]],
+        "color": COLOURS[ORDER[i % len(ORDER)]],
         "marker": _MARKERS[i % len(_MARKERS)],
-        "linestyle": ("-", "--", ":")[i // len(_ORDER) % 3],
+        "linestyle": ("-", "--", ":")[i // len(ORDER) % 3],
         "markersize": 5,
         "linewidth": 1.5,
     }
@@ -185,7 +184,7 @@ def set_predictions(table: pd.DataFrame) -> Figure:
                 row = own[(own["graph"] == graph) & (own["part"] == part)]
                 ax.scatter(
                     row["squared_error"], row["cosine"], marker=marker, s=36,
-                    color=COLOURS[_ORDER[i % len(_ORDER)]],
+                    color=COLOURS[ORDER[i % len(ORDER)]],
                     label=f"{part}, {graph}",
                 )  # fmt: skip
         whole = own[own["part"] == "all named"]

@@ -30,6 +30,9 @@ COLOURS = {
     "pale": "#D5D9E0",
 }
 
+#: Colours of several lines, one after another.
+ORDER = ("blue", "vermilion", "green", "purple", "orange", "sky", "ink", "grey")
+
 #: Relation to the target pathway -> (words, colour). Colour is never the only carrier.
 RELATIONS = {
     "direct_member": ("member", COLOURS["blue"]),
@@ -81,8 +84,9 @@ def figure_bytes(figure: object, kind: str) -> bytes:
 
     buffer = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "pertwise", "svg.fonttype": "none", "pdf.fonttype": 42}):
+        dots = {"dpi": 200} if kind == "png" else {}
         figure.savefig(  # type: ignore[attr-defined]
-            buffer, format=kind, bbox_inches="tight", dpi=200, metadata=FORMATS[kind]
+            buffer, format=kind, bbox_inches="tight", metadata=FORMATS[kind], **dots
         )
     return buffer.getvalue()
 
@@ -92,14 +96,5 @@ def figure_svg(figure: object) -> str:
 
     Close the figure yourself when done with it.
     """
-    import io
-
-    import matplotlib as mpl
-
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "pertwise", "svg.fonttype": "none"}):
-        figure.savefig(  # type: ignore[attr-defined]
-            buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None}
-        )
-    text = buffer.getvalue()
+    text = figure_bytes(figure, "svg").decode("utf-8")
     return text[text.index("<svg") :]

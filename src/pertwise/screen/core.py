@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -147,6 +148,18 @@ class Screen(Shown):
     def n_features(self) -> int:
         """Number of features."""
         return len(self.features)
+
+    def digest(self) -> str:
+        """SHA-256 of what was measured (names, contexts, doses, features, responses), in any row
+        order."""
+        obs = self.obs
+        columns = (obs["perturbation"], obs["context"], obs["dose"])
+        keys = [f"{p}\t{c}\t{d}" for p, c, d in zip(*columns, strict=True)]
+        order = np.argsort(np.asarray(keys, dtype=object))
+        named = "\n".join([*self.features, "", *(keys[i] for i in order)])
+        found = hashlib.sha256(named.encode())
+        found.update(np.ascontiguousarray(self.responses[order]).tobytes())
+        return found.hexdigest()
 
     def __len__(self) -> int:
         return len(self.obs)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pertwise._files import open_text, read_json_object, reading, reason_of
+from pertwise._files import json_lines, open_text, read_json_object, reading
 from pertwise._io import write_text_atomic
 from pertwise._names import canonical_perturbation
 from pertwise.errors import ChatError, InputError, ReplayMissError
@@ -84,17 +84,8 @@ def read_answers(path: str | os.PathLike[str], tasks: Sequence[Task]) -> Answers
 def _lines(file: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     with open_text(file, "answers to tasks") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"{file} line {number} is not JSON: {reason_of(error)}") from None
-            good = isinstance(row, dict) and all(
-                isinstance(row.get(k), str) for k in ("id", "answer")
-            )
-            if not good:
+        for number, row in json_lines(lines, file):
+            if not all(isinstance(row.get(k), str) for k in ("id", "answer")):
                 raise InputError(f"{file} line {number} is no object with texts 'id' and 'answer'")
             found.setdefault(row["id"], []).append(row["answer"])
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,17 +34,6 @@ T = TypeVar("T")
 LEAST_MARKERS = 3
 #: Features that have a number and no meaning.
 _COMPONENT = re.compile(r"(?:pca?|component|dim)?[ _-]?[0-9]+")
-
-
-def screen_hash(screen: Screen) -> str:
-    """SHA-256 of what was measured (names, contexts, features, responses), in any row order."""
-    obs = screen.obs
-    keys = [f"{p}\t{c}\t{d}" for p, c, d in zip(obs["perturbation"], obs["context"], obs["dose"],
-                                                strict=True)]  # fmt: skip
-    order = np.argsort(np.asarray(keys, dtype=object))
-    digest = hashlib.sha256("\n".join([*screen.features, "", *(keys[i] for i in order)]).encode())
-    digest.update(np.ascontiguousarray(screen.responses[order]).tobytes())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -82,7 +70,7 @@ class Grader:
         lines: dict[str, TrainingData] = {}
         digests, ranked = {}, set()
         for screen in screens:
-            digest = screen_hash(screen)
+            digest = screen.digest()
             for context in screen.contexts:
                 if context in lines:
                     raise InputError(f"two screens hold the context {context!r}; name them apart")

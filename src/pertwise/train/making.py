@@ -11,9 +11,8 @@ import numpy as np
 from pertwise.errors import InputError, unknown_name
 from pertwise.llm.templates import load_prompt
 from pertwise.screen.training import one_context
-from pertwise.train.grading import screen_hash
-from pertwise.train.holding import NEAR, Held, hold_out
-from pertwise.train.place import Making, Place
+from pertwise.train.context_tasks import Making, Place
+from pertwise.train.held_out import NEAR, Held, hold_out
 from pertwise.train.tasks import KINDS, Task
 
 __all__ = ["Making", "make_tasks", "training_tasks"]
@@ -41,7 +40,7 @@ def make_tasks(
     """Tasks of some kinds on one or several screens (one a line, say), training ones shuffled.
 
     Training tasks are about training perturbations and offer only these, each never itself; no
-    word of their prompts names what `holding.hold_out` keeps quiet. Test tasks are about held-out
+    word of their prompts names what `held_out.hold_out` keeps quiet. Test tasks are about held-out
     perturbations and offer everything that is not held out (split "line": a whole context, each
     perturbation from the others of it).
 
@@ -64,7 +63,7 @@ def make_tasks(
     train: list[Task] = []
     test: list[Task] = []
     for screen in listed:
-        digest = screen_hash(screen)
+        digest = screen.digest()
         for context in screen.contexts:
             place = Place(one_context(screen, context, "the screen"), knowledge, held, how, seed)
             for kind in kinds:
@@ -95,4 +94,4 @@ def training_tasks(
     for context in screen.contexts:
         part = one_context(screen, context, "the screen")
         found += getattr(Place(part, knowledge, held, how or Making(), seed), kind)()
-    return [t.model_copy(update={"screen": screen_hash(screen)}) for t in found]
+    return [t.model_copy(update={"screen": screen.digest()}) for t in found]

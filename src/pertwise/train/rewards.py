@@ -268,11 +268,19 @@ def _rate(
     given = np.isfinite(sheet.marks)
     rows = len(answer.marks) + answer.unreadable
     validity = float(given.mean()) * min(1.0, len(task.shown) / max(rows, 1))
-    each = correlations(np.where(given, sheet.marks, 0.0), measured_changes(task, arrays))
-    scored = [v for v in each if v is not None]
-    gain = float(np.mean(scored)) if scored else 0.0
+    # A second row that differs withdraws the first one: no way to be rid of a wrong mark.
+    once = Sheet(task.shown, programs, arrays.resolve)
+    once.read(once.without_repeats(answer))
+    truth = measured_changes(task, arrays)
+    read = [correlations(np.nan_to_num(s.marks), truth) for s in (sheet, once)]
+    gain, each = min(((_mean(found), found) for found in read), key=lambda pair: pair[0])
     detail = {"correlation": {p.key: v for p, v in zip(programs, each, strict=True)}}
     return validity, gain, detail
+
+
+def _mean(values: list[float | None]) -> float:
+    scored = [v for v in values if v is not None]
+    return float(np.mean(scored)) if scored else 0.0
 
 
 def correlations(marks: Floats, truth: Floats) -> list[float | None]:

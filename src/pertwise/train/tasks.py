@@ -40,7 +40,7 @@ class Task(BaseModel):
     split
         "train", or "test": about what no training prompt names.
     screen, knowledge
-        SHA-256 of the responses (`rewards.screen_hash`) and fingerprint of the knowledge.
+        SHA-256 of the responses (`Screen.digest`) and fingerprint of the knowledge.
     extra
         JSON: most edits, numbers of picks, programs, who made the shown list, hash of the prompt.
     """

@@ -7,13 +7,12 @@ model that ``transformers serve`` and ``vllm serve`` take) in their folder.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pertwise._files import open_text, reason_of
+from pertwise._files import json_lines, open_text
 from pertwise.errors import InputError
 from pertwise.train.grading import Grader
 from pertwise.train.rewards import Scheme, reward
@@ -145,16 +144,8 @@ def _rows(path: File, wanted: dict[str, int]) -> list[dict[str, Any]]:
     """Rows of JSON lines whose keys hold lists of at least so many messages."""
     found = []
     with open_text(Path(path), "rows to tune on") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"{path} line {number} is not JSON: {reason_of(error)}") from None
-            if not isinstance(row, dict) or not all(
-                _messages(row.get(k), least) for k, least in wanted.items()
-            ):
+        for number, row in json_lines(lines, path):
+            if not all(_messages(row.get(k), least) for k, least in wanted.items()):
                 raise InputError(
                     f"{path} line {number} has no messages {', '.join(wanted)}; "
                     "`pertwise train sample` writes such rows"

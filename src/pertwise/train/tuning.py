@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pertwise._files import read_json_object
 from pertwise._io import atomic_path, optional_import, write_json_atomic
 from pertwise.errors import InputError
 
@@ -246,7 +246,7 @@ def begin(out: Path, what: str, model: str, how: Tuning, resume: bool) -> tuple[
     if last is not None and not resume:
         raise InputError(f"{checkpoints} holds a run; resume it, or name another folder")
     if last is not None and file.is_file():
-        before = json.loads(file.read_text(encoding="utf-8"))
+        before = read_json_object(file, "settings of a run")
         if other := [k for k in said if k != "steps" and before.get(k) != said[k]]:
             raise InputError(f"{out} was begun with another {', '.join(other)}: see {file}")
     write_json_atomic(file, said)

@@ -12,11 +12,11 @@ from typing import Any
 from pertwise._io import sha256_file
 from pertwise._process import only_writer
 from pertwise._text import clean_text
-from pertwise.acquire.again import Question, choose_anew
 from pertwise.acquire.amendment import amend
 from pertwise.acquire.decisions import pin, remark, sign_off, undo
 from pertwise.acquire.panel import Plan
-from pertwise.errors import InputError, PertwiseError
+from pertwise.acquire.reopened import Question, choose_anew
+from pertwise.errors import BusyError, InputError, PertwiseError
 from pertwise.knowledge import Knowledge
 from pertwise.report.plan_page import write_plan
 from pertwise.report.review.view import coverage_changes, found_candidates, plan_view
@@ -180,8 +180,8 @@ class Review:
         while True:
             try:
                 return save()
-            except InputError as error:
-                if "another pertwise process" not in str(error) or time.monotonic() > end:
+            except BusyError:
+                if time.monotonic() > end:
                     raise
             time.sleep(0.1)
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pertwise.acquire.again import Question
 from pertwise.acquire.decisions import signature, undoable
 from pertwise.acquire.panel import Plan
+from pertwise.acquire.reopened import Question
 from pertwise.report.style import RELATIONS
 
 _NOT_SHOWN = {"panel_before", "misses_before"}

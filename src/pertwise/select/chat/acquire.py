@@ -237,6 +237,8 @@ def _masked(row: CandidateFacts, say: Callable[[str], str], anonymise: bool) -> 
         # Those it speaks for have no code: their number is told.
         speaks_for=(),
         nearest=tuple(map(say, row.nearest)),
+        prediction=say(row.prediction),
+        facts=tuple(map(say, row.facts)),
     )
 
 

@@ -95,6 +95,17 @@ class Sheet:
                 self._note("missing", name, "no row for it")
         return self._problem(lacking, self.repairs[before:]) if lacking else ""
 
+    def without_repeats(self, answer: MarksAnswer) -> MarksAnswer:
+        """The answer with only the first row of every name that is on the list."""
+        seen: set[str | None] = set()
+        kept = []
+        for row in answer.marks:
+            name, _ = self._list.match(row.name)
+            if name is None or name not in seen:
+                kept.append(row)
+            seen.add(name)
+        return answer.model_copy(update={"marks": kept})
+
     def close(self) -> None:
         """State what stays empty after the last answer."""
         for name in self.lacking:

@@ -27,7 +27,7 @@ from pertwise.select.chat.selector import ChatSelector, knowledge_resolver, seed
 from pertwise.select.chat.similar import cell_line_text, langpert_selector, lgr_selector
 from pertwise.select.words import selector_from
 from pertwise.train.grading import measurable
-from pertwise.train.holding import Held, masked_facts
+from pertwise.train.held_out import Held, masked_facts
 from pertwise.train.tasks import Kind, Side, Task
 
 if TYPE_CHECKING:
