@@ -1,12 +1,15 @@
-"""JSON lines: every line is an object or named."""
+"""Readers and writers of plain files: JSON lines, workbooks."""
 
+import io
 import json
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pertwise._files import json_lines
+from pertwise._tables import workbook_bytes
 from pertwise.errors import InputError
 
 
@@ -31,3 +34,18 @@ def test_a_line_that_is_none_is_named(line, why):
 def test_what_was_written_is_read(rows):
     lines = [json.dumps(row) for row in rows]
     assert [row for _, row in json_lines(lines, "file")] == rows
+
+
+def test_a_workbook_holds_what_a_workbook_can_hold_and_runs_nothing():
+    openpyxl = pytest.importorskip("openpyxl")
+    text = ["=1+1", "a\x01b\x0b", "x" * 40_000, "plain"]
+    table = pd.DataFrame({"id": text, "n": [1.5, 2.0, 3.0, 4.0]})
+    made = workbook_bytes({"guides": table, "empty": pd.DataFrame()})
+    assert made == workbook_bytes({"guides": table, "empty": pd.DataFrame()})
+    book = openpyxl.load_workbook(io.BytesIO(made))
+    assert book.sheetnames == ["guides"]
+    cells = [row[0].value for row in book["guides"].iter_rows(min_row=2)]
+    assert cells[0] == "'=1+1"
+    assert cells[1].startswith("ab")
+    assert len(cells[2]) == 32_000
+    assert cells[3] == "plain"

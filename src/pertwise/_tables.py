@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
+import re
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from pertwise._files import looks_like, reading
-from pertwise._io import csv_cells, text_of_csv
-from pertwise._text import one_line
+from pertwise._io import csv_cells, csv_text, optional_import, text_of_csv
+from pertwise._text import clean_text, one_line
 from pertwise.errors import InputError
 
 _BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
@@ -184,3 +188,44 @@ def _without_index(frame: pd.DataFrame, separators: tuple[str, ...]) -> pd.DataF
         frame = frame.drop(columns=gone)
     frame.attrs["notes"] = notes
     return frame
+
+
+#: Characters that a cell of a workbook may have.
+_CELL = 32_000
+
+
+def workbook_bytes(sheets: Mapping[str, pd.DataFrame]) -> bytes:
+    """Tables as the sheets of an xlsx file: the same bytes for the same tables.
+
+    Neutral cells: a name or a reason must not run as a formula (`_io.csv_text`), and characters
+    that a workbook cannot hold are left out. Tables without a column are left out, too.
+
+    Raises
+    ------
+    pertwise.errors.MissingDependencyError
+        Without openpyxl.
+    """
+    optional_import("openpyxl", "excel", "Writing an Excel workbook")
+    made = io.BytesIO()
+    with pd.ExcelWriter(made, engine="openpyxl") as writer:
+        for name, table in sheets.items():
+            if len(table.columns):
+                safe = csv_cells(csv_cells(table, _fitting), csv_text)
+                safe.to_excel(writer, sheet_name=name, index=False, freeze_panes=(1, 0))
+    return _undated(made.getvalue())
+
+
+def _fitting(value: object) -> object:
+    return clean_text(value)[:_CELL] if isinstance(value, str) else value
+
+
+def _undated(book: bytes) -> bytes:
+    """The workbook without the time of its making."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(book)) as old, zipfile.ZipFile(out, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name == "docProps/core.xml":
+                data = re.sub(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", b"1980-01-01T00:00:00Z", data)
+            new.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+    return out.getvalue()

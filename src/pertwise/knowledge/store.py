@@ -199,6 +199,13 @@ class Knowledge:
         """name -> "gene", "compound", "both" (a mixed combination) or "" (not known)."""
         return identity.kinds(self, names)
 
+    def mostly_compounds(self, names: Sequence[str]) -> bool:
+        """Whether more than half of the names are compounds of the table."""
+        if self.drugs is None:
+            return False
+        kinds = list(self.kinds(names).values())
+        return 2 * kinds.count("compound") > len(kinds)
+
     def identity(self, names: Sequence[str]) -> dict[str, str]:
         """name -> approved symbol or parent compound: equal for what is one thing."""
         return identity.identity(self, names)

@@ -90,8 +90,7 @@ def list_questions(
     if knowledge is not None and knowledge.drugs is not None:
         if not isinstance(screen, Screen):
             screen = read_screen(screen, **dict(reading or {}))
-        kinds = list(knowledge.kinds(screen.perturbations).values())
-        if 2 * kinds.count("compound") > len(kinds):
+        if knowledge.mostly_compounds(screen.perturbations):
             return compound_questions(
                 screen, names, knowledge=knowledge, context=context, context_text=context_text,
                 measured=measured, k=k,

@@ -143,7 +143,7 @@ def list_marks(
         screen = screen_of(screen, context, **dict(reading or {}))
     asked = _names_by_context(screen, names, knowledge, context)
     every = sorted({n for group in asked.values() for n in group})
-    drugs = _mostly_drugs(every, knowledge)
+    drugs = knowledge is not None and knowledge.mostly_compounds(every)
     notes = unknown_genes([n for n in dict.fromkeys(names) if n in every], knowledge)
     if knowledge is not None:
         notes += species_notes({"perturbations": every}, knowledge)
@@ -203,13 +203,6 @@ def _names_by_context(
     if not any(found.values()):
         raise InputError("the screen holds no perturbation to mark")
     return {c: group for c, group in found.items() if group}
-
-
-def _mostly_drugs(names: Sequence[str], knowledge: Knowledge | None) -> bool:
-    if knowledge is None or knowledge.drugs is None:
-        return False
-    kinds = list(knowledge.kinds(names).values())
-    return 2 * kinds.count("compound") > len(kinds)
 
 
 def _facts_of(context: str, knowledge: Knowledge | None) -> str:

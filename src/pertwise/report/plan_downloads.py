@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import base64
-import io
-import re
-import zipfile
 from importlib.util import find_spec
 
 import pandas as pd
 
-from pertwise._io import csv_cells, csv_lines, csv_text
-from pertwise._text import clean_text
+from pertwise._io import csv_lines
+from pertwise._tables import workbook_bytes
 from pertwise.acquire.panel import Plan
 
 _XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
-#: Characters that a cell of a workbook may have.
-_CELL = 32_000
 
 
 def downloads(plan: Plan) -> list[tuple[str, str]]:
@@ -30,7 +25,7 @@ def downloads(plan: Plan) -> list[tuple[str, str]]:
 
 
 def workbook(plan: Plan) -> bytes:
-    """Sheets Panel, Coverage and Decisions as xlsx; the same bytes for the same plan."""
+    """Sheets Panel, Coverage and Decisions as xlsx."""
     sheets = {
         "Panel": plan.table.assign(data="simulated") if plan.simulated else plan.table,
         "Coverage": pd.DataFrame(
@@ -60,30 +55,7 @@ def workbook(plan: Plan) -> bytes:
             ]
         ),
     }
-    made = io.BytesIO()
-    with pd.ExcelWriter(made, engine="openpyxl") as writer:
-        for name, table in sheets.items():
-            if len(table.columns):
-                # Neutral cells: a name or a reason must not run as a formula.
-                safe = csv_cells(csv_cells(table, _fitting), csv_text)
-                safe.to_excel(writer, sheet_name=name, index=False, freeze_panes=(1, 0))
-    return _undated(made.getvalue())
-
-
-def _fitting(value: object) -> object:
-    return clean_text(value)[:_CELL] if isinstance(value, str) else value
-
-
-def _undated(book: bytes) -> bytes:
-    """The workbook without the time of its making, so that a page made twice is one page."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(book)) as old, zipfile.ZipFile(out, "w") as new:
-        for name in old.namelist():
-            data = old.read(name)
-            if name == "docProps/core.xml":
-                data = re.sub(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", b"1980-01-01T00:00:00Z", data)
-            new.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
-    return out.getvalue()
+    return workbook_bytes(sheets)
 
 
 def _address(kind: str, data: bytes) -> str:

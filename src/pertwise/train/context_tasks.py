@@ -115,10 +115,7 @@ class Place:
     @functools.cached_property
     def compounds(self) -> bool:
         """Whether most of what was measured is a compound."""
-        if self.knowledge is None or self.knowledge.drugs is None:
-            return False
-        kinds = list(self.knowledge.kinds(self.names).values())
-        return kinds.count("compound") * 2 > len(kinds)
+        return self.knowledge is not None and self.knowledge.mostly_compounds(self.names)
 
     def sides(self) -> Iterator[tuple[Side, list[str], list[str]]]:
         """(split, subjects, what may be shown) of this context."""

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from pertwise._io import csv_cells, csv_text, optional_import, write_csv_atomic, write_json_atomic
+from pertwise._io import optional_import, write_csv_atomic, write_json_atomic
+from pertwise._tables import workbook_bytes
 from pertwise._together import together
 from pertwise.acquire.guides.choose import Choice
 from pertwise.acquire.guides.plates import SHAPES, Edges, Well, lay_out
@@ -52,9 +53,8 @@ def write_order(
     pertwise.errors.MissingDependencyError
         For a workbook without openpyxl.
     """
-    openpyxl = (
-        optional_import("openpyxl", "excel", "Writing an Excel workbook") if workbook else None
-    )
+    if workbook:
+        optional_import("openpyxl", "excel", "Writing an Excel workbook")
     places = lay_out((choice.table["kind"] == "control").tolist(), wells, edges)
     guides = choice.table.assign(plate=[w.plate for w in places], well=[w.name for w in places])
     if not (guides["sequence_b"] != "").any():
@@ -90,9 +90,9 @@ def write_order(
         for name, file in (("guides", "csv"), ("order", "order"), ("plates", "plates")):
             write_csv_atomic(stage / paths[file].name, tables[name])
         write_json_atomic(stage / paths["json"].name, record)
-        if openpyxl is not None:
+        if workbook:
             paths["xlsx"] = folder / "guides.xlsx"
-            _save_workbook(stage / "guides.xlsx", tables)
+            (stage / "guides.xlsx").write_bytes(workbook_bytes(tables))
     return paths
 
 
@@ -145,9 +145,3 @@ def plate_maps(table: pd.DataFrame, places: list[Well], wells: int) -> pd.DataFr
         for r in range(rows)
     ]
     return pd.DataFrame(grid, columns=["plate", "row", *map(str, range(1, columns + 1))])
-
-
-def _save_workbook(path: Path, tables: Mapping[str, pd.DataFrame]) -> None:
-    with pd.ExcelWriter(path, engine="openpyxl") as book:
-        for name, table in tables.items():
-            csv_cells(table, csv_text).to_excel(book, sheet_name=name, index=False)
