@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pertwise.benchmark.engine import BenchmarkRun
+    from pertwise.benchmark.prediction.config import PredictionConfig
 
 app = typer.Typer(
     help="Benchmarks: prediction, PerturbQA.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -146,7 +147,18 @@ def prediction(
     folds: Annotated[int, typer.Option(help="Folds over perturbations.")] = 5,
     shuffles: Annotated[int, typer.Option(help="Repeats with other folds.")] = 3,
     folds_from: Annotated[
-        Path | None, typer.Option(help="Take the folds of a file of recorded answers.")
+        list[Path] | None,
+        typer.Option(
+            help="Take the folds of a file of recorded answers, or of split files of PIE, TxPert, "
+            "STATE (JSON, TOML, folder); repeat for several settings."
+        ),
+    ] = None,
+    regime: Annotated[
+        str | None,
+        typer.Option(
+            help="Several contexts: three-settings (unseen perturbation, unseen context, both), "
+            "compound, context, both, pair, scaffold, perturbation."
+        ),
     ] = None,
     train_size: Annotated[
         list[int] | None, typer.Option(help="Growing training sets of these sizes.")
@@ -159,12 +171,9 @@ def prediction(
     figures: Figures = None,
 ) -> None:
     """Held-out prediction of every method on the same splits: tables, tests, figures."""
-    from pertwise.benchmark.engine import run_task
     from pertwise.benchmark.prediction.config import PredictionConfig
-    from pertwise.benchmark.prediction.run import PredictionTask
     from pertwise.config import check_settings, read_settings
     from pertwise.errors import InputError
-    from pertwise.report.prediction_bench import shown_table
 
     if figures is not None:
         wanted_formats(figures)
@@ -178,8 +187,10 @@ def prediction(
         split: dict[str, object] = {"folds": folds, "shuffles": shuffles}
         if train_size:
             split |= {"kind": "growing", "train_sizes": train_size}
-        if folds_from is not None:
-            split |= {"kind": "given", "folds_from": str(folds_from)}
+        if regime is not None:
+            split |= {"kind": regime}
+        if folds_from:
+            split |= split_of_files(folds_from)
         settings = check_settings(
             {
                 "screen": str(screen),
@@ -192,6 +203,27 @@ def prediction(
             PredictionConfig,
             "options",
         )
+    play(settings, out, jobs, figures)
+
+
+def split_of_files(files: list[Path]) -> dict[str, object]:
+    """The split that files name: folds of recorded answers, or other tools' split files."""
+    from pertwise._files import read_json
+
+    if len(files) == 1 and files[0].suffix != ".toml" and files[0].is_file():
+        folds = read_json(files[0], "a split or recorded answers")
+        listed = folds.get("folds") if isinstance(folds, dict) else None
+        if not isinstance(folds, dict) or any("answers" in f for f in listed or ()):
+            return {"kind": "given", "folds_from": str(files[0])}
+    return {"kind": "files", "files": [str(f) for f in files]}
+
+
+def play(settings: PredictionConfig, out: Path, jobs: int, figures: str | None) -> None:
+    """Run a benchmark of predictions, write its page, show its table."""
+    from pertwise.benchmark.engine import run_task
+    from pertwise.benchmark.prediction.run import PredictionTask
+    from pertwise.report.prediction_bench import shown_table
+
     task = PredictionTask(settings)
     run = run_task(task, out, executor="serial" if jobs == 1 else "processes", workers=jobs)
     with figures_as(figures):
@@ -203,6 +235,65 @@ def prediction(
     written = (page, out / "report.md", out / run.task.scores)
     typer.echo("written: " + ", ".join(map(str, written)))
     end_without_answers(run, "method", "every prediction of it is a fallback")
+
+
+@app.command()
+def external(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Predictions of any tool: h5ad (means or cells; GEARS, scPerturb, STATE, "
+            "prediction.h5ad), parquet, csv, tsv."
+        ),
+    ],
+    screen: Annotated[Path, typer.Option(help="What was measured.")],
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="Method beside them, fitted on the rest (context-mean); repeat."),
+    ] = None,
+    knowledge: Annotated[Path | None, typer.Option(help="Knowledge folder.")] = None,
+    context: Annotated[str | None, typer.Option(help="Score this context only.")] = None,
+    values: Annotated[
+        str,
+        typer.Option(help="Of files without controls: deltas, or means (the screen's control)."),
+    ] = "auto",
+    rank: Annotated[
+        bool, typer.Option("--rank", help="Ranks of what is predicted, for a ranked screen.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder of results; reused to resume.")] = Path(
+        "bench-external"
+    ),
+    figures: Figures = None,
+) -> None:
+    """Other tools' predictions of genes or drugs in one table, with the same scores and tests.
+
+    Scored is what all files predict; methods beside them learn from the other measured rows.
+    """
+    from pertwise.benchmark.prediction.config import PredictionConfig
+    from pertwise.config import check_settings
+
+    if figures is not None:
+        wanted_formats(figures)
+    labels = [f.name for f in files]
+    theirs = [
+        {
+            "use": "external",
+            "label": label if labels.count(label) == 1 else str(file),
+            "settings": {"file": str(file), "values": values, "rank": rank},
+        }
+        for file, label in zip(files, labels, strict=True)
+    ]
+    given = {
+        "screen": str(screen),
+        "context": context,
+        "knowledge": None if knowledge is None else str(knowledge),
+        "seed": seed,
+        "split": {"kind": "predicted", "files": [str(f) for f in files]},
+        "methods": [*({"use": m} for m in method or ["context-mean"]), *theirs],
+    }
+    play(check_settings(given, PredictionConfig, "options"), out, jobs, figures)
 
 
 def tell_failures(run: BenchmarkRun[Any], then: str) -> None:

@@ -219,10 +219,13 @@ def _against_controls(path: Path, described: pd.DataFrame, who: str, where: str 
     if path.suffix != ".h5ad":
         obs = described.set_axis(described.index.astype(str), axis=0)
         data = AnnData(np.asarray(matrix), obs=obs, var=pd.DataFrame(index=pd.Index(features)))
+    # Models write smooth values, which show no scale: what is not counts is taken as it stands.
+    whole = bool(np.min(matrix) >= 0 and np.array_equal(matrix, np.rint(matrix)))
+    scale = "counts" if whole else "as-is"
     keys = Keys(perturbation=who, context=where or "", dose="", batch="", labels="as-is")
     return read_screen(
         data, perturbation_key=who, context_key=where or "", dose_key="", batch_key="",
-        labels="as-is", pseudobulk=PseudobulkSettings(keys=keys, n_hvg=None),
+        labels="as-is", pseudobulk=PseudobulkSettings(keys=keys, n_hvg=None, scale=scale),
     )  # fmt: skip
 
 

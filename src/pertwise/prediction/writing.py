@@ -91,7 +91,10 @@ def long_table(prediction: Prediction) -> pd.DataFrame:
 
 
 def to_anndata(
-    found: Predicted, *, column: str = "perturbation", control: str | None = None,
+    found: Predicted,
+    *,
+    column: str = "perturbation",
+    control: str | None = None,
     values: Values = "deltas",
 ) -> AnnData:
     """A row a perturbation and a last one of the control, as other tools read it.
