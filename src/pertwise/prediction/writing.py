@@ -99,7 +99,8 @@ def to_anndata(
 ) -> AnnData:
     """A row a perturbation and a last one of the control, as other tools read it.
 
-    X = means, ``layers["spread"]`` their standard deviation (0 for the control), var = features,
+    X = means, ``layers["spread"]`` their standard deviation (0 for the control) and, of
+    ensembles, ``layers["epistemic"]`` the part over their members, var = features,
     obs = `column` (label), context, is_control, the support columns and ``measured``. uns: values,
     unit, cell_line, simulated, and the whole record as JSON in ``pertwise_prediction``.
 
@@ -146,8 +147,7 @@ def to_anndata(
     obs.loc[label] = [{"b": True, "i": 0, "f": np.nan}.get(d.kind, "") for d in obs.dtypes]
     obs = obs.astype(dict(zip(prediction.support, prediction.support.dtypes, strict=True)))
     obs["measured"] = obs["measured"].astype(bool)
-    written = names if column != "condition" else [_gears(n, label) for n in names]
-    obs.insert(0, column, [*written, label])
+    obs.insert(0, column, [*(label_in(column, n, label) for n in names), label])
     obs.insert(1, "is_control", [False] * len(names) + [True])
     if found.context:
         obs.insert(2, "context", found.context)
@@ -166,11 +166,15 @@ def to_anndata(
     )
     if prediction.spread is not None:
         data.layers["spread"] = np.vstack([prediction.spread, np.zeros_like(base)])
+    if prediction.epistemic is not None:
+        known = prediction.epistemic.astype(np.float32)
+        data.layers["epistemic"] = np.vstack([known, np.zeros_like(base)])
     return data
 
 
-def _gears(name: str, control: str) -> str:
-    return name if is_combination(name) else f"{name}+{control}"
+def label_in(column: str, name: str, control: str) -> str:
+    """A perturbation as it is written in a column: in GEARS's with its control ("A+ctrl")."""
+    return f"{name}+{control}" if column == "condition" and not is_combination(name) else name
 
 
 def read_prediction(path: str | os.PathLike[str]) -> Prediction:
