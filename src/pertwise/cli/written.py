@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 
@@ -19,6 +19,7 @@ _WRITTEN = "Files for other tools"
 class Written(OptionGroup):
     """How prediction.h5ad is laid out for other tools, and predicted cells."""
 
+    spelled: ClassVar[dict[str, str]] = {"cells_from": "--cells"}
     column: Annotated[
         str,
         typer.Option(
@@ -39,9 +40,10 @@ class Written(OptionGroup):
             rich_help_panel=_WRITTEN,
         ),
     ] = "deltas"
-    cells: Annotated[
+    cells_from: Annotated[
         Path | None,
         typer.Option(
+            "--cells",
             metavar="FILE",
             help="Make predicted cells of the control cells in FILE: cells.h5ad.",
             rich_help_panel=_WRITTEN,
@@ -89,7 +91,7 @@ class Written(OptionGroup):
         pertwise.errors.InputError
             Names the option.
         """
-        if self.cells is None:
+        if self.cells_from is None:
             self.refuse(
                 "no cells are made (--cells FILE)", but=("column", "control_label", "write_values")
             )
@@ -107,13 +109,13 @@ class Written(OptionGroup):
 
     def write_cells(self, found: Any, out: Path, seed: int, reading: Reading) -> Path | None:
         """cells.h5ad in the folder `out`, if asked for."""
-        if self.cells is None:
+        if self.cells_from is None:
             return None
         from pertwise.prediction.cells import write_cells
         from pertwise.screen.layouts import Keys
 
         made = found.to_cells(
-            self.cells, self.n_cells, seed, model=self.cells_model, spread=self.cells_spread,
+            self.cells_from, self.n_cells, seed, model=self.cells_model, spread=self.cells_spread,
             values=self.cells_as, column=self.column, control=self.control_label,
             with_controls=not self.no_controls, keys=Keys(
                 reading.perturbation_key, tuple(reading.control or ()), reading.context_key

@@ -144,7 +144,7 @@ def to_anndata(
         obs[text] = obs[text].astype(str)
     obs["measured"] = [p in hidden for p in names]
     obs.index = pd.Index(names)
-    obs.loc[label] = [{"b": True, "i": 0, "f": np.nan}.get(d.kind, "") for d in obs.dtypes]
+    obs.loc[label] = [{"b": False, "i": 0, "f": np.nan}.get(d.kind, "") for d in obs.dtypes]
     obs = obs.astype(dict(zip(prediction.support, prediction.support.dtypes, strict=True)))
     obs["measured"] = obs["measured"].astype(bool)
     obs.insert(0, column, [*(label_in(column, n, label) for n in names), label])
