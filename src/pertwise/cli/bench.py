@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pertwise.cli.asking import Figures
-from pertwise.cli.groups import Asking, Facts, Llm
+from pertwise.cli.groups import Asking, Facts, Llm, Reading
 from pertwise.cli.options import grouped, refuse_given
 from pertwise.report.style import figures_as, wanted_formats
 
@@ -294,6 +294,39 @@ def external(
         "methods": [*({"use": m} for m in method or ["context-mean"]), *theirs],
     }
     play(check_settings(given, PredictionConfig, "options"), out, jobs, figures)
+
+
+@app.command()
+@grouped
+def calibrate(
+    cells: Annotated[Path, typer.Argument(help="Single cells (h5ad and the like) with controls.")],
+    reading: Reading,
+    min_cells: Annotated[
+        int, typer.Option(min=4, help="Leave out perturbations with fewer cells.")
+    ] = 30,
+    seed: Annotated[int, typer.Option(help="Seed of the halves.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write the table to this csv file.")] = None,
+) -> None:
+    """What every metric can tell on these data: a technical duplicate against the others' mean.
+
+    drf: share of the range from the mean of all other perturbations to perfection that a second
+    half of the same cells reaches. bds: share of perturbations in which that half scores better.
+    """
+    from pertwise._io import write_csv_atomic
+    from pertwise.evaluate.anchors import calibrate_cells
+    from pertwise.screen.layouts import Keys
+
+    used = ("perturbation_key", "control", "context_key", "dose_key")
+    reading.refuse("cells are read, not means", but=used)
+    keys = Keys(
+        reading.perturbation_key, tuple(reading.control or ()), reading.context_key,
+        reading.dose_key,
+    )  # fmt: skip
+    table = calibrate_cells(cells, seed=seed, min_cells=min_cells, keys=keys)
+    show_table(table, f"{cells.name}: metrics between a technical duplicate and the mean of others")
+    if out is not None:
+        write_csv_atomic(out, table)
+        typer.echo(f"written: {out}")
 
 
 def tell_failures(run: BenchmarkRun[Any], then: str) -> None:
