@@ -59,6 +59,17 @@ def test_cells_are_averaged_and_compared_with_their_controls(tmp_path):
     np.testing.assert_allclose(expected(found), np.array(mean[:2]) - mean[2], atol=1e-5)
 
 
+def test_what_is_predicted_is_x_even_beside_a_layer_of_counts(tmp_path):
+    rng = np.random.default_rng(2)
+    labels = np.repeat(["A", "B+C", "control"], 30)
+    values = np.vstack([CONTROL + DELTA, CONTROL]).repeat(30, axis=0) + rng.normal(0, 0.01, (90, 3))
+    file = write(tmp_path / "c.h5ad", "perturbation", labels, values)
+    data = ad.read_h5ad(file)
+    data.layers["counts"] = rng.poisson(5, (90, 3)).astype(np.float32)
+    data.write_h5ad(file)
+    np.testing.assert_allclose(expected(read_external(file, SCREEN)), DELTA, atol=0.02)
+
+
 def test_raw_counts_of_cells_are_normalised_first(tmp_path):
     rng = np.random.default_rng(1)
     labels = np.repeat(["A", "ctrl"], 40)

@@ -225,7 +225,7 @@ def _against_controls(path: Path, described: pd.DataFrame, who: str, where: str 
     keys = Keys(perturbation=who, context=where or "", dose="", batch="", labels="as-is")
     return read_screen(
         data, perturbation_key=who, context_key=where or "", dose_key="", batch_key="",
-        labels="as-is", pseudobulk=PseudobulkSettings(keys=keys, n_hvg=None, scale=scale),
+        labels="as-is", pseudobulk=PseudobulkSettings(keys=keys, n_hvg=None, scale=scale, layer="X"),
     )  # fmt: skip
 
 
