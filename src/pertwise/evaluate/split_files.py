@@ -138,7 +138,7 @@ def _rows(
 
 
 def _listed(one: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
-    given = next((one[k] for k in keys if one.get(k)), [])
+    given: Any = next((one[k] for k in keys if one.get(k)), [])
     return [given] if isinstance(given, str) else [str(x) for x in given]
 
 

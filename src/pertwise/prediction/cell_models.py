@@ -120,7 +120,7 @@ class CellModel:
         before = np.interp(self.mean, at, deviation)
         after = np.interp(np.maximum(moved, 0.0) if self.bounded else moved, at, deviation)
         ratio = np.divide(after, before, out=np.ones_like(after), where=before > 0)
-        return np.clip(ratio, 1 / 3, 3.0)
+        return np.asarray(np.clip(ratio, 1 / 3, 3.0))
 
     # -- counts ---------------------------------------------------------------------------------
 
