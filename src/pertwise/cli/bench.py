@@ -210,10 +210,12 @@ def split_of_files(files: list[Path]) -> dict[str, object]:
     """The split that files name: folds of recorded answers, or other tools' split files."""
     from pertwise._files import read_json
 
-    if len(files) == 1 and files[0].suffix != ".toml" and files[0].is_file():
-        folds = read_json(files[0], "a split or recorded answers")
-        listed = folds.get("folds") if isinstance(folds, dict) else None
-        if not isinstance(folds, dict) or any("answers" in f for f in listed or ()):
+    other = (".toml", ".pkl", ".pickle")
+    if len(files) == 1 and files[0].is_file() and files[0].suffix not in other:
+        data = read_json(files[0], "a split or recorded answers")
+        folds = data.get("folds") if isinstance(data, dict) else None
+        named = {"answers", "available_genes"}
+        if isinstance(folds, list) and any(isinstance(f, dict) and named & f.keys() for f in folds):
             return {"kind": "given", "folds_from": str(files[0])}
     return {"kind": "files", "files": [str(f) for f in files]}
 
