@@ -16,7 +16,7 @@ from pertwise.acquire.common import uncertainty_ranks
 from pertwise.acquire.coverage import module_coverage, near_misses, nearest_pick, plane
 from pertwise.acquire.design import design
 from pertwise.acquire.exhaustion import EXHAUSTED, advantage
-from pertwise.acquire.facts import known_facts
+from pertwise.acquire.facts import essential_genes, known_facts
 from pertwise.acquire.hubs import without_hubs
 from pertwise.acquire.panel import (
     CANDIDATE_COLUMNS,
@@ -79,7 +79,10 @@ def assemble(
     u = None if state is None else state.uncertainty
     utilities = chosen.utilities
     targets = describe_targets(
-        {n: pool.symbols[n] for n in everyone}, setup.screen, setup.knowledge
+        {n: pool.symbols[n] for n in everyone},
+        setup.screen,
+        setup.knowledge,
+        essential_genes(setup.facts, setup.knowledge),
     )
     about = targets.table.to_dict("index")
     picks = _picks(setup, chosen, relations, ranks, u, targets)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -109,9 +109,14 @@ class Targets:
 
 
 def describe_targets(
-    symbols: dict[str, str], screen: Screen | None, knowledge: Knowledge
+    symbols: dict[str, str],
+    screen: Screen | None,
+    knowledge: Knowledge,
+    essential: Collection[str] = (),
 ) -> Targets:
     """Ids, biotype, detection and shared promoters of names (name -> approved symbol, or A+B).
+
+    `essential`: approved symbols of genes that nearly every line needs, as far as somebody says so.
 
     Promoters are shared by genes on either strand whose transcription starts lie within
     `PROMOTER_DISTANCE` bases: CRISPRi at one silences the other (Horlbeck et al. 2016).
@@ -144,6 +149,8 @@ def describe_targets(
             told.append("not detected in your controls")
         if shared:
             told.append(f"promoter shared with {', '.join(shared)}")
+        if any(g in essential for g in genes):
+            told.append("common essential")
         if told:
             flags[name] = tuple(told)
     return Targets(pd.DataFrame.from_dict(rows, orient="index"), flags)
