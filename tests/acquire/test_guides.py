@@ -156,9 +156,7 @@ def test_a_workbook_of_two_sets_says_which_one_was_read(tmp_path):
     assert "sheet 'SetA sgRNA annotations' (not 'SetB" in library.layout
     assert list(library.table["sequence_a"]) == ["ACGT" * 4 + "ACGA"]
     assert len(library.controls) == 2
-    other = read_library(
-        tmp_path / "dolcetto.xlsx", LibraryColumns(sheet="SetB sgRNA annotations")
-    )
+    other = read_library(tmp_path / "dolcetto.xlsx", LibraryColumns(sheet="SetB sgRNA annotations"))
     assert list(other.table["sequence_a"]) == ["ACGT" * 4 + "ACGC"]
     assert "--library-sheet" not in other.layout
 

@@ -40,8 +40,9 @@ def known_facts(
     """One row a name: what the screen, the marks and a user's table know; no column that is empty.
 
     Expression of the perturbed gene in the controls, where the features of the screen are genes and
-    its control means are known (mean of log(1 + x); in another unit the column says so); marks of strength and of the programs that target `features` are
-    named after; then the columns of `facts`. `approved`: name -> approved symbol.
+    its control means are known (mean of log(1 + x); in another unit the column says so); marks of
+    strength and of the programs that target `features` are named after; then the columns of
+    `facts`. `approved`: name -> approved symbol.
     """
     symbols = dict(approved or {})
     if approved is None and knowledge is not None:

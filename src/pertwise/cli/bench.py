@@ -134,6 +134,7 @@ def perturbqa(
 
 
 @app.command()
+@grouped
 def prediction(
     config: Annotated[Path | None, typer.Argument(help="TOML file; or use the options.")] = None,
     screen: Annotated[Path | None, typer.Option(help="Screen file.")] = None,
@@ -171,6 +172,10 @@ def prediction(
     if config is not None:
         if screen is not None or method:
             raise InputError("give either a TOML file or --screen with --method, not both")
+        refuse_given(
+            ["context", "knowledge", "folds", "shuffles", "folds_from", "train_size", "seed"],
+            f"{config.name} says it",
+        )
         settings = read_settings(config, PredictionConfig)
     else:
         if screen is None or not method:
