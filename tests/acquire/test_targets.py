@@ -139,6 +139,7 @@ def test_a_plan_of_a_given_list_carries_ids_and_warns(knowledge, tmp_path):
         "hemoglobin A",
     ]
     assert "promoter shared with NEAR (300 bases)" in table.loc["HBA", "flags"]
+    assert any(w == "1 of the panel: promoter shared with another gene: HBA" for w in made.warnings)
     assert made.candidate_table.loc["HBA", "detected"] is False
     other = (
         amend(made, replace={"LNC1": "HBA"}, by="A", why="B")

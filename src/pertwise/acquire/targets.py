@@ -15,6 +15,7 @@ from pertwise.screen import Screen
 from pertwise.screen.detected import UNDETECTED, undetected_limit
 
 CODING = "protein_coding"
+SHARED = "promoter shared"
 LOGGED = "log-normalised expression"
 COLUMNS = ("full_name", "ensembl", "hgnc", "entrez", "biotype")
 
@@ -101,7 +102,10 @@ class Targets:
         by_flag: dict[str, list[str]] = {}
         for name in names:
             for flag in self.flags.get(name, ()):
-                by_flag.setdefault(flag.partition(" with ")[0].partition(": ")[0], []).append(name)
+                kind_of = flag.partition(": ")[0]
+                if kind_of.startswith(SHARED):
+                    kind_of = f"{SHARED} with another gene"
+                by_flag.setdefault(kind_of, []).append(name)
         return [
             f"{len(group)} {kind} {flag}: {', '.join(group[:8])}{' ...' if len(group) > 8 else ''}"
             for flag, group in by_flag.items()
@@ -148,7 +152,7 @@ def describe_targets(
         if False in seen:
             told.append("not detected in your controls")
         if shared:
-            told.append(f"promoter shared with {', '.join(shared)}")
+            told.append(f"{SHARED} with {', '.join(shared)}")
         if any(g in essential for g in genes):
             told.append("common essential")
         if told:
