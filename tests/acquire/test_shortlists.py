@@ -156,7 +156,7 @@ def test_a_module_of_a_hub_is_nobodys_word():
         return Pick(item="HUB", reason="r", extra={"module": module})
 
     assert _module(stored, stored, pick("globins")) == "globins"
-    assert _module(shown, stored, pick("globins")) == "globins (its links are no more than chance)"
+    assert _module(shown, stored, pick("globins")) == "globins (links by chance)"
     assert _module(shown, stored, pick("iron")) == "iron (says the model)"
     assert _module(shown, stored, pick("")) == ""
     assert _module(None, None, None) == ""

@@ -284,7 +284,7 @@ def _module(relation: Relation | None, stored: Relation | None, pick: Pick | Non
         return relation.module
     stated = str(pick.extra.get("module", "")) if pick is not None else ""
     if stored is not None and stated == stored.module:
-        return f"{stated} (its links are no more than chance)" if stated else ""
+        return f"{stated} (links by chance)" if stated else ""
     return f"{stated} (says the model)" if stated else ""
 
 
