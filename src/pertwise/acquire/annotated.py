@@ -25,7 +25,8 @@ def into_anndata(plan: Plan, into: AnnData | None, key: str | None) -> AnnData:
     else:
         data, at = into, rows_of(into, list(table["gene"]), key, plan.context)
     status = table["status"].fillna("measured").replace("not picked", "candidate")
-    data.obs["pertwise"] = pd.Categorical(np.append(status.to_numpy(dtype=object), None)[at])
+    words = [*status, None]
+    data.obs["pertwise"] = pd.Categorical([words[i] for i in at])
     for column in ("utility", "uncertainty"):
         data.obs[f"pertwise_{column}"] = at_rows(table[column], at)
     data.obsm["X_pertwise"] = at_rows(table[["x", "y"]], at)
