@@ -82,8 +82,8 @@ def test_reward_rises_beyond_its_noise_and_resuming_is_the_same(tiny, tmp_path):
     grpo([a_task()], GRADER, tiny, tmp_path / "b", how=short)
     with pytest.raises(InputError, match="holds a run"):
         grpo([a_task()], GRADER, tiny, tmp_path / "b", how=HOW)
+    other = a_task().model_copy(update={"subject": "G01", "allowed": (NAMES[0], *NAMES[2:])})
     with pytest.raises(InputError, match="another data"):
-        other = a_task().model_copy(update={"subject": "G01", "allowed": (NAMES[0], *NAMES[2:])})
         grpo([other], GRADER, tiny, tmp_path / "b", how=HOW, resume=True)
     # A checkpoint that a kill cut short is none: its state is written last.
     (tmp_path / "b" / "checkpoints" / "checkpoint-30").mkdir()
