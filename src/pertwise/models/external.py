@@ -223,7 +223,7 @@ def _against_controls(path: Path, described: pd.DataFrame, who: str, where: str 
     whole = bool(np.min(matrix) >= 0 and np.array_equal(matrix, np.rint(matrix)))
     scale = "counts" if whole else "as-is"
     keys = Keys(perturbation=who, context=where or "", dose="", batch="", labels="as-is")
-    settings = PseudobulkSettings(keys=keys, n_hvg=None, scale=scale, layer="X")
+    settings = PseudobulkSettings(keys=keys, n_hvg=None, scale=scale, layer="X", min_cells=1)
     return read_screen(
         data, perturbation_key=who, context_key=where or "", dose_key="", batch_key="",
         labels="as-is", pseudobulk=settings,

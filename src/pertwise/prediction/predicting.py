@@ -114,12 +114,35 @@ class Predicted(Shown):
 
         return long_table(self.prediction)
 
-    def to_anndata(self, **layout: Any) -> AnnData:
-        """Means as X, spread as a layer, support in obs, a control row, the record in uns; `layout`
-        chooses names and values (`writing.to_anndata`)."""
-        from pertwise.prediction.writing import to_anndata
+    def to_anndata(
+        self, into: AnnData | None = None, key: str | None = None, **layout: Any
+    ) -> AnnData:
+        """Means as X, spread as a layer, support in obs, a control row, the record in uns.
 
-        return to_anndata(self, **layout)
+        Parameters
+        ----------
+        into
+            An object whose rows are perturbations (or their cells), which is written to and
+            returned: means into ``obsm["pertwise_predicted"]`` (a table with a column a feature,
+            NaN where nothing was asked), their mean spread into ``obs["pertwise_spread"]``, the
+            record into ``uns["pertwise_prediction"]``.
+        key
+            Column of `into` that names the perturbation; None = recognised.
+        layout
+            Without `into`: column, control and values (`writing.to_anndata`).
+
+        Raises
+        ------
+        pertwise.errors.InputError
+            No row of `into` is one of the asked perturbations.
+        """
+        from pertwise.prediction.writing import into_anndata, to_anndata
+
+        if into is None:
+            return to_anndata(self, **layout)
+        if layout:
+            raise InputError(f"{', '.join(layout)}: of a new AnnData, not of one written into")
+        return into_anndata(self, into, key)
 
     def to_cells(
         self, controls: str | os.PathLike[str] | AnnData, n: int = 100, seed: int = 0, **how: Any
