@@ -44,6 +44,7 @@ NAMES = (
     "predict",
     "pseudobulk",
     "rate",
+    "read_prediction",
     "read_screen",
     "score",
     "simulate",

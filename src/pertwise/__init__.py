@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pertwise.prediction.predicting import predict as predict
     from pertwise.prediction.rated import Rated as Rated
     from pertwise.prediction.rating import rate as rate
+    from pertwise.prediction.writing import read_prediction as read_prediction
     from pertwise.prediction.writing import write_prediction as write_prediction
     from pertwise.report import plot as plot
     from pertwise.report import write_plan as write_plan
@@ -84,6 +85,7 @@ _LAZY = {
     "predict": "pertwise.prediction.predicting:predict",
     "pseudobulk": "pertwise.screen.pseudobulk:pseudobulk",
     "rate": "pertwise.prediction.rating:rate",
+    "read_prediction": "pertwise.prediction.writing:read_prediction",
     "read_screen": "pertwise.screen:read_screen",
     "score": "pertwise.evaluate:score_predictions",
     "simulate": "pertwise.screen:simulate_screen",
@@ -125,6 +127,7 @@ __all__ = [
     "predict",
     "pseudobulk",
     "rate",
+    "read_prediction",
     "read_screen",
     "score",
     "simulate",

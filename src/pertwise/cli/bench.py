@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pertwise.benchmark.engine import BenchmarkRun
+    from pertwise.benchmark.prediction.config import PredictionConfig
 
 app = typer.Typer(
     help="Benchmarks: prediction, PerturbQA.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -145,7 +146,18 @@ def prediction(
     folds: Annotated[int, typer.Option(help="Folds over perturbations.")] = 5,
     shuffles: Annotated[int, typer.Option(help="Repeats with other folds.")] = 3,
     folds_from: Annotated[
-        Path | None, typer.Option(help="Take the folds of a file of recorded answers.")
+        list[Path] | None,
+        typer.Option(
+            help="Take the folds of a file of recorded answers, or of split files of PIE, TxPert, "
+            "STATE (JSON, TOML, folder); repeat for several settings."
+        ),
+    ] = None,
+    regime: Annotated[
+        str | None,
+        typer.Option(
+            help="Several contexts: three-settings (unseen perturbation, unseen context, both), "
+            "compound, context, both, pair, scaffold, perturbation."
+        ),
     ] = None,
     train_size: Annotated[
         list[int] | None, typer.Option(help="Growing training sets of these sizes.")
@@ -158,12 +170,9 @@ def prediction(
     figures: Figures = None,
 ) -> None:
     """Held-out prediction of every method on the same splits: tables, tests, figures."""
-    from pertwise.benchmark.engine import run_task
     from pertwise.benchmark.prediction.config import PredictionConfig
-    from pertwise.benchmark.prediction.run import PredictionTask
     from pertwise.config import check_settings, read_settings
     from pertwise.errors import InputError
-    from pertwise.report.prediction_bench import shown_table
 
     if figures is not None:
         wanted_formats(figures)
@@ -181,8 +190,10 @@ def prediction(
         split: dict[str, object] = {"folds": folds, "shuffles": shuffles}
         if train_size:
             split |= {"kind": "growing", "train_sizes": train_size}
-        if folds_from is not None:
-            split |= {"kind": "given", "folds_from": str(folds_from)}
+        if regime is not None:
+            split |= {"kind": regime}
+        if folds_from:
+            split |= split_of_files(folds_from)
         settings = check_settings(
             {
                 "screen": str(screen),
@@ -195,6 +206,29 @@ def prediction(
             PredictionConfig,
             "options",
         )
+    play(settings, out, jobs, figures)
+
+
+def split_of_files(files: list[Path]) -> dict[str, object]:
+    """The split that files name: folds of recorded answers, or other tools' split files."""
+    from pertwise._files import read_json
+
+    other = (".toml", ".pkl", ".pickle")
+    if len(files) == 1 and files[0].is_file() and files[0].suffix not in other:
+        data = read_json(files[0], "a split or recorded answers")
+        folds = data.get("folds") if isinstance(data, dict) else None
+        named = {"answers", "available_genes"}
+        if isinstance(folds, list) and any(isinstance(f, dict) and named & f.keys() for f in folds):
+            return {"kind": "given", "folds_from": str(files[0])}
+    return {"kind": "files", "files": [str(f) for f in files]}
+
+
+def play(settings: PredictionConfig, out: Path, jobs: int, figures: str | None) -> None:
+    """Run a benchmark of predictions, write its page, show its table."""
+    from pertwise.benchmark.engine import run_task
+    from pertwise.benchmark.prediction.run import PredictionTask
+    from pertwise.report.prediction_bench import shown_table
+
     task = PredictionTask(settings)
     run = run_task(task, out, executor="serial" if jobs == 1 else "processes", workers=jobs)
     with figures_as(figures):

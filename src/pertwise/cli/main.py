@@ -18,6 +18,7 @@ from pertwise.cli import (
     ask,
     bench,
     bench_acquisition,
+    bench_exchange,
     demo,
     design,
     doctor,
@@ -52,6 +53,7 @@ app.command("langpert", hidden=True)(ask.ask)
 app.command("lgr", hidden=True)(ask.ask)
 app.add_typer(bench.app, name="bench")
 bench_acquisition.register(bench.app, app)
+bench_exchange.register(bench.app)
 app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(llm.app, name="llm")
 app.command("parts")(parts.parts)

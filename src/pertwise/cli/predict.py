@@ -14,6 +14,7 @@ from pertwise._process import only_writer
 from pertwise.cli.asking import Figures, nothing_usable
 from pertwise.cli.groups import Cells, Facts, Llm, Reading
 from pertwise.cli.options import grouped
+from pertwise.cli.written import Written
 from pertwise.errors import InputError
 from pertwise.report.style import wanted_formats
 
@@ -36,6 +37,7 @@ def predict(
     cells: Cells,
     llm: Llm,
     reading: Reading,
+    written: Written,
     names: Annotated[
         list[str] | None,
         typer.Option(
@@ -95,6 +97,7 @@ def predict(
     """Predicted responses of unmeasured perturbations, what they rest on, and how good that is."""
     if out is None:
         raise InputError("--out DIR is needed")
+    written.check()
     formats = None if figures is None else ",".join(wanted_formats(figures))
     from pertwise.prediction.predicting import DEFAULT_METHOD
     from pertwise.prediction.predicting import predict as predicted
@@ -131,7 +134,9 @@ def predict(
             reading=reading.settings(),
         )
         page = write_page(found, out)
-        paths = write_prediction(found, out)
+        paths = write_prediction(found, out, **written.layout)
+        made = written.write_cells(found, out, seed, reading)
+        paths |= {} if made is None else {"cells.h5ad": made}
         if formats is not None:
             from pertwise.report import plot
 

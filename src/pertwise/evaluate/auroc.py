@@ -1,4 +1,4 @@
-"""Area under the ROC curve, for many groups at once, ties at half."""
+"""Areas under the ROC and the precision-recall curve; equal scores favour nobody."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pertwise.errors import InputError
-from pertwise.evaluate.metrics import Floats
+from pertwise.evaluate.metrics import Floats, metric
 
 
 def grouped_auroc(
@@ -75,3 +75,57 @@ def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
     s = np.asarray(scores, dtype=np.float64)
     zeros: NDArray[np.int64] = np.zeros(s.shape, dtype=np.int64)
     return float(grouped_auroc(s, labels, zeros, 1)[0])
+
+
+@metric("de_auroc", "AUROC of the differential features", "high", rows=False)
+def de_auroc(score: ArrayLike, significant: ArrayLike, mask: ArrayLike | None = None) -> Floats:
+    """(n,) area under the ROC curve of the truly differential features by |score|, ties at half.
+
+    Parameters
+    ----------
+    score
+        (n, d) predicted differential scores (or responses); the sign is ignored.
+    significant
+        (n, d) bool: differential in the truth. Rows with all or none give NaN.
+    mask
+        (n, d) bool; False leaves a feature out (not measured, the target itself).
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        For unequal shapes or a score that is NaN.
+    """
+    s, y, keep = _ranked(score, significant, mask)
+    groups = np.broadcast_to(np.arange(len(s))[:, None], s.shape)
+    return grouped_auroc(s[keep], y[keep], groups[keep], len(s))
+
+
+@metric("de_auprc", "average precision of the differential features", "high", rows=False)
+def de_auprc(score: ArrayLike, significant: ArrayLike, mask: ArrayLike | None = None) -> Floats:
+    """(n,) average precision of the truly differential features by |score|.
+
+    Sum over distinct scores of (recall gained) x (precision so far): features of equal score enter
+    together. Parameters and errors as `de_auroc`.
+    """
+    s, y, keep = _ranked(score, significant, mask)
+    out = np.full(len(s), np.nan)
+    for i in range(len(s)):
+        row, true = s[i, keep[i]], y[i, keep[i]]
+        if not 0 < true.sum() < true.size:
+            continue
+        order = np.argsort(-row, kind="stable")
+        last = np.flatnonzero(np.r_[np.diff(row[order]) != 0, True])
+        hits = np.cumsum(true[order])[last]
+        gained = np.diff(np.r_[0, hits]) / true.sum()
+        out[i] = (gained * hits / (last + 1)).sum()
+    return out
+
+
+def _ranked(
+    score: ArrayLike, significant: ArrayLike, mask: ArrayLike | None
+) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:
+    s, y = np.abs(np.asarray(score, dtype=np.float64)), np.asarray(significant, dtype=bool)
+    keep = np.ones(s.shape, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
+    if not (s.shape == y.shape == keep.shape) or s.ndim != 2 or np.isnan(s[keep]).any():
+        raise InputError(f"scores {s.shape} (no NaN), significance {y.shape} and mask must agree")
+    return s, y, keep

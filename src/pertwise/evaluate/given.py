@@ -147,13 +147,13 @@ def read_toml_split(
     held = np.zeros(len(obs), dtype=bool)
     unknown = []
     for key, side in zero.items():
-        line = _line_name(key, screen, lines)
+        line = line_name(key, screen, lines)
         if line is None:
             unknown.append(key)
         elif str(side) in ("test", "val"):
             held |= (obs["context"] == line).to_numpy()
     for key, parts in few.items():
-        line = _line_name(key, screen, lines)
+        line = line_name(key, screen, lines)
         if line is None:
             unknown.append(key)
             continue
@@ -173,11 +173,14 @@ def read_toml_split(
     return Split("given", 0, 0, tuple(names[~held]), tuple(names[held]), by="row")
 
 
-def _line_name(key: str, screen: Screen, lines: CellTable | None) -> str | None:
-    """A line of the screen for "dataset.LINE", a plain name or an identifier."""
+def line_name(key: str, screen: Screen, lines: CellTable | None) -> str | None:
+    """A line of the screen for "dataset.LINE", a plain name (in any case) or an identifier."""
+    folded = {c.casefold(): c for c in reversed(screen.contexts)}
     for name in (key, key.partition(".")[2]):
         if name in screen.contexts:
             return name
+        if name and name.casefold() in folded:
+            return folded[name.casefold()]
         if name and "cellosaurus" in screen.obs:
             rows = screen.obs.loc[screen.obs["cellosaurus"] == name, "context"]
             if len(rows):

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pertwise import parts
 from pertwise.errors import InputError
-from pertwise.evaluate import genes, metrics
+from pertwise.evaluate import auroc, genes, metrics
 from pertwise.evaluate.metrics import Floats
 from pertwise.evaluate.retrieval import DISTANCES, Distance, retrieval_all
 
@@ -299,6 +299,9 @@ def _score_rows(
         sets["significant"] = called if keep is None else called & keep
         overlap = genes.de_overlap(order, p, None, truth_significant=called, mask=keep)
         out["de_overlap_significant"] = (overlap, never)
+        usable = ~np.isnan(t) if keep is None else keep & ~np.isnan(t)
+        out["de_auroc"] = (auroc.de_auroc(p, called, usable), never)
+        out["de_auprc"] = (auroc.de_auprc(p, called, usable), never)
     for label, chosen in sets.items():
         arrays = [np.nan_to_num(t), p]
         if ref is not None:

@@ -44,6 +44,8 @@ REGIME_WORDS: Mapping[str, str] = {
     "unseen line": "context",
     "open world": "pair",
 }
+#: The three settings of one page: perturbation unseen, context unseen, both.
+THREE_SETTINGS = ("compound", "context", "both")
 #: What is unseen: three questions (and the last two at once) whose answers are never averaged, in
 #: words for tables.
 SETTINGS: Mapping[str, str] = {
@@ -341,6 +343,15 @@ def split_rows(
         for split in splits:
             check_leaks(split, screen, knowledge)
     return splits
+
+
+def split_three(screen: Screen, knowledge: Knowledge | None = None, **how: Any) -> list[Split]:
+    """The splits of all `THREE_SETTINGS` (`split_rows`), with folds numbered through."""
+    found: list[Split] = []
+    for regime in THREE_SETTINGS:
+        made = split_rows(screen, regime, knowledge, **how)
+        found += [replace(s, fold=len(found) + i) for i, s in enumerate(made)]
+    return found
 
 
 def _row_groups(

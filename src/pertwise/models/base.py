@@ -68,6 +68,25 @@ class Prediction(Shown):
         if not np.isfinite(self.mean).all():
             raise InputError("predicted means must be finite: use a declared fallback instead")
 
+    @property
+    def epistemic(self) -> NDArray[np.float64] | None:
+        """(n, d) standard deviation over `members`: what more measurements would settle; None for
+        a method without members."""
+        if self.members is None or len(self.members) < 2:
+            return None
+        found: NDArray[np.float64] = self.members.astype(np.float64).std(axis=0, ddof=1)
+        return found
+
+    @property
+    def aleatoric(self) -> NDArray[np.float64] | None:
+        """(n, d) the rest of `spread`, sqrt(spread^2 - epistemic^2): noise of the measurement and
+        what the method leaves unexplained; None where either is unknown."""
+        known = self.epistemic
+        if known is None or self.spread is None:
+            return None
+        rest = np.maximum(self.spread.astype(np.float64) ** 2 - known**2, 0.0)
+        return np.asarray(np.sqrt(rest))
+
 
 @runtime_checkable
 class Predictor(Protocol):

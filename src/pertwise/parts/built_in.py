@@ -101,6 +101,8 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "retrieval": _EVALUATE + "retrieval:retrieval",
             "retrieval-heldout": _EVALUATE + "retrieval:retrieval_heldout",
             "retrieval-reverse": _EVALUATE + "retrieval:retrieval_reverse",
+            "de-auprc": _EVALUATE + "auroc:de_auprc",
+            "de-auroc": _EVALUATE + "auroc:de_auroc",
             "de-overlap": _EVALUATE + "genes:de_overlap",
             "energy-distance": _EVALUATE + "distribution:energy_distance",
         },

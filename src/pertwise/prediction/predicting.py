@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pertwise import parts
 from pertwise._names import canonical_perturbation
 from pertwise._shown import Shown
@@ -86,6 +89,9 @@ class Predicted(Shown):
     simulated: bool
     record: dict[str, Any]
     further: tuple[Standing, ...] = ()
+    #: Label of the screen's control, and the (n_features,) mean of its controls where known.
+    control: str = ""
+    control_mean: NDArray[np.float32] | None = None
 
     def why(self, name: str) -> Explanation:
         """What one prediction rests on.
@@ -108,8 +114,10 @@ class Predicted(Shown):
 
         return long_table(self.prediction)
 
-    def to_anndata(self, into: AnnData | None = None, key: str | None = None) -> AnnData:
-        """Means as X, spread as a layer, support in obs, the record in uns.
+    def to_anndata(
+        self, into: AnnData | None = None, key: str | None = None, **layout: Any
+    ) -> AnnData:
+        """Means as X, spread as a layer, support in obs, a control row, the record in uns.
 
         Parameters
         ----------
@@ -120,6 +128,8 @@ class Predicted(Shown):
             record into ``uns["pertwise_prediction"]``.
         key
             Column of `into` that names the perturbation; None = recognised.
+        layout
+            Without `into`: column, control and values (`writing.to_anndata`).
 
         Raises
         ------
@@ -128,13 +138,25 @@ class Predicted(Shown):
         """
         from pertwise.prediction.writing import into_anndata, to_anndata
 
-        return to_anndata(self) if into is None else into_anndata(self, into, key)
+        if into is None:
+            return to_anndata(self, **layout)
+        if layout:
+            raise InputError(f"{', '.join(layout)}: of a new AnnData, not of one written into")
+        return into_anndata(self, into, key)
 
-    def write(self, folder: str | os.PathLike[str]) -> dict[str, Path]:
+    def to_cells(
+        self, controls: str | os.PathLike[str] | AnnData, n: int = 100, seed: int = 0, **how: Any
+    ) -> AnnData:
+        """`n` predicted cells a perturbation, made of control cells (`cells.to_cells`)."""
+        from pertwise.prediction.cells import to_cells
+
+        return to_cells(self.prediction, controls, n, seed, context=self.context, **how)
+
+    def write(self, folder: str | os.PathLike[str], **layout: Any) -> dict[str, Path]:
         """prediction.h5ad, .csv, .json and the other tables into `folder`; name -> path."""
         from pertwise.prediction.writing import write_prediction
 
-        return write_prediction(self, folder)
+        return write_prediction(self, folder, **layout)
 
     @property
     def standing_sentence(self) -> str:
@@ -380,7 +402,16 @@ def predict(
             "versions": versions(),
         },
         further=tuple(found[1:]),
+        control=_control_label(train),
+        control_mean=(
+            train.control_mean[train.contexts.index(here)] if here in train.contexts else None
+        ),
     )
+
+
+def _control_label(screen: Screen) -> str:
+    label = screen.meta.get("control") or ""
+    return label if isinstance(label, str) else str(next(iter(label), ""))
 
 
 def _open_knowledge(

@@ -17,7 +17,6 @@ from pertwise.benchmark.prediction.run import (
     PredictionTask,
     at_full_size,
     main_metrics,
-    make_splits,
 )
 from pertwise.evaluate.score import metric_of
 from pertwise.evaluate.specs import ORACLE
@@ -55,7 +54,7 @@ def write_page(run: BenchmarkRun[PredictionTask], path: Path) -> Path:
     _strata_section(report, final, items, config, main)
     _calibration_section(report, final)
     _plane_section(report, final)
-    splits = _splits_of(final, config, inputs)
+    splits = _splits_of(final, run.task)
     graphs = _graphs(config, inputs, splits)
     _measured_neighbours_section(report, final, graphs, main)
     if run.has("neighbours.parquet") and not config.split.by_rows:
@@ -287,11 +286,10 @@ def _plane_section(report: Page, results: pd.DataFrame) -> None:
         return
 
 
-def _splits_of(results: pd.DataFrame, config: PredictionConfig, inputs: Inputs) -> list[Split]:
+def _splits_of(results: pd.DataFrame, task: PredictionTask) -> list[Split]:
     done = results[["seed", "fold"]].drop_duplicates()
     pairs = set(zip(done["seed"], done["fold"], strict=True))
-    made = make_splits(config, inputs)
-    return [s for s in made if (s.seed, s.fold) in pairs]
+    return [s for s in task.splits if (s.seed, s.fold) in pairs and not s.elsewhere]
 
 
 def _graphs(

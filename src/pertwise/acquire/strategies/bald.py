@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from pertwise.errors import InputError
 from pertwise.select.base import Selection
 
 
-def bald(members: NDArray[Any], noise: float) -> Floats:
+def bald(members: NDArray[Any], noise: float | Floats) -> Floats:
     """Mutual information between a measurement and the ensemble member, in nats.
 
     Houlsby et al. 2011 (arXiv:1112.5745): I[y; m | p] = H[y | p] - E_m H[y | p, m]. For
@@ -37,7 +37,7 @@ def bald(members: NDArray[Any], noise: float) -> Floats:
     members
         (n_members, n_candidates, n_features) predictions.
     noise
-        s2 > 0.
+        s2 > 0, one for all features or (n_features,) one each.
 
     Returns
     -------
@@ -70,14 +70,40 @@ def provenance(name: str, noise: float, noise_from: str) -> dict[str, Any]:
     return {"strategy": name, "noise_variance": noise, "noise_from": noise_from}
 
 
+def feature_noise(state: AcquisitionState) -> Floats | None:
+    """(n_target_features,) mean sampling variance of each feature; None where it is not known."""
+    screen = state.screen
+    if screen is None or screen.sampling_variance is None:
+        return None
+    variance = np.asarray(screen.sampling_variance, dtype=np.float64)
+    if state.target.features is not None:
+        at = {f: i for i, f in enumerate(screen.features)}
+        variance = variance[:, [at[f] for f in state.target.features if f in at]]
+    with np.errstate(invalid="ignore"):
+        found: Floats = np.nanmean(variance, axis=0)
+    return found if np.isfinite(found).all() and (found > 0).all() else None
+
+
 class Bald:
     """BALD: information that one measurement would give about which ensemble member is right.
 
     Utility = `bald`; the batch is the top n, chosen one by one. Cold start: random.
+
+    Parameters
+    ----------
+    noise
+        "mean": one aleatoric variance for all features. "feature": each feature its own sampling
+        variance, where the screen states them, so that disagreement counts by what a measurement
+        of that feature can settle.
     """
 
     name = "bald"
     needs = "members"
+
+    def __init__(self, noise: Literal["mean", "feature"] = "mean") -> None:
+        if noise not in ("mean", "feature"):
+            raise InputError(f"bald: noise {noise!r} is not one of mean, feature")
+        self.noise = noise
 
     def choose(self, state: AcquisitionState, n: int) -> Selection:
         """The `n` most informative candidates."""
@@ -85,7 +111,12 @@ class Bald:
         if state.member_predictions is None:
             return random_start(state, n, self.name)
         noise, noise_source = noise_level(state)
-        utilities = bald(state.member_predictions, noise)
+        own = feature_noise(state) if self.noise == "feature" else None
+        if own is not None and len(own) == state.member_predictions.shape[2]:
+            noise, noise_source = float(own.mean()), "sampling variance of each feature"
+            utilities = bald(state.member_predictions, own)
+        else:
+            utilities = bald(state.member_predictions, noise)
         order = best_first(utilities, tie_order(state.candidates))[:n]
         reasons = {
             int(j): f"members disagree: {utilities[j]:.3g} nats a feature, rank {i + 1} of "

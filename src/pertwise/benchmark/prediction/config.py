@@ -12,6 +12,9 @@ from pertwise.evaluate.specs import CellsSpec, MetricSpec
 from pertwise.evaluate.splits import REGIME_WORDS, REGIMES
 from pertwise.models.methods import placed_settings
 
+#: Splits of rows that are no single regime.
+ROW_KINDS = {"three-settings", "files", "predicted"}
+
 
 class SplitSpec(Settings):
     """Who is held out.
@@ -20,7 +23,9 @@ class SplitSpec(Settings):
     unseen parts), ``transfer`` (train in another screen or context), ``given`` (folds of a file
     of recorded answers, `folds_from`), or a split of one's own (``path/to/file.py:Class``).
     On a screen of several contexts also a regime of rows (`pertwise.evaluate.splits.REGIMES`):
-    ``compound``, ``scaffold``, ``context``, ``pair``, ``both``, ``perturbation``.
+    ``compound``, ``scaffold``, ``context``, ``pair``, ``both``, ``perturbation``; or
+    ``three-settings`` (compound, context and both on one page), ``files`` (the split files of PIE,
+    TxPert, STATE, `evaluate.split_files`), ``predicted`` (the rows that all `files` predict).
     """
 
     kind: PartName = "folds"
@@ -32,6 +37,8 @@ class SplitSpec(Settings):
     test_share: float = Field(default=0.2, gt=0.0, lt=1.0)
     unseen_share: float = Field(default=0.25, gt=0.0, lt=1.0)
     folds_from: FileName | None = None
+    #: files: split files or folders; predicted: files of other tools' predictions.
+    files: tuple[FileName, ...] = ()
     #: With methods that learn from other screens, which question is asked (`splits.SETTINGS`): the
     #: held-out perturbations are hidden in the other screens ("anywhere"), those that are measured
     #: there may be looked up ("elsewhere"), or both, in tables of their own.
@@ -44,6 +51,8 @@ class SplitSpec(Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        if bool(self.files) != (self.kind in ("files", "predicted")):
+            raise ValueError('files = ["FILE", ...] goes with kind = "files" or "predicted"')
         if self.by_rows:
             return self
         part = parts.describe("split", self.kind)
@@ -58,7 +67,8 @@ class SplitSpec(Settings):
     @property
     def by_rows(self) -> bool:
         """Whether rows of several contexts are held out by what they are."""
-        return REGIME_WORDS.get(self.kind, self.kind) in REGIMES.keys() - {"given", "dose"}
+        kinds = REGIMES.keys() - {"given", "dose"} | ROW_KINDS
+        return REGIME_WORDS.get(self.kind, self.kind) in kinds
 
     @property
     def trains_elsewhere(self) -> bool:

@@ -70,9 +70,10 @@ def open_inputs(config: PredictionConfig) -> Inputs:
         "cells": None if config.cells is None else config.cells.file,
         "lines": config.lines,
         **{f"drugs {i}": path for i, path in enumerate(config.drugs, start=1)},
+        **{f"split {i}": path for i, path in enumerate(spec.files, start=1)},
     }
     for path in named.values():
-        if path is not None and not Path(path).is_file():
+        if path is not None and not Path(path).exists():
             raise InputError(f"no such file: {path}")
     facts = {role: input_facts(path) for role, path in named.items() if path is not None}
     whole = read_screen(config.screen)

@@ -8,6 +8,7 @@ out rows, which of the usual methods fit what is known. `pertwise bench drugs` m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -24,9 +25,9 @@ from pertwise.benchmark.prediction.run import PredictionTask, joined_tables
 from pertwise.benchmark.task import Played, Tables
 from pertwise.config import FileName, PartName, Settings
 from pertwise.errors import InputError
-from pertwise.evaluate.given import read_toml_split
 from pertwise.evaluate.plates import centre_within, plate_confounding
 from pertwise.evaluate.specs import MetricSpec
+from pertwise.evaluate.split_files import read_splits
 from pertwise.evaluate.splits import REGIME_WORDS, Split, check_leaks, split_rows
 from pertwise.kernels.known import DRUG_KERNELS, drug_kernels, fitting
 from pertwise.knowledge.drugs.table import DrugTable
@@ -222,11 +223,14 @@ class RegimesTask(PredictionTask):
         regime, given = REGIME_WORDS.get(regime, regime), config.data.split
         if regime == "given":
             if given is None:
-                raise InputError("the regime 'given' needs a TOML split file (split = ...)")
+                raise InputError(
+                    "the regime 'given' needs a split file, TOML or JSON (split = ...)"
+                )
             lines = None if opened.knowledge is None else opened.knowledge.lines
-            split = read_toml_split(given, opened.screen, lines)
-            check_leaks(split, opened.screen, opened.knowledge)
-            return [split]
+            splits = [replace(s, kind="given") for s in read_splits([given], opened.screen, lines)]
+            for split in splits:
+                check_leaks(split, opened.screen, opened.knowledge)
+            return splits
         return split_rows(
             self.doses if regime == "dose" else opened.screen,
             "perturbation" if regime == "compound" and not config.by_compound else regime,

@@ -22,7 +22,14 @@ from pertwise.errors import InputError
 from pertwise.evaluate.row_scores import check_asked
 from pertwise.evaluate.sides import Sides
 from pertwise.evaluate.specs import ORACLE, MetricSpec
-from pertwise.evaluate.splits import REGIME_WORDS, Split, asked_elsewhere, split_rows
+from pertwise.evaluate.split_files import predicted_split, read_splits
+from pertwise.evaluate.splits import (
+    REGIME_WORDS,
+    Split,
+    asked_elsewhere,
+    split_rows,
+    split_three,
+)
 from pertwise.evaluate.units import run_unit
 from pertwise.kernels.transfer import GivenScreens, measured_in, of_line, open_others
 from pertwise.models.methods import LEDGER, Method, asks_chat, make_method
@@ -36,19 +43,22 @@ if TYPE_CHECKING:
 def make_splits(config: PredictionConfig, inputs: Inputs) -> list[Split]:
     """The splits of a benchmark, the same for every method."""
     spec, names = config.split, list(inputs.screen.obs["perturbation"])
+    known, screen = inputs.knowledge, inputs.screen
+    if spec.kind == "files":
+        return read_splits(spec.files, screen, None if known is None else known.lines)
+    if spec.kind == "predicted":
+        return [predicted_split(spec.files, screen)]
     if spec.by_rows:
         regime = REGIME_WORDS.get(spec.kind, spec.kind)
-        return [
-            split
-            for shuffle in range(spec.shuffles)
-            for split in split_rows(
-                inputs.screen,
-                regime,
-                inputs.knowledge,
-                n_folds=spec.folds,
-                seed=config.seed + shuffle,
+        found: list[Split] = []
+        for seed in range(config.seed, config.seed + spec.shuffles):
+            three = regime == "three-settings"
+            found += (
+                split_three(screen, known, n_folds=spec.folds, seed=seed)
+                if three
+                else split_rows(screen, regime, known, n_folds=spec.folds, seed=seed)
             )
-        ]
+        return found
     splitter = parts.describe("split", spec.kind).serve(
         n_folds=spec.folds,
         n_shuffles=spec.shuffles,
