@@ -77,9 +77,9 @@ class CountSink:
         odd = np.rint(x.data) != x.data
         if odd.any():
             at = int(odd.argmax())
-            row = int(np.searchsorted(x.indptr, at, side="right")) - 1
+            cell = int(np.searchsorted(x.indptr, at, side="right")) - 1
             raise InputError(
-                f"{name(row)} has the value {x.data[at]}, which is no count; sums of counts need "
+                f"{name(cell)} has the value {x.data[at]}, which is no count; sums of counts need "
                 "raw counts: name where they are with --layer (a layer, or raw)"
             )
         keys = group * self._blocks + block

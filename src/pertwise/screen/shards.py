@@ -280,7 +280,7 @@ def run(
     ref = None if only else _reference(found, settings, folder, tasks, workers, dask)
     work = partial(_second_task, found, settings, ref, folder, counts is not None)
     _do(work, tasks, folder, "second", "cells" if only else "perturbations", workers, dask)
-    n_empty = [int(n) for n in sum(map(_empty, second))]
+    n_empty = np.sum([_empty(path) for path in second], axis=0)
 
     def batches(lo: int, hi: int) -> Range:
         cut = [load_batches(path, (lo, hi), n_blocks) for path in second]
@@ -292,10 +292,10 @@ def run(
         return merge(load_sums(path, "groups", (lo, hi)) for path in second)
 
     if ref is None:
-        part = part_of_batches(found, settings, batches, n_empty[0])
+        part = part_of_batches(found, settings, batches, int(n_empty[0]))
         ref = reference(found, settings, part)
     chosen = ref
-    screen = finish(found, settings, ref, load, n_empty[1], rows_at_once(found, only))
+    screen = finish(found, settings, ref, load, int(n_empty[1]), rows_at_once(found, only))
     if counts is not None:
         parts = [_part_path(folder, "counts", t) for t in tasks]
         write_counts(Path(counts), found, settings, parts)

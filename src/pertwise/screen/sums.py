@@ -218,15 +218,15 @@ def _log_counts(x: sparse.csr_matrix, factor: FloatArray) -> FloatArray:
     """Quantised ``log1p(x * factor)`` of the stored values; small counts by a table."""
     lengths = np.diff(x.indptr)
     if x.nnz < LISTED * len(factor):
-        values = x.data * np.repeat(factor, lengths)
-        return quantise(np.log1p(values, out=values))
+        scaled = x.data * np.repeat(factor, lengths)
+        return quantise(np.log1p(scaled, out=scaled))
     table = quantise(np.log1p(np.arange(LISTED) * factor[:, None]))
     with np.errstate(invalid="ignore"):
         whole = x.data.astype(np.int32)
     other = np.flatnonzero((whole != x.data) | (whole >= LISTED) | (whole < 0))
     whole[other] = 0
     whole += np.repeat(np.arange(len(factor), dtype=np.int32) * LISTED, lengths)
-    values = table.reshape(-1)[whole]
+    values: FloatArray = table.reshape(-1)[whole]
     row = np.searchsorted(x.indptr, other, side="right") - 1
     values[other] = quantise(np.log1p(x.data[other] * factor[row]))
     return values
