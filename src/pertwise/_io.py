@@ -179,6 +179,15 @@ def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def installed(module: str) -> bool:
+    """Whether an optional dependency can be imported (found out by importing it)."""
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
+
+
 def optional_import(module: str, extra: str, why: str) -> ModuleType:
     """Import an optional dependency or say which `pip install` line brings it.
 
