@@ -16,11 +16,27 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from pertwise.screen.sums import GRID, FloatArray, quantise, scatter
+from pertwise.screen.sums import GRID, FloatArray, scatter, with_values
 
 Ids = NDArray[np.int64]
 #: The largest sum that a 32-bit entry may hold.
 ROOM = 2**31 - 1
+#: Squares are multiples of 1 / SQUARE_GRID: coarser than values, so that hundreds of cells fit.
+SQUARE_GRID = float(2**17)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Sums of whole numbers: (k, width) int32, and (m,) sorted rows with (m, width) to add."""
+
+    sums: NDArray[np.int32]
+    rows: Ids
+    carried: FloatArray
+
+    def add_to(self, out: FloatArray, at: Ids) -> None:
+        """``out[at] += `` the sums; `at` (k,) names no row twice."""
+        out[at] += self.sums
+        out[at[self.rows]] += self.carried
 
 
 class WholeSums:
@@ -74,12 +90,11 @@ class WholeSums:
                 out[i] += self._carried[int(r)]
         return out
 
-    @property
-    def carried(self) -> tuple[Ids, FloatArray]:
-        """(m,) sorted rows that outgrew 32 bits and (m, width) what to add to them."""
+    def stored(self) -> Stored:
+        """The sums as arrays (shared, not copied)."""
         rows = np.array(sorted(self._carried), dtype=np.int64)
         large = [self._carried[int(r)] for r in rows]
-        return rows, np.array(large).reshape(len(rows), self.sums.shape[1])
+        return Stored(self.sums, rows, np.array(large).reshape(len(rows), self.sums.shape[1]))
 
 
 def _ranks(row: Ids) -> Ids:
@@ -101,19 +116,17 @@ class BatchSums:
         (p,) sorted ``group * n_blocks + block``.
     n
         (p,) cells.
-    sums, carried_rows, carried
-        (p, n_features) sums of x in units of 1 / `GRID`: int32, plus the rows carried over.
+    total
+        (p, n_features) sums of x in units of 1 / `GRID`.
     groups, square
-        (k,) sorted groups and (k, n_features) sums of x**2.
+        (k,) sorted groups and (k, n_features) sums of x**2 in units of 1 / `SQUARE_GRID`.
     """
 
     pairs: Ids
     n: Ids
-    sums: NDArray[np.int32]
-    carried_rows: Ids
-    carried: FloatArray
+    total: Stored
     groups: Ids
-    square: FloatArray
+    square: Stored
 
 
 class BatchAccumulator:
@@ -124,23 +137,23 @@ class BatchAccumulator:
         self._groups = np.unique(self._pairs // n_blocks)
         self._n = np.zeros(len(self._pairs), dtype=np.int64)
         self._total = WholeSums(len(self._pairs), width)
-        self._square = np.zeros((len(self._groups), width))
+        self._square = WholeSums(len(self._groups), width)
 
     def add(self, x: sparse.csr_matrix, group: Ids, block: Ids) -> None:
         """Add cells: `x` (n, n_features) quantised, (n,) group and block of each."""
         pair = np.searchsorted(self._pairs, group * self._blocks + block)
         self._n += np.bincount(pair, minlength=len(self._n))
-        scatter(self._square, np.searchsorted(self._groups, group), x, quantise(x.data * x.data))
+        squares = x.data * x.data
+        np.rint(np.multiply(squares, SQUARE_GRID, out=squares), out=squares)
+        self._square.add(with_values(x, squares), np.searchsorted(self._groups, group))
         # Not needed any more in its own unit, so no copy is made.
         np.multiply(x.data, GRID, out=x.data)
         self._total.add(x, pair)
 
     def sums(self) -> BatchSums:
         """What has been added (the arrays are shared, not copied)."""
-        rows, carried = self._total.carried
-        return BatchSums(
-            self._pairs, self._n, self._total.sums, rows, carried, self._groups, self._square
-        )
+        total, square = self._total.stored(), self._square.stored()
+        return BatchSums(self._pairs, self._n, total, self._groups, square)
 
 
 @dataclass(frozen=True)
@@ -179,10 +192,10 @@ def merged(parts: list[BatchSums], n_blocks: int, width: int) -> Range:
     for part in parts:
         at = np.searchsorted(pairs, part.pairs)
         n[at] += part.n
-        total[at] += part.sums
-        total[at[part.carried_rows]] += part.carried
-        square[np.searchsorted(groups, part.groups)] += part.square
+        part.total.add_to(total, at)
+        part.square.add_to(square, np.searchsorted(groups, part.groups))
     total /= GRID
+    square /= SQUARE_GRID
     return Range(pairs // n_blocks, pairs % n_blocks, n, total, groups, square)
 
 

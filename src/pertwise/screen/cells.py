@@ -37,8 +37,8 @@ from pertwise.screen.celltable import CellTable, FrameTable, length_of, table_of
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: Entries (stored values; cells x genes for dense data) of one block: about 60 MB at work.
-BLOCK_ENTRIES = 1_000_000
+#: Entries (stored values; cells x genes for dense data) of one block: about 40 MB at work.
+BLOCK_ENTRIES = 700_000
 
 
 @dataclass(frozen=True)

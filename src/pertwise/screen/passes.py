@@ -41,7 +41,7 @@ def one_pass(found: Scan) -> bool:
     blocks = found.blocks["context"].value_counts()
     pairs = int((groups * blocks.reindex(groups.index)).sum())
     # Values of unknown size have no bound that 32 bits could be sure of.
-    small = (4 * pairs + 8 * len(found.groups)) * len(found.features) <= BATCH_BYTES
+    small = 4 * (pairs + len(found.groups)) * len(found.features) <= BATCH_BYTES
     return small and found.verdict.scale != "as-is"
 
 

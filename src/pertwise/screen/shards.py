@@ -17,7 +17,7 @@ import operator
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from pertwise._process import in_processes, limit_threads, on_dask
 from pertwise._progress import track
 from pertwise.errors import InputError
 from pertwise.provenance import identity
-from pertwise.screen.batchsums import BatchSums, Range, merged
+from pertwise.screen.batchsums import BatchSums, Range, Stored, merged
 from pertwise.screen.cells import check_exists
 from pertwise.screen.core import Screen
 from pertwise.screen.countsums import check_counts, count_file, write_counts
@@ -123,13 +123,25 @@ def save_sums(
     """Write sums to one HDF5 file, atomically; with them the cells without any count."""
     import h5py
 
-    check_room(path, sum(getattr(p, f.name).nbytes for p in sums.values() for f in fields(p)))
+    check_room(path, sum(_nbytes(p) for p in sums.values()))
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as handle:
         handle.attrs["empty"] = empty
         for name, part in sums.items():
-            group = handle.create_group(name)
-            for field in fields(part):
-                group[field.name] = getattr(part, field.name)
+            _put(handle.create_group(name), part)
+
+
+def _nbytes(part: Any) -> int:
+    values = [getattr(part, f.name) for f in fields(part)]
+    return sum(_nbytes(v) if is_dataclass(v) else v.nbytes for v in values)
+
+
+def _put(group: Any, part: Any) -> None:
+    for field in fields(part):
+        value = getattr(part, field.name)
+        if is_dataclass(value):
+            _put(group.create_group(field.name), value)
+        else:
+            group[field.name] = value
 
 
 def load_sums(path: Path, name: str, between: tuple[int, int] | None = None) -> GroupSums:
@@ -150,17 +162,19 @@ def load_batches(path: Path, between: tuple[int, int], n_blocks: int) -> BatchSu
         group = handle["groups"]
         lo, hi = _within(group["pairs"][:], (between[0] * n_blocks, between[1] * n_blocks))
         first, last = _within(group["groups"][:], between)
-        carried = group["carried_rows"][:]
-        a, b = _within(carried, (lo, hi))
         return BatchSums(
             pairs=group["pairs"][lo:hi],
             n=group["n"][lo:hi],
-            sums=group["sums"][lo:hi],
-            carried_rows=carried[a:b] - lo,
-            carried=group["carried"][a:b],
+            total=_stored(group["total"], lo, hi),
             groups=group["groups"][first:last],
-            square=group["square"][first:last],
+            square=_stored(group["square"], first, last),
         )
+
+
+def _stored(group: Any, lo: int, hi: int) -> Stored:
+    rows = group["rows"][:]
+    a, b = _within(rows, (lo, hi))
+    return Stored(group["sums"][lo:hi], rows[a:b] - lo, group["carried"][a:b])
 
 
 def _within(ids: NDArray[np.int64], between: tuple[int, int] | None) -> tuple[int, int]:

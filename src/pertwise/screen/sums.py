@@ -202,15 +202,16 @@ def normalise(
     """
     if scale == "counts":
         factor = np.divide(target_sum, library, out=np.zeros_like(library), where=library > 0)
-        return _with(x, _log_counts(x, factor))
+        return with_values(x, _log_counts(x, factor))
     values = np.array(x.data, dtype=np.float64)
     if scale == "normalised":
         np.log1p(values, out=values)
     values *= TO_NATURAL.get(scale, 1.0)
-    return _with(x, quantise(values))
+    return with_values(x, quantise(values))
 
 
-def _with(x: sparse.csr_matrix, values: FloatArray) -> sparse.csr_matrix:
+def with_values(x: sparse.csr_matrix, values: FloatArray) -> sparse.csr_matrix:
+    """Other values (in the order of ``x.data``) at the places of `x`."""
     return sparse.csr_matrix((values, x.indices, x.indptr), shape=x.shape)
 
 
