@@ -226,10 +226,13 @@ class UserSettings(Settings):
     llm
         Endpoint (``MODEL@URL``) of the commands that cannot do without a model (`ask`, `rate`); no
         other command asks it.
+    prices
+        Table of prices of models (`pertwise.llm.read_prices`); $PERTWISE_PRICES goes before.
     """
 
     knowledge: FileName | None = None
     llm: str | None = None
+    prices: FileName | None = None
 
 
 def user_file() -> Path:
