@@ -183,7 +183,8 @@ def installed(module: str) -> bool:
     """Whether an optional dependency can be imported (found out by importing it)."""
     try:
         importlib.import_module(module)
-    except ImportError:
+    except (ImportError, OSError):
+        # OSError: a shared library of an installation that broke off.
         return False
     return True
 
@@ -194,10 +195,16 @@ def optional_import(module: str, extra: str, why: str) -> ModuleType:
     Raises
     ------
     MissingDependencyError
-        When `module` is not installed.
+        When `module` is not installed, or a library of it cannot be loaded.
     """
     try:
         return importlib.import_module(module)
+    except OSError as error:
+        raise MissingDependencyError(
+            f"{why} needs the package {module.split('.')[0]!r}, which cannot be loaded "
+            f"({' '.join(str(error).split())[:200]}). Install it again with: "
+            f"pip install --force-reinstall 'pertwise[{extra}]'"
+        ) from error
     except ImportError as error:
         raise MissingDependencyError(
             f"{why} needs the package {module.split('.')[0]!r}, which is not installed. "

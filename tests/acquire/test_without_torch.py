@@ -47,6 +47,7 @@ def test_the_demo_finishes_without_any_extra_and_says_what_torch_would_add(tmp_p
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stdout.split())
     assert "torch is not installed" in said
+    assert sum("torch is not" in line for line in done.stdout.splitlines()) == 2  # one a round
     assert "pip install 'pertwise[torch]'" in said
     panel = Plan.load(tmp_path / "demo" / "round2")
     assert len(panel.picks) == 4

@@ -59,9 +59,9 @@ ENSEMBLES: dict[str, dict[str, Any]] = {
 #: What stands in for the quick networks where torch is not installed, and what is said of it.
 STAND_IN = "ridge"
 NO_TORCH = (
-    "torch is not installed: the uncertainty is the disagreement of 10 ridge regressions on "
-    "bootstrap samples; pip install 'pertwise[torch]' adds the networks (--ensemble quick, "
-    "published)"
+    "torch is not installed (or does not load): the uncertainty is the disagreement of 10 ridge "
+    "regressions on bootstrap samples; pip install 'pertwise[torch]' adds the networks (--ensemble "
+    "quick, published)"
 )
 #: Tables of facts: files, or tables that were read.
 FactFiles = str | os.PathLike[str] | FactTable | Sequence[str | os.PathLike[str] | FactTable]

@@ -50,7 +50,7 @@ def check_counts(found: Scan) -> None:
 
 
 class CountSink:
-    """Adds blocks of counts; `write` gets (pairs, cells, csr of sums) of each full table."""
+    """Adds blocks of counts; `write` gets (sorted pairs, cells, csr of sums), piece by piece."""
 
     def __init__(
         self, width: int, n_blocks: int, write: Callable[[Ids, Ids, sparse.csr_matrix], None]
@@ -109,12 +109,11 @@ class CountSink:
             return
         pairs = np.array(sorted(self._rows), dtype=np.int64)
         rows = np.array([self._rows[int(p)] for p in pairs])
-        step = max(1, _AT_ONCE // self._width)
-        parts = [
-            sparse.csr_matrix(self._table.rows(rows[i : i + step]))
-            for i in range(0, len(rows), step)
-        ]
-        self._write(pairs, np.array(self._n)[rows], sparse.vstack(parts, format="csr"))
+        n, step = np.array(self._n)[rows], max(1, _AT_ONCE // self._width)
+        for lo in range(0, len(rows), step):
+            part = slice(lo, lo + step)
+            sums = sparse.csr_matrix(self._table.rows(rows[part]))
+            self._write(pairs[part], n[part], sums)
         self._clear()
 
 
