@@ -62,7 +62,13 @@ def flush_to_disk(path: str | os.PathLike[str]) -> None:
     A rename may reach the disk before the content of the file: after a power cut the new name would
     then stand for an empty file.
     """
-    fd = os.open(path, os.O_RDONLY)
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        if os.path.isdir(path):
+            # Windows opens no folder as a file.
+            return
+        raise
     try:
         os.fsync(fd)
     except OSError as error:
