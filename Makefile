@@ -57,7 +57,7 @@ matrix:
 	$$env/bin/python -m pytest -n 2 --dist loadfile $(TESTS); done
 
 # What pyproject.toml allows at the least, without extras, on the first Python that it allows.
-OLDEST ?= tests/screen tests/arrays tests/kernels tests/models tests/acquire tests/test_config.py
+OLDEST ?= tests/screen tests/arrays tests/acquire tests/knowledge/test_facts.py tests/cli/test_plan_cli.py
 oldest:
 	python3.11 -m venv .venv-3.11-oldest
 	.venv-3.11-oldest/bin/python -m pip install --quiet --constraint constraints-oldest.txt \
