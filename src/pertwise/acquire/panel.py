@@ -270,7 +270,7 @@ class Plan(BaseModel):
 
     def save_json(self, path: str | os.PathLike[str]) -> None:
         """Write plan.json atomically."""
-        # Pydantic before 2.7 writes a missing number of an untyped field as NaN, later ones as null.
+        # An older pydantic writes a missing number of an untyped field as NaN, a newer one as null.
         facts = json.loads(self.model_dump_json(), parse_constant=lambda _: None)
         write_json_atomic(path, facts)
 
