@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import unquote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
@@ -228,11 +228,14 @@ class UserSettings(Settings):
         other command asks it.
     prices
         Table of prices of models (`pertwise.llm.read_prices`); $PERTWISE_PRICES goes before.
+    theme
+        Of pages: "light", "dark", or "auto" (as the reader's browser asks); paper is light.
     """
 
     knowledge: FileName | None = None
     llm: str | None = None
     prices: FileName | None = None
+    theme: Literal["light", "dark", "auto"] = "light"
 
 
 def user_file() -> Path:
