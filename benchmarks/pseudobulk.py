@@ -33,7 +33,7 @@ def run_pertwise(path: Path, out: Path, hvg: int, workers: int, counts: bool) ->
 
     pseudobulk_shards(
         [path],
-        PseudobulkSettings(n_hvg=hvg),
+        PseudobulkSettings(n_hvg=hvg, min_cells=1),
         workdir=out.with_suffix(".parts"),
         workers=workers,
         counts=out.with_name("counts.h5ad") if counts else None,
@@ -192,7 +192,7 @@ def check(args: argparse.Namespace, folder: Path) -> None:
         counts_per_cell=args.depth, seed=1,
     )  # fmt: skip
     measure("notebook", path, folder / "means.npy", 0)
-    screen = pseudobulk(path, PseudobulkSettings(n_hvg=0))
+    screen = pseudobulk(path, PseudobulkSettings(n_hvg=0, min_cells=1))
     order = np.argsort(screen.obs["perturbation"].to_numpy())
     difference = np.abs(screen.responses[order] - np.load(folder / "means.npy")).max()
     print(f"{args.small:,} cells: largest difference from pandas {difference:.1e}")

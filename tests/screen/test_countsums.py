@@ -13,7 +13,7 @@ from pertwise.errors import InputError
 from pertwise.screen import PseudobulkSettings, simulate_screen
 from pertwise.screen.batchsums import WholeSums
 
-SETTINGS = PseudobulkSettings(n_hvg=10)
+SETTINGS = PseudobulkSettings(n_hvg=10, min_cells=1)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_raw_counts_beside_logs_are_found_by_their_layer(cells, tmp_path):
     with pytest.raises(InputError, match=r"holds log1p .*need raw counts.*--layer"):
         pertwise.pseudobulk(data, SETTINGS, counts=tmp_path / "c.h5ad")
     pertwise.pseudobulk(
-        data, PseudobulkSettings(n_hvg=10, layer="umis"), counts=tmp_path / "c.h5ad"
+        data, PseudobulkSettings(n_hvg=10, min_cells=1, layer="umis"), counts=tmp_path / "c.h5ad"
     )
     check(tmp_path / "c.h5ad", cells)
 
@@ -126,7 +126,9 @@ def test_sums_beyond_32_bits_are_exact(tmp_path):
         ),
         var=pd.DataFrame(index=list("PQRSTU")),
     )
-    pertwise.pseudobulk(data, PseudobulkSettings(n_hvg=None), counts=tmp_path / "c.h5ad")
+    pertwise.pseudobulk(
+        data, PseudobulkSettings(n_hvg=None, min_cells=1), counts=tmp_path / "c.h5ad"
+    )
     got = anndata.read_h5ad(tmp_path / "c.h5ad")
     assert got.X.dtype == np.int64
     row = got.obs["perturbation"].tolist().index("A")
