@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # The suite runs one BLAS thread a worker: two workers fill two cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo train-demo test docs rounds matrix lint types clean
+.PHONY: setup demo train-demo test docs rounds matrix oldest lint types clean
 
 # Versions of Python that `make matrix` looks for, and what it runs on each.
 PYTHONS ?= 3.11 3.12 3.13
@@ -56,8 +56,17 @@ matrix:
 	if test -z "$$found"; then echo "Python $$v: skipped, there is no such interpreter"; continue; fi; \
 	echo "Python $$v: $$found"; env=.venv-$$v; \
 	test -x $$env/bin/python || $$found -m venv $$env; \
-	$$env/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[all,test]"; \
+	lock=requirements/lock-$$v.txt; test -f $$lock || lock=constraints.txt; \
+	$$env/bin/python -m pip install --quiet --constraint $$lock --editable ".[all,test]"; \
 	$$env/bin/python -m pytest -n 2 --dist loadfile $(TESTS); done
+
+# What pyproject.toml allows at the least, without extras, on the first Python that it allows.
+OLDEST ?= tests/screen tests/arrays tests/acquire tests/knowledge/test_facts.py tests/cli/test_plan_cli.py
+oldest:
+	python3.11 -m venv .venv-3.11-oldest
+	.venv-3.11-oldest/bin/python -m pip install --quiet --constraint constraints-oldest.txt \
+	  --editable . pytest pytest-xdist hypothesis
+	.venv-3.11-oldest/bin/python -m pytest -n 2 --dist loadfile $(OLDEST)
 
 clean:
 	rm -rf $(VENV) .venv-3.* demo-out train-demo-out two-rounds-out site

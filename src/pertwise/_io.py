@@ -62,7 +62,13 @@ def flush_to_disk(path: str | os.PathLike[str]) -> None:
     A rename may reach the disk before the content of the file: after a power cut the new name would
     then stand for an empty file.
     """
-    fd = os.open(path, os.O_RDONLY)
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        if os.path.isdir(path):
+            # Windows opens no folder as a file.
+            return
+        raise
     try:
         os.fsync(fd)
     except OSError as error:
@@ -179,16 +185,32 @@ def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def installed(module: str) -> bool:
+    """Whether an optional dependency can be imported (found out by importing it)."""
+    try:
+        importlib.import_module(module)
+    except (ImportError, OSError):
+        # OSError: a shared library of an installation that broke off.
+        return False
+    return True
+
+
 def optional_import(module: str, extra: str, why: str) -> ModuleType:
     """Import an optional dependency or say which `pip install` line brings it.
 
     Raises
     ------
     MissingDependencyError
-        When `module` is not installed.
+        When `module` is not installed, or a library of it cannot be loaded.
     """
     try:
         return importlib.import_module(module)
+    except OSError as error:
+        raise MissingDependencyError(
+            f"{why} needs the package {module.split('.')[0]!r}, which cannot be loaded "
+            f"({' '.join(str(error).split())[:200]}). Install it again with: "
+            f"pip install --force-reinstall 'pertwise[{extra}]'"
+        ) from error
     except ImportError as error:
         raise MissingDependencyError(
             f"{why} needs the package {module.split('.')[0]!r}, which is not installed. "

@@ -64,6 +64,22 @@ def only_writer(target: str | os.PathLike[str]) -> Iterator[None]:
         held.release()
 
 
+def alive(pid: int) -> bool:
+    """Whether a process of this machine goes on; True where the system cannot be asked.
+
+    On Windows ``os.kill(pid, 0)`` is no question: it ends the process, or sends it Ctrl-C.
+    """
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 # -- workers -----------------------------------------------------------------------------------
 
 
@@ -232,7 +248,8 @@ def _how_ended(codes: Sequence[int]) -> str:
             f"a worker process ended by itself with status {max(codes)}: if this is a script of "
             "yours, call from a file, under `if __name__ == '__main__':`"
         )
-    crashes = {c for c in codes if c != -signal.SIGKILL}
+    # Windows has no such signal, and no negative codes.
+    crashes = {c for c in codes if c != -getattr(signal, "SIGKILL", 9)}
     if crashes:
         return f"a worker process crashed in native code (signal {-min(crashes)}): use one worker"
     return (

@@ -226,12 +226,15 @@ class UserSettings(Settings):
     llm
         Endpoint (``MODEL@URL``) of the commands that cannot do without a model (`ask`, `rate`); no
         other command asks it.
+    prices
+        Table of prices of models (`pertwise.llm.read_prices`); $PERTWISE_PRICES goes before.
     theme
         Of pages: "light", "dark", or "auto" (as the reader's browser asks); paper is light.
     """
 
     knowledge: FileName | None = None
     llm: str | None = None
+    prices: FileName | None = None
     theme: Literal["light", "dark", "auto"] = "light"
 
 

@@ -50,6 +50,41 @@ def test_price_file(tmp_path):
         read_prices(tmp_path / "no.json")
 
 
+def test_own_table_is_named_by_the_environment_or_the_configuration(tmp_path, monkeypatch):
+    monkeypatch.setenv("PERTWISE_API_KEY", "k" * 10)
+    address = parse_address("new-model@https://h.example/v1")
+    config, table = tmp_path / "pertwise.toml", tmp_path / "prices.json"
+    monkeypatch.setenv("PERTWISE_CONFIG", str(config))
+    monkeypatch.delenv("PERTWISE_PRICES", raising=False)
+    assert find_price(address, {}) is None
+    open_chat("new-model@https://h.example/v1", budget_tokens=10)
+    table.write_text(json.dumps({"new-model": {"input": 2, "output": 8}}))
+    config.write_text('prices = "prices.json"')
+    assert find_price(address, {}).cost(10**6, 10**6) == 10
+    open_chat("new-model@https://h.example/v1", budget_usd=1)
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({"new-model": {"input": 3, "output": 9}}))
+    monkeypatch.setenv("PERTWISE_PRICES", str(other))
+    assert find_price(address, {}).cost(10**6, 10**6) == 12
+    assert find_price(address, {"new-model": Price(input=1, output=1)}).cost(10**6, 0) == 1
+    monkeypatch.setenv("PERTWISE_PRICES", str(tmp_path / "gone.json"))
+    with pytest.raises(InputError, match=r"gone\.json: no such file"):
+        open_chat("new-model@https://h.example/v1")
+
+
+def test_the_table_that_litellm_maintains_is_read(tmp_path):
+    path = tmp_path / "model_prices_and_context_window.json"
+    listed = {
+        "sample_spec": {"input_cost_per_token": "dollars", "mode": "one of chat, embedding"},
+        "m": {"input_cost_per_token": 1e-06, "output_cost_per_token": 1e-05, "mode": "chat"},
+        "picture": {"output_cost_per_image": 0.04},
+    }
+    path.write_text(json.dumps(listed))
+    got = read_prices(path)
+    assert list(got) == ["m"]
+    assert got["m"].cost(10**6, 10**6) == pytest.approx(11.0)
+
+
 def test_estimate_by_hand(tmp_path):
     with ScriptedServer() as server:
         chat = open_chat(

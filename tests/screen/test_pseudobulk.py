@@ -499,3 +499,57 @@ def test_guides_are_judged_one_by_one():
     folded.obs = folded.obs.drop(columns="guide_id")
     again = pd.DataFrame(pseudobulk(folded, ALL).meta["guides"])
     assert again["knockdown"].tolist() == table["knockdown"].tolist()
+
+
+@pytest.mark.parametrize("n_hvg", [None, 17])
+def test_one_reading_gives_what_two_give(cells, monkeypatch, n_hvg):
+    """Only the variance of several batches is rounded at another place."""
+    monkeypatch.setattr("pertwise.screen.cells.BLOCK_ENTRIES", 600)
+    settings = PseudobulkSettings(n_hvg=n_hvg)
+    one = pseudobulk(cells, settings)
+    monkeypatch.setattr("pertwise.screen.passes.BATCH_BYTES", 0)
+    two = pseudobulk(cells, settings)
+    np.testing.assert_array_equal(one.responses, two.responses)
+    np.testing.assert_array_equal(one.control_mean, two.control_mean)
+    assert one.features == two.features
+    assert one.meta["notes"] == two.meta["notes"]
+    np.testing.assert_allclose(one.sampling_variance, two.sampling_variance, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("form", ["sorted", "shuffled"])
+def test_two_readings_give_the_same_bits_however_the_cells_lie(cells, monkeypatch, form):
+    monkeypatch.setattr("pertwise.screen.passes.BATCH_BYTES", 0)
+    monkeypatch.setattr("pertwise.screen.cells.BLOCK_ENTRIES", 400)
+    order = np.random.default_rng(1).permutation(len(cells))
+    if form == "sorted":
+        order = np.argsort(cells.obs["perturbation"].astype(str).to_numpy(), kind="stable")
+    same(pseudobulk(cells[order].copy(), ALL), pseudobulk(cells, ALL))
+
+
+def test_rows_that_nobody_wants_are_not_read(cells, tmp_path, monkeypatch):
+    """In a file sorted by perturbation the first pass reads the controls only."""
+    from pertwise.screen.cells import open_cells
+
+    order = np.argsort(cells.obs["perturbation"].astype(str).to_numpy(), kind="stable")
+    data = cells[order].copy()
+    data.write_h5ad(tmp_path / "cells.h5ad")
+    control = (data.obs["perturbation"] == "control").to_numpy()
+    with open_cells(tmp_path / "cells.h5ad") as file:
+        read = [
+            np.arange(start, start + block.shape[0])
+            for start, block in file.blocks(entries=300, wanted=control)
+        ]
+    np.testing.assert_array_equal(np.concatenate(read), np.flatnonzero(control))
+
+
+def test_large_and_repeated_counts_are_logged_like_small_ones():
+    """Counts beyond the table of logarithms, and values that are no counts, in one cell."""
+    from pertwise.screen.sums import LISTED, normalise, quantise
+
+    rng = np.random.default_rng(0)
+    dense = rng.integers(1, LISTED + 40, (5, 300)).astype(np.float32)
+    dense[2, 7] = 1.5
+    library = dense.sum(axis=1).astype(float)
+    got = normalise(sparse.csr_matrix(dense), "counts", library, 1e4).toarray()
+    expected = quantise(np.log1p(dense.astype(float) * (1e4 / library)[:, None]))
+    np.testing.assert_array_equal(got, expected)

@@ -297,7 +297,9 @@ class Plan(BaseModel):
 
     def save_json(self, path: str | os.PathLike[str]) -> None:
         """Write plan.json atomically."""
-        write_json_atomic(path, json.loads(self.model_dump_json()))
+        # An older pydantic writes a missing number of an untyped field as NaN, a newer one as null.
+        facts = json.loads(self.model_dump_json(), parse_constant=lambda _: None)
+        write_json_atomic(path, facts)
 
     def save_csv(self, path: str | os.PathLike[str]) -> None:
         """Write plan.csv atomically: `table`, readable by any spreadsheet."""

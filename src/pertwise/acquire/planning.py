@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pertwise import parts
+from pertwise._io import installed
 from pertwise.acquire.assemble import Setup, assemble
 from pertwise.acquire.base import AcquisitionState, Strategy, Target
 from pertwise.acquire.candidates import list_candidates, make_pool
@@ -49,11 +50,19 @@ if TYPE_CHECKING:
 
 #: Settings of the networks whose disagreement is the uncertainty. The ranks of two seeds of the
 #: published ones agree to 0.36 (Spearman, 19,372 candidates on 1,949 knock-downs); the quick ones
-#: agree with them to 0.30 and 0.24 and cost a tenth.
+#: agree with them to 0.30 and 0.24 and cost a tenth. "ridge" are no networks (`BaggedRidge`).
 ENSEMBLES: dict[str, dict[str, Any]] = {
     "quick": {"hidden": (256, 128, 64), "epochs": 60, "learning_rate": 2e-3},
     "published": {},
+    "ridge": {"members": 10},
 }
+#: What stands in for the quick networks where torch is not installed, and what is said of it.
+STAND_IN = "ridge"
+NO_TORCH = (
+    "torch is not installed (or does not load): the uncertainty is the disagreement of 10 ridge "
+    "regressions on bootstrap samples; pip install 'pertwise[torch]' adds the networks (--ensemble "
+    "quick, published)"
+)
 #: Tables of facts: files, or tables that were read.
 FactFiles = str | os.PathLike[str] | FactTable | Sequence[str | os.PathLike[str] | FactTable]
 
@@ -266,7 +275,7 @@ def plan(
         "keep_unknown": keep_unknown,
         "reading": {k: str(v) for k, v in (reading or {}).items()},
         "embedding": embedding,
-        "ensemble": ensemble if predictor is None else "given",
+        "ensemble": settled_ensemble(ensemble) if predictor is None else "given",
         "seed": seed,
     }
     state, notes = make_state(
@@ -313,6 +322,7 @@ def make_state(
     pool = setup.pool
     if ensemble not in ENSEMBLES:
         raise unknown_name("ensemble", ensemble, ENSEMBLES)
+    asked, ensemble = ensemble, settled_ensemble(ensemble)
     if setup.n_to_pick < 1:
         return None, []
     notes: list[RepairNote] = []
@@ -333,6 +343,12 @@ def make_state(
     cold = setup.screen is None or not pool.measured
     needs = looks_at(strategy)
     if setup.screen is not None and not cold and needs != "nothing":
+        if predictor is None and ensemble != asked:
+            notes.append(
+                RepairNote(
+                    stage="predictor", kind="stand-in", item=f"ensemble {asked!r}", action=NO_TORCH
+                )
+            )
         stored = StoredUncertainty(
             store,
             setup.inputs,
@@ -408,11 +424,19 @@ def _grouped(used: Mapping[str, str]) -> list[RepairNote]:
 def default_predictor(
     seed: int, embedding: str | Mapping[str, Any], ensemble: str = "quick"
 ) -> Predictor:
-    """The LLMPert ensemble on the same features, with the networks of `ENSEMBLES`."""
+    """The ensemble on the same features, with the settings of `ENSEMBLES`."""
+    from pertwise.models.llmpert.bagged import BaggedRidge
     from pertwise.models.llmpert.predictor import LLMPert
 
-    predictor: Predictor = LLMPert(embedding, seed=seed, **ENSEMBLES[ensemble])
+    ensemble = settled_ensemble(ensemble)
+    kind = BaggedRidge if ensemble == STAND_IN else LLMPert
+    predictor: Predictor = kind(embedding, seed=seed, **ENSEMBLES[ensemble])
     return predictor
+
+
+def settled_ensemble(ensemble: str) -> str:
+    """The ensemble that is used: `STAND_IN` for the default one where torch is not installed."""
+    return STAND_IN if ensemble == "quick" and not installed("torch") else ensemble
 
 
 def _inputs(embedding: str, knowledge: Knowledge) -> str | Mapping[str, Any]:

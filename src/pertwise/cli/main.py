@@ -96,6 +96,10 @@ def main() -> None:
 
     Ctrl-C and SIGTERM are one line, too, with the exit status of the signal (130, 143).
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # A Windows pipe is cp1252: a sign that it lacks becomes "?" and does not end the run.
+            stream.reconfigure(errors="replace")
     with ends_on_signals():
         try:
             app()

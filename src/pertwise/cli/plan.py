@@ -209,7 +209,8 @@ class Picker(OptionGroup):
     ensemble: Annotated[
         str,
         typer.Option(
-            help="Networks behind the uncertainty: quick, or published (ten times the time).",
+            help="What disagrees: quick networks, published ones (ten times the time), or ridge "
+            "(regressions, without torch).",
             rich_help_panel=_PICKER,
         ),
     ] = "quick"

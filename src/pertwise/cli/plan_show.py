@@ -52,6 +52,9 @@ def show_plan(plan: Plan) -> None:
     _show_notes([*_reading(plan.inputs), *plan.warnings])
     counts: dict[str, int] = {}
     for note in plan.repairs:
+        if note.kind == "stand-in":
+            out.print(f"[yellow]note[/] {escape(note.action)}")
+            continue
         counts[note.kind] = counts.get(note.kind, 0) + 1
     if counts:
         text = ", ".join(f"{n} {k}" for k, n in sorted(counts.items()))

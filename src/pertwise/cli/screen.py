@@ -284,6 +284,10 @@ def pseudobulk(
     gene_table: Annotated[
         Text, typer.Option(help="Table of gene tokens (parquet files of Tahoe-100M).")
     ] = None,
+    counts: Annotated[
+        Path | None,
+        typer.Option(help="h5ad to write as well: sums of raw counts per perturbation and batch."),
+    ] = None,
     workers: Annotated[int, typer.Option(help="Local processes.")] = 1,
     dask: Annotated[Text, typer.Option(help="Address of a dask scheduler (tcp://...).")] = None,
     workdir: Annotated[
@@ -305,8 +309,11 @@ def pseudobulk(
     *sources, out = files
     if out.suffix != ".h5ad":
         raise InputError(f"the output {out} must end in .h5ad")
-    if out in sources:
-        raise InputError(f"the output {out} is one of the inputs")
+    for written in (out, counts):
+        if written in sources:
+            raise InputError(f"the output {written} is one of the inputs")
+    if counts is not None and (counts.suffix != ".h5ad" or counts == out):
+        raise InputError(f"--counts {counts} must end in .h5ad and be another file than {out}")
     settings = PseudobulkSettings(
         keys=replace(
             _keys(perturbation_key, control, context_key, dose_key, batch_key, labels),
@@ -333,6 +340,7 @@ def pseudobulk(
         workers=workers,
         dask=dask,
         rows_per_task=rows_per_task,
+        counts=counts,
     )
     screen.save(out)
     apart = _write_beside(out, screen)
@@ -346,6 +354,8 @@ def pseudobulk(
     )
     for line in apart:
         typer.echo(line)
+    if counts is not None:
+        typer.echo(f"wrote {counts}: sums of raw counts per perturbation, context and batch")
 
 
 def _write_beside(out: Path, screen: Screen) -> list[str]:

@@ -110,12 +110,14 @@ def read_facts(path: str | os.PathLike[str]) -> FactTable:
     return FactTable(table, file.name)
 
 
-def _values(column: pd.Series) -> list[Any]:
+def _values(column: pd.Series) -> list[Any] | pd.Series:
     if pd.api.types.is_bool_dtype(column):
         return ["yes" if v else "no" for v in column]
     if pd.api.types.is_numeric_dtype(column):
         return [float(v) if pd.notna(v) else float("nan") for v in column]
-    return [one_line(str(v), LONGEST).strip() or None if pd.notna(v) else None for v in column]
+    texts = [one_line(str(v), LONGEST).strip() or None if pd.notna(v) else None for v in column]
+    # pandas 3 would make strings of them, with NaN for None.
+    return pd.Series(texts, dtype=object)
 
 
 def joined(tables: Sequence[FactTable]) -> FactTable | None:

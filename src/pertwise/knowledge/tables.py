@@ -15,6 +15,7 @@ import pandas as pd
 from pydantic import BaseModel
 
 from pertwise._files import read_json_object, reading
+from pertwise._process import alive
 from pertwise.errors import InputError, unknown_name
 from pertwise.knowledge.genes.symbols import SymbolIndex
 from pertwise.knowledge.layout import FORMAT, FORMAT_VERSION, HOW, MANIFEST, TABLES
@@ -92,12 +93,9 @@ def leftovers(folder: Path, what: str) -> list[tuple[Path, bool]]:
 
 def _is_dead(pid: str) -> bool:
     try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except (ValueError, OverflowError, PermissionError):
+        return not alive(int(pid)) or int(pid) == os.getpid()
+    except (ValueError, OverflowError):
         return False
-    return int(pid) == os.getpid()
 
 
 class Tables:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from pertwise._process import alive
 from pertwise.llm.ledger import Ledger
 
 
@@ -138,13 +139,10 @@ class LedgerAccount:
 
 def _alive(owner: str) -> bool:
     pid, _, host = owner.partition("@")
-    # Another machine cannot be asked, and on Windows asking would end the process.
-    if host != socket.gethostname() or os.name != "posix":
+    # Another machine cannot be asked.
+    if host != socket.gethostname():
         return True
     try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, ValueError):
+        return alive(int(pid))
+    except (ValueError, OverflowError):
         return True
-    return True

@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from pertwise._files import read_json_object, reading
+from pertwise.config import user_settings
 from pertwise.errors import BudgetError
 from pertwise.llm.account import Account, Amount
 from pertwise.llm.address import Address
@@ -50,7 +51,11 @@ _DATED = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2})$")
 
 
 def read_prices(source: str | os.PathLike[str] | Mapping[str, Price]) -> dict[str, Price]:
-    """A user's price table: {model: Price}, or a JSON file {model: {"input":, "output":}}.
+    """A user's price table: {model: Price}, or a JSON file.
+
+    The file is {model: {"input":, "output":}} in US dollars per million tokens, or the table that
+    LiteLLM maintains (``model_prices_and_context_window.json``: ``input_cost_per_token``, ...), of
+    which entries without a price per token are left out.
 
     Raises
     ------
@@ -63,26 +68,46 @@ def read_prices(source: str | os.PathLike[str] | Mapping[str, Price]) -> dict[st
     what = "a price table {model: {'input': USD per million tokens, 'output': ...}}"
     with reading(path, what, "correct it there"):
         raw = read_json_object(path, what)
+        if any(isinstance(v, dict) and _PER_TOKEN[0] in v for v in raw.values()):
+            listed = {k: [v.get(c) for c in _PER_TOKEN] for k, v in raw.items()
+                      if isinstance(v, dict)}  # fmt: skip
+            raw = {k: {"input": a * 1e6, "output": b * 1e6} for k, (a, b) in listed.items()
+                   if isinstance(a, (int, float)) and isinstance(b, (int, float))}  # fmt: skip
         return {str(k): Price.model_validate(v) for k, v in raw.items()}
+
+
+#: What LiteLLM's table calls US dollars per token.
+_PER_TOKEN = ("input_cost_per_token", "output_cost_per_token")
+
+
+def own_prices() -> dict[str, Price]:
+    """The table of $PERTWISE_PRICES, else of ``prices`` in `pertwise.config.user_file`; or {}.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        When the file is missing or is not such a table.
+    """
+    named = os.environ.get("PERTWISE_PRICES") or user_settings().prices
+    return read_prices(named) if named else {}
 
 
 def find_price(address: Address, user: Mapping[str, Price]) -> Price | None:
     """The price of a model: the user's table, 0 on this machine, else the dated table shipped.
 
-    Names match exactly, or without a trailing date ("-2024-07-18"). None when unknown.
+    The user's is `user`, where that lacks the model `own_prices`. Names match exactly, or without a
+    trailing date ("-2024-07-18"). None when unknown.
     """
     names = (address.model, _DATED.sub("", address.model))
-    for name in names:
-        if name in user:
-            return user[name]
+    for table in (user, own_prices()):
+        for name in names:
+            if name in table:
+                return table[name]
     if address.local:
         return Price(input=0.0, output=0.0, as_of="this machine")
     text = resources.files("pertwise.llm").joinpath("prices.json").read_text(encoding="utf-8")
-    table = _PriceFile.model_validate_json(text).hosts.get(address.host, {})
-    for name in names:
-        if name in table:
-            return table[name]
-    return None
+    shipped = _PriceFile.model_validate_json(text).hosts.get(address.host, {})
+    return next((shipped[name] for name in names if name in shipped), None)
 
 
 #: Tokens that a server may add around what is sent: roles and separators of a message; the

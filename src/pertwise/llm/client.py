@@ -59,7 +59,8 @@ class EndpointChat:
         if settings.budget_usd is not None and self._price is None and not self.replay:
             raise BudgetError(
                 f"no price is known for model {address.model!r} at {address.host}, so a budget of "
-                f"${settings.budget_usd:g} cannot be kept: give a price table, or a token budget"
+                f"${settings.budget_usd:g} cannot be kept: give a price table "
+                "(PERTWISE_PRICES=FILE, see docs/llm.md), or a token budget"
             )
         account: Account = MemoryAccount()
         if ledger is not None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-from importlib.util import find_spec
 
 import pandas as pd
 
-from pertwise._io import csv_lines
+from pertwise._io import csv_lines, installed
 from pertwise._tables import workbook_bytes
 from pertwise.acquire.panel import Plan
 
@@ -19,7 +18,7 @@ def downloads(plan: Plan) -> list[tuple[str, str]]:
     table = plan.table.assign(data="simulated") if plan.simulated else plan.table
     csv = csv_lines(table, header=True, float_format="%.6g")
     found = [("plan.csv", _address("text/csv;charset=utf-8", csv))]
-    if find_spec("openpyxl") is not None:
+    if installed("openpyxl"):
         found.append(("plan.xlsx", _address(_XLSX, workbook(plan))))
     return found
 

@@ -19,6 +19,8 @@ from pertwise.screen.flags import texts
 
 #: A column-compressed matrix up to this many stored values is turned round in memory.
 CSC_LIMIT = 60_000_000
+#: Bytes of decompressed chunks kept per data set.
+CHUNK_CACHE = 4 << 20
 #: The name under which ``.raw`` is asked for; a layer of that name goes before.
 RAW = "raw"
 _LOG1P = "log1p"
@@ -43,7 +45,8 @@ def open_hdf5(path: Path) -> Iterator[Any]:
                 f"{path} is {'empty' if empty else 'not an h5ad file (it is not HDF5)'}; cells are "
                 "read from h5ad, 10x h5 or mtx, zarr or parquet, means also from csv and tsv"
             )
-        handle = h5py.File(path, "r")
+        # A chunk that lies across two blocks of cells is decompressed once.
+        handle = h5py.File(path, "r", rdcc_nbytes=CHUNK_CACHE)
     except (OSError, RuntimeError) as error:
         said = str(error)
         cut = re.search(r"eof = (\d+).{0,80}stored_eof = (\d+)", said)
@@ -197,11 +200,15 @@ def make_csr(
         If an entry lies outside the matrix.
     """
     columns = np.asarray(indices)
+    if columns.dtype != np.int32:
+        columns = columns.astype(np.int64)
     if columns.size and (columns.min() < 0 or columns.max() >= width):
         bad = columns[(columns < 0) | (columns >= width)][0]
         raise InputError(f"{where}: the sparse matrix is damaged (position {bad} of {width})")
     shape = (len(indptr) - 1, width)
-    x = sparse.csr_matrix((numbers(data, where), columns.astype(np.int64), indptr), shape=shape)
+    if columns.dtype == np.int32 and len(columns) < 2**31:
+        indptr = indptr.astype(np.int32)
+    x = sparse.csr_matrix((numbers(data, where), columns, indptr), shape=shape)
     x.sum_duplicates()
     return x
 

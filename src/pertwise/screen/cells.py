@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import sparse
 
 from pertwise._files import reading
@@ -36,8 +37,8 @@ from pertwise.screen.celltable import CellTable, FrameTable, length_of, table_of
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: Entries (stored values; cells x genes for dense data) of one block: about 100 MB at work.
-BLOCK_ENTRIES = 3_000_000
+#: Entries (stored values; cells x genes for dense data) of one block: about 40 MB at work.
+BLOCK_ENTRIES = 700_000
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,26 @@ class CellFile:
             return _rows(self.matrix, start, stop, len(self.features), str(self.path))
 
     def blocks(
-        self, start: int = 0, stop: int | None = None, entries: int | None = None
+        self,
+        start: int = 0,
+        stop: int | None = None,
+        entries: int | None = None,
+        wanted: NDArray[np.bool_] | None = None,
     ) -> Iterator[tuple[int, sparse.csr_matrix]]:
-        """(first row, csr block) over rows start..stop, each block of about `entries` values."""
+        """(first row, csr block) over rows start..stop, each block of about `entries` values.
+
+        With `wanted` (stop - start,) no rows before the first and after the last wanted one of a
+        block are read: in a file sorted by perturbation that is most of them.
+        """
         entries = BLOCK_ENTRIES if entries is None else entries
         stop = len(self) if stop is None else stop
         bounds = _bounds(self.matrix, start, stop, len(self.features), entries)
         for lo, hi in itertools.pairwise(bounds):
+            if wanted is not None:
+                rows = np.flatnonzero(wanted[lo - start : hi - start])
+                if not len(rows):
+                    continue
+                lo, hi = lo + int(rows[0]), lo + int(rows[-1]) + 1
             yield lo, self.rows(lo, hi)
 
     def sample(self, n: int = 60) -> sparse.csr_matrix:

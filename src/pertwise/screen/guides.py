@@ -18,7 +18,7 @@ from pertwise.screen.scan import Codes, PseudobulkSettings, Scan, Task, codes_of
 Floats = NDArray[np.float64]
 Blocks = Callable[
     [CellFile, Scan, PseudobulkSettings, Task, Codes, NDArray[np.bool_]],
-    Iterator[tuple[sparse.csr_matrix, NDArray[np.int64], int]],
+    Iterator[tuple[sparse.csr_matrix, NDArray[np.int64], NDArray[np.int64]]],
 ]
 #: A guide that leaves more of its target than this share does not do its work.
 LEAST_KNOCKDOWN = 0.3

@@ -317,10 +317,10 @@ def _block_table(grouping: Grouping) -> pd.DataFrame:
 
 
 def plan_tasks(found: Scan, rows_per_task: int | None = None) -> tuple[Task, ...]:
-    """Rows of every source cut into tasks; None makes one task of each source."""
+    """Rows of every source cut into even tasks of at most so many; None makes one of each."""
     tasks = []
     for i, n in enumerate(found.lengths):
-        step = n if rows_per_task is None else rows_per_task
+        step = n if rows_per_task is None else -(-n // max(1, -(-n // rows_per_task)))
         tasks += [Task(i, start, min(start + step, n)) for start in range(0, n, max(step, 1))]
     return tuple(tasks)
 

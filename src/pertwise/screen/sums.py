@@ -8,7 +8,9 @@ workers: partial sums can be merged in any order and give the same bits.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,17 @@ from scipy import sparse
 
 from pertwise.screen.scale import TO_NATURAL
 
+try:
+    # One pass in C that adds to what is there; the public `toarray(out=...)` sets it to zero first.
+    from scipy.sparse._sparsetools import coo_todense
+except ImportError:  # pragma: no cover
+    coo_todense = None
+
 FloatArray = NDArray[np.float64]
 #: Values are multiples of 1 / GRID.
 GRID = float(2**20)
+#: Counts below this are looked up in a table of logarithms, one row per cell.
+LISTED = 64
 
 
 @dataclass(frozen=True)
@@ -84,12 +94,37 @@ class GroupSums:
         )
 
 
+def merge(sums: Iterable[GroupSums]) -> GroupSums:
+    """Merge group sums; exact, so the order does not matter."""
+    return reduce(lambda a, b: a + b, sums)
+
+
 def quantise(values: FloatArray) -> FloatArray:
     """Round to multiples of 2**-20, in place."""
     np.multiply(values, GRID, out=values)
     np.rint(values, out=values)
     np.multiply(values, 1.0 / GRID, out=values)
     return values
+
+
+def scatter(out: NDArray[Any], row: NDArray[Any], x: sparse.csr_matrix, data: NDArray[Any]) -> None:
+    """``out[row[i], j] += data`` for every stored entry (i, j) of `x`, in place.
+
+    Parameters
+    ----------
+    out
+        (k, n_features), contiguous by rows.
+    row
+        (n,) row of `out` that each row of `x` goes to; may repeat.
+    data
+        Values in the order of ``x.data``, cast to the type of `out`.
+    """
+    rows = np.repeat(row.astype(x.indices.dtype), np.diff(x.indptr))
+    data = data.astype(out.dtype, copy=False)
+    if coo_todense is not None:
+        coo_todense(*out.shape, len(data), rows, x.indices, data, out.reshape(-1), 0)
+        return
+    np.add.at(out.reshape(-1), rows.astype(np.int64) * out.shape[1] + x.indices, data)
 
 
 class Accumulator:
@@ -132,18 +167,14 @@ class Accumulator:
         """
         position = np.searchsorted(self._groups, group)
         np.add.at(self._n, (position, block), 1)
-        width = self._total.shape[1]
-        lengths = np.diff(x.indptr)
-        column = x.indices.astype(np.int64)
-        flat = np.repeat(position.astype(np.int64) * width, lengths) + column
         values = np.asarray(x.data, dtype=np.float64)
-        np.add.at(self._total.reshape(-1), flat, values)
-        np.add.at(self._square.reshape(-1), flat, quantise(values * values))
+        scatter(self._total, position, x, values)
+        scatter(self._square, position, x, quantise(values * values))
         if self._centres is not None:
-            centre = self._centres.reshape(-1)[
-                np.repeat(block.astype(np.int64) * width, lengths) + column
-            ]
-            np.add.at(self._cross.reshape(-1), flat, quantise(values * centre))
+            width = self._total.shape[1]
+            offset = np.repeat(block.astype(np.int64) * width, np.diff(x.indptr))
+            centre = self._centres.reshape(-1)[offset + x.indices]
+            scatter(self._cross, position, x, quantise(values * centre))
 
     def sums(self) -> GroupSums:
         """What has been added (the arrays are shared, not copied)."""
@@ -169,14 +200,37 @@ def normalise(
     target_sum
         Counts per cell after scaling: ``log1p(x / library * target_sum)``.
     """
-    values = np.array(x.data, dtype=np.float64)
     if scale == "counts":
         factor = np.divide(target_sum, library, out=np.zeros_like(library), where=library > 0)
-        values *= np.repeat(factor, np.diff(x.indptr))
-    if scale in ("counts", "normalised"):
+        return with_values(x, _log_counts(x, factor))
+    values = np.array(x.data, dtype=np.float64)
+    if scale == "normalised":
         np.log1p(values, out=values)
     values *= TO_NATURAL.get(scale, 1.0)
-    return sparse.csr_matrix((quantise(values), x.indices, x.indptr), shape=x.shape)
+    return with_values(x, quantise(values))
+
+
+def with_values(x: sparse.csr_matrix, values: FloatArray) -> sparse.csr_matrix:
+    """Other values (in the order of ``x.data``) at the places of `x`."""
+    return sparse.csr_matrix((values, x.indices, x.indptr), shape=x.shape)
+
+
+def _log_counts(x: sparse.csr_matrix, factor: FloatArray) -> FloatArray:
+    """Quantised ``log1p(x * factor)`` of the stored values; small counts by a table."""
+    lengths = np.diff(x.indptr)
+    if x.nnz < LISTED * len(factor):
+        scaled = x.data * np.repeat(factor, lengths)
+        return quantise(np.log1p(scaled, out=scaled))
+    table = quantise(np.log1p(np.arange(LISTED) * factor[:, None]))
+    with np.errstate(invalid="ignore"):
+        whole = x.data.astype(np.int32)
+    other = np.flatnonzero((whole != x.data) | (whole >= LISTED) | (whole < 0))
+    whole[other] = 0
+    whole += np.repeat(np.arange(len(factor), dtype=np.int32) * LISTED, lengths)
+    values: FloatArray = table.reshape(-1)[whole]
+    row = np.searchsorted(x.indptr, other, side="right") - 1
+    values[other] = quantise(np.log1p(x.data[other] * factor[row]))
+    return values
 
 
 def keep_columns(

@@ -24,7 +24,8 @@ class FittedEnsemble:
     Attributes
     ----------
     networks
-        Parameters in original coordinates (torch tensors, member axis first).
+        Parameters in original coordinates (torch tensors, member axis first); None for members
+        that are no networks.
     input_mean, input_scale
         (d,) and scalar: inputs enter as (x - input_mean) / input_scale.
     target_scale
@@ -35,7 +36,7 @@ class FittedEnsemble:
         Numbers of coordinates the first and the last layer were trained in.
     """
 
-    networks: Networks
+    networks: Networks | None
     settings: EnsembleSettings
     input_mean: NDArray[np.float32]
     input_scale: float
@@ -82,21 +83,28 @@ class FittedEnsemble:
     def _chunks(
         self, x: NDArray[Any], features: NDArray[np.intp] | None
     ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        networks = self.networks
+        if networks is None:
+            raise InputError("these members are no networks")
+        weight, bias = networks.out_weight, networks.out_bias
+        if features is not None:
+            index = np.asarray(features, dtype=np.intp)
+            weight, bias = weight[:, :, index], bias[:, index]
+        for start, rows in self._scaled(x):
+            hidden = forward(networks, rows, self.settings)
+            out = (hidden @ weight).add_(bias[:, None]).mul_(self.target_scale)
+            yield start, out.cpu().numpy()
+
+    def _scaled(self, x: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         x = np.asarray(x, dtype=np.float32)
         if x.ndim != 2 or x.shape[1] != len(self.input_mean):
             raise InputError(
                 f"inputs have shape {x.shape}; the ensemble was fitted on {len(self.input_mean)} "
                 "columns"
             )
-        weight, bias = self.networks.out_weight, self.networks.out_bias
-        if features is not None:
-            index = np.asarray(features, dtype=np.intp)
-            weight, bias = weight[:, :, index], bias[:, index]
         for start in range(0, max(len(x), 1), _ROWS):
             rows = (x[start : start + _ROWS] - self.input_mean) / np.float32(self.input_scale)
-            hidden = forward(self.networks, np.ascontiguousarray(rows), self.settings)
-            out = (hidden @ weight).add_(bias[:, None]).mul_(self.target_scale)
-            yield start, out.cpu().numpy()
+            yield start, np.ascontiguousarray(rows)
 
 
 def mean_variance(

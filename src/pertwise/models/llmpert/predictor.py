@@ -141,12 +141,7 @@ class LLMPertEnsemble:
             )
         y = measured.responses[order][known]
         self._trained = np.flatnonzero(np.isfinite(y).any(axis=0))
-        self._fitted = fit_ensemble(
-            x[known],
-            y[:, self._trained],
-            rng=np.random.default_rng(self.seed),
-            settings=self.settings,
-        )
+        self._fitted = self._fit_arrays(x[known], y[:, self._trained])
         self._features = screen.features
         self._n_support = int(known.sum())
         self._provenance = {
@@ -164,6 +159,10 @@ class LLMPertEnsemble:
             "trained_outputs": self._fitted.n_outputs,
         }
         return self
+
+    def _fit_arrays(self, x: NDArray[Any], y: NDArray[Any]) -> FittedEnsemble:
+        rng = np.random.default_rng(self.seed)
+        return fit_ensemble(x, y, rng=rng, settings=self.settings)
 
     def predict(self, perturbations: Sequence[str], context: str | None = None) -> Prediction:
         """Ensemble mean, spread and (if kept) members; see `NO_FEATURES` for unknown names."""
