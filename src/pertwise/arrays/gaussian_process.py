@@ -101,9 +101,12 @@ def negative_log_likelihood(
     half = inverse @ gram
     trace = float(np.trace(half))
     value = np.log(trace / (n * width)) + determinant / n
-    slope = inverse / n - half @ inverse / trace
+    slope = half @ inverse
+    slope *= -1.0 / trace
+    inverse /= n
+    slope += inverse
     gradient = np.append(
-        np.einsum("mij,ij->m", kernels, slope) * parameters[:-1],
+        (kernels.reshape(len(kernels), -1) @ slope.ravel()) * parameters[:-1],
         parameters[-1] * np.trace(slope),
     )
     return value, gradient
