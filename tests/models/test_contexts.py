@@ -3,19 +3,21 @@ import pytest
 from drug_example import DRUGS, LINES, cell_table, drug_knowledge, drug_screen, drug_table
 
 from pertwise import parts
+from pertwise.arrays import component_scales
+from pertwise.arrays.component_scales import (
+    best_scale,
+    block_products,
+    block_scales,
+    component_block,
+    leading_axes,
+    rescaled,
+)
 from pertwise.arrays.folds import group_folds
 from pertwise.arrays.gaussian_process import fit_weights
 from pertwise.errors import InputError
 from pertwise.kernels.drugs import ListKernel, chemistry_similarity, mechanism_similarity
 from pertwise.models.base import Prediction, Predictor
-from pertwise.models.context_kernel import (
-    ContextKernelPredictor,
-    best_scale,
-    block_scales,
-    component_block,
-    pair_kernels,
-    principal_axes,
-)
+from pertwise.models.context_kernel import ContextKernelPredictor, pair_kernels
 from pertwise.models.context_means import AdditiveContexts, ContextMean, PerturbationMean
 from pertwise.models.contexts import ContextData, Contexts, context_means
 from pertwise.models.dose import RULES, DosePredictor
@@ -227,11 +229,11 @@ def test_component_blocks_and_axes():
     assert blocks[128] == 8
     assert blocks[256] == blocks[299] == 9
     x = np.random.default_rng(0).normal(size=(6, 9))
-    axes = principal_axes(x)
+    axes = leading_axes(x)
     np.testing.assert_allclose(axes @ axes.T, np.eye(6), atol=1e-9)
     np.testing.assert_allclose(np.abs(axes), np.abs(np.linalg.svd(x)[2][:6]), atol=1e-8)
-    assert principal_axes(np.vstack([x[:1], 2 * x[:1]])).shape == (1, 9)
-    assert principal_axes(np.zeros((2, 3))).shape == (0, 3)
+    assert leading_axes(np.vstack([x[:1], 2 * x[:1]])).shape == (1, 9)
+    assert leading_axes(np.zeros((2, 3))).shape == (0, 3)
 
 
 def test_ridge_against_a_naive_reference():

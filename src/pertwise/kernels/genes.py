@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from scipy.sparse import csr_matrix, diags, hstack
@@ -163,6 +163,8 @@ class GeneBlocks(Shown):
 
 class _RowKernel:
     """Cosine of unit rows as a `Kernel`."""
+
+    reads_pool: ClassVar[bool] = False
 
     def _rows(self, names: Sequence[str]) -> csr_matrix:
         """(n_names, k) unit rows, zero where nothing is known."""
