@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 from pertwise import parts
-from pertwise.acquire.common import deviations, tie_order
-from pertwise.acquire.common import squared_distances_to
+from pertwise.acquire.common import deviations, squared_distances_to, tie_order
 from pertwise.acquire.strategies.badge import kmeans_plus_plus
 from pertwise.acquire.strategies.bald import bald
 from pertwise.acquire.strategies.batchbald import greedy_logdet

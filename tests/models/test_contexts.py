@@ -460,3 +460,26 @@ def test_a_line_is_predicted_from_the_only_other_one():
     )
     tuned = ContextKernelPredictor([alike], hold_out="context").fit(one)
     assert tuned.scales.max() > 0, "what one line says is not thrown away"
+
+
+def test_the_last_block_is_what_the_leading_axes_leave(monkeypatch):
+    """Scales of all components, as if every axis had been computed."""
+    rng = np.random.default_rng(2)
+    rows = rng.normal(size=(320, 400)) * np.geomspace(3, 0.3, 320)[:, None]
+    all_axes = np.linalg.svd(rows, full_matrices=False)[2]
+    block = component_block(320)
+    guess, truth = rng.normal(size=(30, 320)) @ rows, rng.normal(size=(30, 400))
+    scales = rng.uniform(size=component_scales.N_BLOCKS)
+    axes = leading_axes(rows)
+    assert axes.shape == (256, 400)
+    products = ((guess @ all_axes.T) * (truth @ all_axes.T)).sum(axis=0)
+    np.testing.assert_allclose(
+        block_products(guess, truth, axes), np.bincount(block, products), rtol=1e-6
+    )
+    wanted = (guess @ all_axes.T * scales[block]) @ all_axes
+    np.testing.assert_allclose(rescaled(guess, axes, scales), wanted, rtol=1e-6, atol=1e-6)
+    monkeypatch.setattr(component_scales, "EXACT_ROWS", 10)
+    low = rows[:, :40] @ rng.normal(size=(40, 400))
+    found = leading_axes(low)
+    assert found.shape == (40, 400)
+    np.testing.assert_allclose(found.T @ found, np.linalg.pinv(low) @ low, atol=1e-6)

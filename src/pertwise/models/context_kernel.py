@@ -249,7 +249,9 @@ class ContextKernelPredictor(ContextPredictor):
         system = self._inside(data, among(data.names), every, every)
         axes = leading_axes(rest)
         factor = factored(system.T, self.noise)
-        self._coefficients = rescaled(cho_solve(factor, rest, check_finite=False), axes, self.scales)
+        self._coefficients = rescaled(
+            cho_solve(factor, rest, check_finite=False), axes, self.scales
+        )
         self._spread = np.sqrt(np.mean(rest**2, axis=0) * max(0.0, 1.0 - self.explained))
 
     def _found(self, data: ContextData, rest: Floats, some: NDArray[np.int64]) -> KernelFit:
