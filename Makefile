@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # The suite runs one BLAS thread a worker: two workers fill two cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo train-demo test docs matrix lint types clean
+.PHONY: setup demo train-demo test docs rounds matrix lint types clean
 
 # Versions of Python that `make matrix` looks for, and what it runs on each.
 PYTHONS ?= 3.11 3.12 3.13
@@ -29,8 +29,8 @@ train-demo: $(STAMP)
 	$(BIN)/python benchmarks/train_demo.py --out train-demo-out
 
 lint: $(STAMP)
-	$(BIN)/ruff check src tests benchmarks environments
-	$(BIN)/ruff format --check src tests benchmarks environments
+	$(BIN)/ruff check src tests benchmarks environments examples
+	$(BIN)/ruff format --check src tests benchmarks environments examples
 
 types: $(STAMP)
 	$(BIN)/mypy
@@ -42,6 +42,10 @@ test: lint types
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all,test,docs]"
 	NO_MKDOCS_2_WARNING=1 MPLBACKEND=Agg $(BIN)/mkdocs build --strict --quiet
+
+# Two rounds on SIMULATED cells, with a swap in a real browser between them.
+rounds: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" examples/two_rounds.sh two-rounds-out
 
 # One environment a version: the first of python3.N and ~/.pyenv/versions/3.N.* that runs.
 matrix:
@@ -56,4 +60,4 @@ matrix:
 	$$env/bin/python -m pytest -n 2 --dist loadfile $(TESTS); done
 
 clean:
-	rm -rf $(VENV) .venv-3.* demo-out train-demo-out site
+	rm -rf $(VENV) .venv-3.* demo-out train-demo-out two-rounds-out site

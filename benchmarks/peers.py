@@ -6,8 +6,8 @@
 The peers (`PEERS`) live in a virtual environment of their own, which is made in the folder given by
 `--env` when it is not there; one that cannot be installed is a line that says so. SIMULATED data.
 Each measurement runs in a process of its own, with one thread. Times are processor seconds of the
-work alone (its second run in a process, children included), so that other work on the machine counts less;
-memory is the peak of the process. Every pair is checked to give the same result.
+work alone (its second run in a process, children included), so that other work on the machine
+counts less; memory is the peak of the process. Every pair is checked to give the same result.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS"):
     os.environ.setdefault(_name, "1")
 sys.path.insert(0, str(Path(__file__).parent))
-import numpy as np
+import numpy as np  # noqa: E402
 
 PEERS = ("scanpy", "decoupler", "crispyx", "cell-eval", "cell-eval2", "scikit-learn", "gpytorch")
 #: Largest difference at which two results count as the same.
@@ -291,8 +291,11 @@ def compare(topic: str, python: Path, versions: dict[str, str], quick: bool) -> 
     with tempfile.TemporaryDirectory(prefix="pertwise-peers-") as name:
         folder = Path(name)
         lines += [f"## {topic.capitalize()}", "", f"{write_inputs(topic, folder, quick)}.", ""]
-        lines += ["| tool | version | CPU s | peak GB | time / pertwise | memory / pertwise | "
-                  "largest difference |", "| --- | --- | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
+        lines += [
+            "| tool | version | CPU s | peak GB | time / pertwise | memory / pertwise | "
+            "largest difference |",
+            "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        ]
         ours: dict[str, float] = {}
         for who in STEPS[topic]:
             own = who == "pertwise"
@@ -341,8 +344,8 @@ def main() -> None:
         "",
         f"Output of `{command}{' --quick' if given.quick else ''}` of {today} (Python "
         f"{platform.python_version()}, {platform.machine()}, one thread). SIMULATED data. CPU s: "
-        "processor seconds of the second run in a process of its own. A ratio above 1 means that pertwise "
-        "needs less, one below 1 that it needs more. The last column compares the results.",
+        "processor seconds of the second run in a process of its own. A ratio above 1 means that "
+        "pertwise needs less, one below 1 that it needs more. The last column compares the results.",
         "",
     ]
     for topic in given.only:

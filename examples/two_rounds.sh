@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Two rounds on SIMULATED cells: pseudobulk, plan, guides, join, plan again.
-# Usage: examples/two_rounds.sh [FOLDER]      (needs pertwise on the PATH; about two minutes)
+# Usage: examples/two_rounds.sh [FOLDER]      (needs pertwise[review,excel] on the PATH; about two minutes)
 set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
 work=${1:-two_rounds}
 mkdir -p "$work"
 cd "$work"
@@ -40,9 +41,9 @@ pertwise --quiet screen pseudobulk cells_round1.h5ad round1.h5ad --hvg 0 --min-c
 pertwise --quiet design round1.h5ad --perturbations 8
 pertwise --quiet plan round1.h5ad --knowledge knowledge --pathway "$pathway" --candidates library.txt \
     --batch 8 --by "A. Person" --out plan1
-
-
-
+# A person swaps a pick in the browser, before guides are ordered.
+python "$here/swap_in_browser.py" plan1 "its guides did not work here before"
+pertwise plan show plan1
 pertwise --quiet guides plan1 --library guides_library.tsv --guides-per-gene 3 --controls 8 --plate 96 \
     --replace-missing --xlsx
 

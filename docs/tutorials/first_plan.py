@@ -2,7 +2,8 @@
 # # Your first plan, from cells
 #
 # From single cells to a panel of perturbations with a reason for each. The cells are SIMULATED; yours take their place in the first
-# cell: `cells = "my_cells.h5ad"` (GEARS, scPerturb, Replogle and Tahoe layouts are recognised).
+# cell: `cells = "my_cells.h5ad"` (GEARS, scPerturb, Replogle and Tahoe layouts are recognised). Public files, with the commands that fetch them:
+# [public screens](public_files.md).
 
 # %%
 import tempfile

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import unquote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
@@ -226,10 +226,13 @@ class UserSettings(Settings):
     llm
         Endpoint (``MODEL@URL``) of the commands that cannot do without a model (`ask`, `rate`); no
         other command asks it.
+    theme
+        Of pages: "light", "dark", or "auto" (as the reader's browser asks); paper is light.
     """
 
     knowledge: FileName | None = None
     llm: str | None = None
+    theme: Literal["light", "dark", "auto"] = "light"
 
 
 def user_file() -> Path:

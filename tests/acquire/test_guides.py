@@ -50,13 +50,27 @@ def table(path, genes, **more):
 GENES = [f"G{i:03d}" for i in range(12)]
 
 HEADERS = {
+    # the eleven columns of Addgene's broadgpp-brunello-library-contents.txt
     "Brunello": (
-        "Target Gene ID\tTarget Gene Symbol\tTarget Transcript\tsgRNA Target Sequence\t"
-        "PAM Sequence\tRule Set 2 score",
+        "Target Gene ID\tTarget Gene Symbol\tTarget Transcript\tGenomic Sequence\t"
+        "Position of Base After Cut (1-based)\tStrand\tsgRNA Target Sequence\t"
+        "Target Context Sequence\tPAM Sequence\tExon Number\tRule Set 2 score",
         [
-            "1\tG000\tNM_1\tACGTACGTACGTACGTACGA\tTGG\t0.4",
-            "1\tG000\tNM_1\tACGTACGTACGTACGTACGC\tTGG\t0.9",
-            "\tNon-Targeting Control\t\tACGTACGTACGTACGTACGG\tTGG\t",
+            f"1\tG000\tNM_1\tNC_1\t5\tsense\t{'ACGT' * 4}ACGA\tTTTT\tTGG\t2\t0.4",
+            f"1\tG000\tNM_1\tNC_1\t9\tsense\t{'ACGT' * 4}ACGC\tTTTT\tTGG\t2\t0.9",
+            f"\tNon-Targeting Control\t\t\t\t\t{'ACGT' * 4}ACGG\t\t\t\t",
+        ],
+        "ACGTACGTACGTACGTACGC",
+    ),
+    # what CRISPick hands out for a list of genes
+    "CRISPick": (
+        "Input\tTarget Gene ID\tTarget Gene Symbol\tTarget Transcript\tReference Sequence\t"
+        "sgRNA Sequence\tsgRNA Context Sequence\tPAM Sequence\tOn-Target Efficacy Score\t"
+        "Combined Rank\tPick Order\tPicking Notes",
+        [
+            f"G000\t1\tG000\tNM_1\tNC_1\t{'ACGT' * 4}ACGA\tTT\tTGG\t0.4\t7\t2\t",
+            f"G000\t1\tG000\tNM_1\tNC_1\t{'ACGT' * 4}ACGC\tTT\tTGG\t0.9\t3\t1\t",
+            f"\t\tNO_SITE_3\t\t\t{'ACGT' * 4}ACGG\t\t\t\t\t1\t",
         ],
         "ACGTACGTACGTACGTACGC",
     ),
@@ -70,11 +84,12 @@ HEADERS = {
         "ACGTACGTACGTACGTACGA",
     ),
     "Horlbeck": (
-        "sgID\tgene\ttranscript\tprotospacer sequence\tselection rank\tpredicted score",
+        "sgID\tSublibrary\tgene\ttranscript\tprotospacer sequence\tselection rank\t"
+        "predicted score\tempirical score\toff-target stringency\tSublibrary half",
         [
-            "G000_+_1.23-P1\tG000\tP1\tACGTACGTACGTACGTACGA\t2\t0.9",
-            "G000_-_2.23-P1\tG000\tP1\tacgtacgtacgtacgtacgc\t1\t0.5",
-            "non-targeting_00001\tnegative_control\tna\tACGTACGTACGTACGTACGG\t1\t0",
+            "G000_+_1.23-P1\th1\tG000\tP1\tACGTACGTACGTACGTACGA\t2\t0.9\t\t0\tTop5",
+            "G000_-_2.23-P1\th1\tG000\tP1\tacgtacgtacgtacgtacgc\t1\t0.5\t\t0\tTop5",
+            "non-targeting_00001\th1\tnegative_control\tna\tACGTACGTACGTACGTACGG\t\t\t\t0\tTop5",
         ],
         "ACGTACGTACGTACGTACGC",
     ),
@@ -92,6 +107,58 @@ def test_published_layouts_are_recognised_by_their_header(tmp_path, name):
     assert library.table["sequence_a"].iloc[0] == first  # the best ranked guide
     assert list(library.controls["sequence_a"]) == ["ACGTACGTACGTACGTACGG"]
     assert not library.dual
+
+
+@pytest.mark.parametrize(
+    ("header", "first"),
+    [
+        # the table of the K562 and RPE1 libraries, as csv that a German Excel wrote
+        (
+            "unique sgRNA pair ID;gene;transcript;ensembl gene id;sgID_A;targeting sequence A;"
+            "sgID_B;targeting sequence B;duplicated guide pair?;either guide duplicated?",
+            "0_G000_P1_ENSG1;G000;P1;ENSG1;a;{a};b;{b};False;False",
+        ),
+        # the library file of the protocol: a column of row numbers without a name
+        (
+            ",gene,transcript,sgID_A,protospacer_A,sgID_B,protospacer_B,sgID_AB",
+            "0,G000,P1,a,{a},b,{b},a|b",
+        ),
+    ],
+)
+def test_dual_libraries_as_published(tmp_path, header, first):
+    a, b = spacer(5), spacer(11)
+    control = first.format(a=b, b=a).replace("G000", "non-targeting")
+    if not header.startswith("unique"):
+        control = control.replace("non-targeting", "negative_control").replace("0,", "1,", 1)
+    file = tmp_path / "dual.csv"
+    file.write_text("\n".join([header, first.format(a=a, b=b), control]) + "\n")
+    library = read_library(file)
+    assert "Replogle" in library.layout
+    assert library.table[["gene", "sequence_a", "sequence_b"]].values.tolist() == [["G000", a, b]]
+    assert library.table["id"].iloc[0] in ("0_G000_P1_ENSG1", "a|b")
+    assert len(library.controls) == 1
+
+
+def test_a_workbook_of_two_sets_says_which_one_was_read(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.title = "SetA raw reads"
+    book.active.append(["Supplementary Data 3. Dolcetto CRISPRi screening data"])
+    for name, end in (("SetA sgRNA annotations", "A"), ("SetB sgRNA annotations", "C")):
+        sheet = book.create_sheet(name)
+        sheet.append(["sgRNA Sequence", "Annotated Gene Symbol", "Annotated Gene ID"])
+        sheet.append(["ACGT" * 4 + "ACG" + end, "G000", 1])
+        sheet.append(["ACGT" * 4 + "ACT" + end, "CONTROL", "CONTROL"])
+        sheet.append(["ACGT" * 4 + "AGT" + end, "NO-TARGET", "UNKNOWN_NO-TARGET"])
+    book.save(tmp_path / "dolcetto.xlsx")
+    library = read_library(tmp_path / "dolcetto.xlsx")
+    assert "Dolcetto" in library.layout
+    assert "sheet 'SetA sgRNA annotations' (not 'SetB" in library.layout
+    assert list(library.table["sequence_a"]) == ["ACGT" * 4 + "ACGA"]
+    assert len(library.controls) == 2
+    other = read_library(tmp_path / "dolcetto.xlsx", LibraryColumns(sheet="SetB sgRNA annotations"))
+    assert list(other.table["sequence_a"]) == ["ACGT" * 4 + "ACGC"]
+    assert "--library-sheet" not in other.layout
 
 
 def test_dual_guides_are_one_element_with_two_spacers(tmp_path):

@@ -141,3 +141,22 @@ def test_a_strategy_hands_over_when_nothing_is_left():
 def test_handing_over_is_checked(to, at):
     with pytest.raises(InputError, match="hand over"):
         HandOver(VarianceReduction(), to, at)
+
+
+def test_a_module_of_a_hub_is_nobodys_word():
+    """Only what a model said is told as its word; a module behind chance links is told as that."""
+    from pertwise.acquire.assemble import _module
+    from pertwise.knowledge.types import Relation
+    from pertwise.select.base import Pick
+
+    stored = Relation("HUB", "interacting_partner", "linked to HBA", 0.9, "globins", 1)
+    shown = replace(stored, module="")
+
+    def pick(module):
+        return Pick(item="HUB", reason="r", extra={"module": module})
+
+    assert _module(stored, stored, pick("globins")) == "globins"
+    assert _module(shown, stored, pick("globins")) == "globins (links by chance)"
+    assert _module(shown, stored, pick("iron")) == "iron (says the model)"
+    assert _module(shown, stored, pick("")) == ""
+    assert _module(None, None, None) == ""

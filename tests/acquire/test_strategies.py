@@ -1,24 +1,30 @@
 """Every strategy through the conformance suite; every kernel against a naive reference."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 from pertwise import parts
+from pertwise.acquire.base import AcquisitionState
 from pertwise.acquire.common import deviations, squared_distances_to, tie_order
+from pertwise.acquire.strategies.acs_fw import expected_updates, frank_wolfe
 from pertwise.acquire.strategies.badge import kmeans_plus_plus
+from pertwise.acquire.strategies.bait import LeftOver, forward_backward, sketched
 from pertwise.acquire.strategies.bald import bald
 from pertwise.acquire.strategies.batchbald import greedy_logdet
 from pertwise.acquire.strategies.coreset import k_centre_greedy
-from pertwise.acquire.strategies.iterpert import iterpert
+from pertwise.acquire.strategies.iterpert import PRIORS, iterpert
 from pertwise.acquire.strategies.knowledge import KnowledgePicker, Weights, greedy_panel
 from pertwise.acquire.strategies.lcmd import largest_cluster_maximum_distance
 from pertwise.acquire.strategies.typiclust import typicality, typiclust_order
 from pertwise.errors import InputError
+from pertwise.kernels.genes import gene_blocks
 from pertwise.testing.strategies import check_strategy, example_state
 
 OFFLINE = [n for n in parts.names("strategy") if n != "llm"]
@@ -113,7 +119,7 @@ def test_iterpert_equals_its_formula(seed, n, n_acquired, weight):
     rng = np.random.default_rng(seed)
     u = rng.random(n)
     x, acquired = unit(rng.normal(size=(n, 3))), unit(rng.normal(size=(n_acquired, 3)))
-    order, value, _ = iterpert(u, x, acquired, weight, n, NO_TIES[:n])
+    order, value, _ = iterpert(u, [np.vstack([x, acquired])], weight, n, NO_TIES[:n])
     scaled = (u - u.min()) / (u.max() - u.min()) if n > 1 else u * 0
     chosen = []
     for j in order:
@@ -332,3 +338,98 @@ def test_distance_to_the_nearest_centre_is_that_of_the_formula(disagreement):
     after = np.minimum(apart, np.linalg.norm(disagreement - disagreement[order], axis=1))
     after[order] = apart[order]
     np.testing.assert_allclose(value, after, rtol=1e-6, atol=1e-12)
+
+
+def left_variance(phi, chosen, noise):
+    """Sum of posterior variances of all rows by the textbook formula."""
+    k = phi @ phi.T
+    s = list(chosen)
+    inner = np.linalg.inv(k[np.ix_(s, s)] + noise * np.eye(len(s))) if s else np.zeros((0, 0))
+    return float(np.trace(k - k[:, s] @ inner @ k[s]))
+
+
+@given(st.integers(0, 50), st.integers(1, 4))
+@settings(max_examples=20, deadline=None)
+def test_bait_keeps_exact_account_of_what_is_left_forward_and_backward(seed, n):
+    phi = np.random.default_rng(seed).standard_normal((9, 5))
+    left = LeftOver(phi, 0.7)
+    chosen = []
+    for j in (3, 0, 7, 5):
+        before = left_variance(phi, chosen, 0.7)
+        assert left.gain()[j] == pytest.approx(before - left_variance(phi, [*chosen, j], 0.7))
+        left.measure(j)
+        chosen.append(j)
+    for j in (0, 5):
+        rest = [c for c in chosen if c != j]
+        more = left_variance(phi, rest, 0.7) - left_variance(phi, chosen, 0.7)
+        assert left.loss(j) == pytest.approx(more)
+        left.measure(j, -1.0)
+        chosen = rest
+    order, rest = forward_backward(phi, 0.7, n, np.arange(9))
+    assert len(set(order)) == n
+    assert np.argmax(rest) not in order
+    if n == 1:
+        # One pick: of the best two the one that alone leaves least.
+        best = min(range(9), key=lambda j: left_variance(phi, [j], 0.7))
+        assert left_variance(phi, order, 0.7) <= 1.5 * left_variance(phi, [best], 0.7)
+
+
+def test_wide_deviations_are_sketched_without_losing_their_products():
+    phi = np.random.default_rng(0).standard_normal((6, 4000)) / np.sqrt(4000)
+    small = sketched(phi, np.random.default_rng(1))
+    assert small.shape == (6, 512)
+    np.testing.assert_allclose(small @ small.T, phi @ phi.T, atol=0.2)
+    narrow = phi[:, :512]
+    assert sketched(narrow, np.random.default_rng(1)) is narrow
+
+
+def test_expected_updates_by_hand():
+    # Two members at 1 and 3: mean 2, deviations 1, variance 2; noise 1/2.
+    members = np.array([[[1.0]], [[3.0]]])
+    one = 0.5 * np.log(1 + 2 / 0.5) - (1 + 2) / (2 * 0.5)
+    np.testing.assert_allclose(expected_updates(members, 0.5), [[one / np.sqrt(2)] * 2])
+
+
+def test_frank_wolfe_takes_one_of_each_group_and_never_one_twice():
+    # Three groups of like candidates and one that does nothing.
+    vectors = np.vstack([np.tile([10.0, 0, 0], (5, 1)), np.tile([0, 6.0, 0], (4, 1)),
+                         np.tile([0, 0, 3.0], (3, 1)), np.zeros((1, 3))])  # fmt: skip
+    order, _ = frank_wolfe(vectors, 3, np.arange(13))
+    assert order == [0, 5, 9]
+    order, _ = frank_wolfe(vectors, 13, np.arange(13))
+    assert sorted(order) == list(range(13))
+    assert frank_wolfe(np.zeros((3, 2)), 2, np.arange(3))[0] == [0, 1]
+
+
+def test_fused_iterpert_is_the_mean_of_its_kernels_and_leaves_out_what_the_folder_lacks(simulated):
+    screen, knowledge = simulated
+    names = screen.perturbations
+    rng = np.random.default_rng(0)
+    candidates, measured = tuple(sorted(names[:30])), tuple(sorted(names[30:40]))
+    members = rng.standard_normal((4, 30, 7)).astype(np.float32)
+    u = pd.Series(members.var(axis=0, ddof=1).mean(axis=1), index=list(candidates))
+    state = AcquisitionState(
+        candidates, measured, rng, knowledge=knowledge, uncertainty=u, member_predictions=members
+    )
+    strategy = parts.load("strategy", "iterpert-fused")
+    chosen = strategy.choose(state, 4)
+    kinds = chosen.provenance["features"].split(", ")
+    assert kinds[-1] == "the model's own"
+    assert set(kinds[:-1]) <= set(PRIORS)
+    blocks = gene_blocks(knowledge, (*candidates, *measured), kinds[:-1])
+    own = deviations(members)
+    own = own / np.linalg.norm(own, axis=1, keepdims=True)
+    fused = sum((b @ b.T).toarray() for b in blocks.blocks)
+    fused[:30, :30] += own @ own.T
+    fused /= len(kinds)
+    scaled = ((u - u.min()) / (u.max() - u.min())).to_numpy()
+    taken = list(range(30, 40))
+    for pick in chosen.picks:
+        value = scaled - np.maximum(0.0, fused[:30, taken]).max(axis=1)
+        value[[t for t in taken if t < 30]] = -np.inf
+        assert candidates[int(value.argmax())] == pick.item
+        assert pick.score == pytest.approx(value.max(), abs=1e-5)
+        taken.append(int(value.argmax()))
+    assert "mean cosine" in chosen.picks[1].reason
+    with pytest.raises(InputError, match="knowledge folder"):
+        strategy.choose(replace(state, knowledge=None), 4)

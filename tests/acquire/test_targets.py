@@ -9,8 +9,10 @@ from fake_knowledge import FakeEnsemble
 
 from pertwise.acquire import amend, plan
 from pertwise.acquire.candidates import list_candidates
+from pertwise.acquire.facts import essential_genes, known_facts
 from pertwise.acquire.targets import UNDETECTED, describe_targets, detection
 from pertwise.knowledge import Knowledge, build_knowledge
+from pertwise.knowledge.facts import read_facts
 from pertwise.screen import make_screen
 
 HGNC = """hgnc_id\tsymbol\tname\tstatus\talias_symbol\tprev_symbol\tentrez_id\tensembl_gene_id
@@ -137,6 +139,7 @@ def test_a_plan_of_a_given_list_carries_ids_and_warns(knowledge, tmp_path):
         "hemoglobin A",
     ]
     assert "promoter shared with NEAR (300 bases)" in table.loc["HBA", "flags"]
+    assert any(w == "1 of the panel: promoter shared with another gene: HBA" for w in made.warnings)
     assert made.candidate_table.loc["HBA", "detected"] is False
     other = (
         amend(made, replace={"LNC1": "HBA"}, by="A", why="B")
@@ -146,6 +149,60 @@ def test_a_plan_of_a_given_list_carries_ids_and_warns(knowledge, tmp_path):
     again = next(p for p in other.picks if p.gene == "HBA")
     assert (again.hgnc, again.entrez) == ("HGNC:4826", "3039")
     assert "not detected in your controls" in again.flags
+
+
+def test_common_essential_genes_of_a_users_table_are_flagged_on_any_list(knowledge, tmp_path):
+    table = tmp_path / "depmap.csv"
+    # the old name of HBB; a fitness score is no yes
+    table.write_text("gene,Common Essential,essential\nBETA,TRUE,-1.1\nNEAR,FALSE,0.2\n")
+    made = plan(
+        screen(),
+        knowledge,
+        candidates=["HBB", "NEAR", "HBB+NEAR"],
+        batch=3,
+        strategy="random",
+        predictor=FakeEnsemble(),
+        facts=str(table),
+    )
+    assert "3 of the panel" not in " ".join(w for w in made.warnings if "essential" in w)
+    assert any("2 of the panel: common essential: HBB" in w for w in made.warnings)
+    flags = made.table.set_index("gene")["flags"]
+    assert "common essential" in flags["HBB"]
+    assert "common essential" in flags["HBB+NEAR"]
+    assert "essential" not in flags["NEAR"]
+    listed = plan(
+        None,
+        knowledge,
+        candidates=["HBB", "NEAR"],
+        batch=1,
+        strategy="random",
+        facts=str(table),
+        require="common essential = no",
+    )
+    assert listed.genes == ("NEAR",)
+    assert "common essential" not in listed.candidate_table["flags"].get("NEAR", "")
+
+
+def test_yes_in_any_spelling_is_essential_and_a_score_is_not(tmp_path):
+    def of(header, *values):
+        rows = "".join(f"G{i},{v},x\n" for i, v in enumerate(values))
+        (tmp_path / "t.csv").write_text(f"gene,{header},more\n{rows}")
+        return sorted(essential_genes(read_facts(tmp_path / "t.csv"), None))
+
+    assert of("common_essential", 1, 0, 1) == ["G0", "G2"]
+    assert of("Core-Essential", "yes", "No", "") == ["G0"]
+    assert of("essential", "Essential", "non-essential") == ["G0"]
+    assert of("essential", 1, -0.4) == []
+    assert of("essential in K562", "yes", "yes") == []
+    assert essential_genes(None, None) == frozenset()
+
+
+def test_control_means_say_their_unit(knowledge):
+    names = ["HBB", "DONE1"]
+    plain = known_facts(names, screen(control=(0, 0.5, 2.0, 0.0)), knowledge)
+    assert plain["expression in controls"].iloc[0] == pytest.approx(0.5)
+    other = known_facts(names, screen(unit="value as in the file"), knowledge)
+    assert list(other.columns) == ["control mean (value as in the file)"]
 
 
 def test_hgnc_ids_are_names_too(knowledge):

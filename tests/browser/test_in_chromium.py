@@ -143,6 +143,36 @@ def save(page, why="no guides in the freezer"):
     page.locator("#change").wait_for(state="hidden")
 
 
+def brightness(page):
+    """Mean of all pixels of the window, from 0 to 255."""
+    from PIL import Image, ImageStat
+
+    picture = Image.open(io.BytesIO(page.screenshot())).convert("L")
+    return ImageStat.Stat(picture).mean[0]
+
+
+@pytest.mark.parametrize(("theme", "wished", "dark"), [
+    ("dark", "light", True), ("auto", "dark", True), ("auto", "light", False),
+    ("light", "dark", False),
+])  # fmt: skip
+def test_the_theme_of_both_pages(serving, page, plans, tmp_path, monkeypatch, theme, wished, dark):
+    (tmp_path / "pertwise.toml").write_text(f'theme = "{theme}"\n')
+    monkeypatch.setenv("PERTWISE_CONFIG", str(tmp_path / "pertwise.toml"))
+    write_plan(plans[1], tmp_path / "p")
+    page.emulate_media(color_scheme=wished)
+    page.goto((tmp_path / "p" / "plan.html").as_uri())
+    assert (brightness(page) < 90) is dark
+    open_review(page, serving(tmp_path / "p"))
+    assert (brightness(page) < 90) is dark
+    page.get_by_role("button", name="Add").click()
+    page.locator("dialog").first.wait_for()
+    box = page.locator("dialog[open]").bounding_box()
+    from PIL import Image, ImageStat
+
+    shown = Image.open(io.BytesIO(page.screenshot(clip=box))).convert("L")
+    assert (ImageStat.Stat(shown).mean[0] < 110) is dark
+
+
 # -- the review page -----------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -345,3 +346,37 @@ tops = []
     for method in ("fused", "langpert (recorded)"):
         assert not np.allclose(error(first, method), error(again, method)), method
     np.testing.assert_array_equal(error(first, "training mean"), error(again, "training mean"))
+
+
+def test_without_names_codes_and_annotations_are_shown_and_the_file_holds_the_names(
+    simulated, tmp_path
+):
+    screen, knowledge = simulated
+    path = tmp_path / "screen.h5ad"
+    screen.save(path)
+    out, folder = tmp_path / "answers.jsonl", str(knowledge.path)
+    subject = screen.perturbations[0]
+    with ScriptedServer() as server:
+        blind = ("--anonymise", "--no-measured", "--genes", subject)
+        without = RUNNER.invoke(app, call(path, out, server.openai(), *blind))
+        assert without.exit_code != 0
+        assert "--knowledge DIR" in str(without.exception)
+        assert server.count == 0
+        call_ = call(path, out, server.openai(), *blind, "--knowledge", folder)
+        done = RUNNER.invoke(app, call_)
+        assert done.exit_code == 0, done.output
+        (prompt,) = [a.first for a in server.asked]
+    for name in screen.perturbations:
+        assert not re.search(rf"(?<!\w){re.escape(name)}(?!\w)", prompt), name
+    assert "knock-down of G0000 " in prompt
+    rows = [x for x in prompt.splitlines() if re.match(r"G\d{4} \| ", x)]
+    assert len(rows) == len(screen.perturbations) - 1
+    assert any(x.split(" | ", 1)[1].startswith(("GO: ", "Reactome: ")) for x in rows)
+    (row,) = lines(out).values()
+    assert row["subject"] == subject
+    assert row["asked"]["anonymised"] is True
+    codes = row["asked"]["codes"]
+    assert sorted(codes.values()) == sorted(set(screen.perturbations) - {subject})
+    assert [codes[reason.split()[1]] for reason in row["reasons"]] == row["neighbours"]
+    assert set(row["neighbours"]) <= set(screen.perturbations) - {subject}
+    assert row["neighbours"]

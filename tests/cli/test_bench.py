@@ -243,3 +243,29 @@ def test_doubles_from_the_command_by_parts_seen(tmp_path):
     assert seen["graph neighbours", "cosine"] > seen["training mean", "cosine"]
     for stratum in strata:
         assert stratum in (out / "report.md").read_text()
+
+
+def test_options_beside_a_file_that_says_it_all_are_refused(tmp_path):
+    (tmp_path / "b.toml").write_text('screen = "s.h5ad"\nmethods = ["training mean"]\n')
+    call = ["bench", "prediction", str(tmp_path / "b.toml"), "--folds", "3", "--context", "A"]
+    done = runner.invoke(app, call)
+    assert "--context, --folds: not used here, since b.toml says it" in str(done.exception)
+    call = ["bench", "acquisition", str(tmp_path / "b.toml"), "--out", str(tmp_path / "run")]
+    done = runner.invoke(app, [*call, "--context", "A", "--batch", "3"])
+    assert "--context, --batch: not used here" in str(done.exception)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_replay_in_one_of_several_lines(tmp_path):
+    simulated = simulate_screen(
+        2, n_perturbations=24, n_features=24, n_pathways=3, contexts=("A", "B")
+    )
+    simulated.screen.save(tmp_path / "s.h5ad")
+    call = ["bench", "acquisition", str(tmp_path / "s.h5ad"), "--out", str(tmp_path / "run")]
+    call += ["--strategy", "random", "--predictor", "training-mean", "--seeds", "1"]
+    call += ["--batch", "4", "--rounds", "2", "--workers", "1"]
+    done = runner.invoke(app, call)
+    assert "2 contexts ('A', 'B'): choose one with --context" in str(done.exception)
+    done = runner.invoke(app, [*call, "--context", "B", "--executor", "serial"])
+    assert done.exit_code == 0, done.output or done.exception
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["context"] == "B"

@@ -145,3 +145,17 @@ def test_a_default_model_is_asked_only_where_a_model_is_needed(defaults, simulat
     assert rated.exit_code == 0, rated.output
     assert rated.output.count("(from") == 1
     assert "model: m@http://127.0.0.1:9/v1 (from" in rated.output, rated.output
+
+
+def test_the_theme_of_pages_is_a_default_too(defaults):
+    from pertwise.report import render_page
+
+    def page():
+        return render_page("page.html.j2", title="x", simulated=False, lead="", blocks=[])
+
+    assert '<html lang="en" data-theme="light">' in page()
+    defaults.write_text('theme = "auto"\n')
+    assert '<html lang="en" data-theme="auto">' in page()
+    defaults.write_text('theme = "pink"\n')
+    with pytest.raises(InputError, match=r"pertwise.toml: theme: .*'light', 'dark' or 'auto'"):
+        page()

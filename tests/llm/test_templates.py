@@ -15,6 +15,7 @@ VALUES = {
         "n_max": 10,
         "candidates": ["X1", "X2"],
         "cut": "",
+        "candidate_facts": {},
     },
     "gene_summary": {"symbol": "ABC1", "full_name": "", "text": "Long.", "max_words": 20},
     "judge": {

@@ -9,7 +9,7 @@ from pertwise.screen import PseudobulkSettings, Screen, read_screen, simulate_sc
 from pertwise.screen.layouts import Keys
 from pertwise.screen.pseudobulk import pseudobulk
 
-ALL = PseudobulkSettings(n_hvg=None)
+ALL = PseudobulkSettings(n_hvg=None, min_cells=1)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def naive(data, batched=True):
 
 @pytest.mark.parametrize("batched", [True, False])
 def test_against_a_plain_loop(cells, batched):
-    settings = ALL if batched else PseudobulkSettings(n_hvg=None, keys=Keys(batch=""))
+    settings = ALL if batched else PseudobulkSettings(n_hvg=None, min_cells=1, keys=Keys(batch=""))
     screen = pseudobulk(cells, settings)
     expected = naive(cells, batched)
     assert len(screen) == len(expected)
@@ -114,7 +114,9 @@ def test_token_parquet_of_tahoe(cells, tmp_path):
         {"token_id": np.arange(3, 3 + cells.n_vars), "gene_symbol": list(cells.var_names)}
     )
     genes.to_parquet(tmp_path / "genes.parquet")
-    settings = PseudobulkSettings(n_hvg=None, gene_table=str(tmp_path / "genes.parquet"))
+    settings = PseudobulkSettings(
+        n_hvg=None, min_cells=1, gene_table=str(tmp_path / "genes.parquet")
+    )
     screen = pseudobulk(tmp_path / "tahoe.parquet", settings)
     reference = pseudobulk(cells, ALL)
     np.testing.assert_array_equal(
@@ -157,7 +159,10 @@ def test_counts_with_a_log_tag_are_refused(cells):
     data.uns["log1p"] = {"base": None}
     with pytest.raises(InputError, match=r"contradicts itself.*--scale counts"):
         pseudobulk(data, ALL)
-    same(pseudobulk(data, PseudobulkSettings(n_hvg=None, scale="counts")), pseudobulk(cells, ALL))
+    same(
+        pseudobulk(data, PseudobulkSettings(n_hvg=None, min_cells=1, scale="counts")),
+        pseudobulk(cells, ALL),
+    )
 
 
 def test_held_out_cells_do_not_influence_the_features(cells):
@@ -196,6 +201,43 @@ def test_context_without_controls(cells):
     assert any("'B' has no control cells and was left out" in n for n in screen.meta["notes"])
 
 
+def test_one_context_of_several_alone_and_a_name_for_cells_that_have_none(cells, tmp_path):
+    """What is asked of line A is what line A alone gives; the rest is counted."""
+    only = pseudobulk(cells, PseudobulkSettings(n_hvg=12, min_cells=1, context="A"))
+    here = cells.obs["cell_line"] == "A"
+    alone = pseudobulk(cells[here].copy(), PseudobulkSettings(n_hvg=12, min_cells=1))
+    same(only, alone)
+    assert only.contexts == ("A",)
+    assert any(
+        n == f"{(~here).sum()} cells of other contexts than 'A' left out"
+        for n in only.meta["notes"]
+    )
+    with pytest.raises(UnknownNameError, match="context 'C'"):
+        pseudobulk(cells, PseudobulkSettings(context="C"))
+    bare = cells[here].copy()
+    del bare.obs["cell_line"]
+    named = pseudobulk(bare, PseudobulkSettings(n_hvg=12, min_cells=1, context="HepG2"))
+    assert named.contexts == ("HepG2",)
+    np.testing.assert_array_equal(named.responses, alone.responses)
+
+
+def test_files_that_state_different_lines_are_not_put_into_one(cells, tmp_path):
+    for name in "AB":
+        part = cells[cells.obs["cell_line"] == name].copy()
+        del part.obs["cell_line"]
+        part.uns["cell_line"] = name
+        part.write_h5ad(tmp_path / f"{name}.h5ad")
+    with pytest.raises(InputError, match=r"context_name is 'A' in the first and 'B' in the second"):
+        pseudobulk([tmp_path / "A.h5ad", tmp_path / "B.h5ad"], ALL)
+
+
+def test_one_default_of_cells_for_python_and_the_command_line(cells):
+    screen = pseudobulk(cells)
+    counts = pseudobulk(cells, ALL).obs["n_cells"]
+    assert len(screen) == int((counts >= 10).sum()) < len(counts)
+    assert any("with fewer than 10 cells set apart" in n for n in screen.meta["notes"])
+
+
 def test_cells_without_counts_are_left_out_and_counted(cells):
     data = cells.copy()
     x = data.X.toarray()
@@ -222,7 +264,7 @@ def test_value_that_is_not_finite_names_cell_and_gene(cells):
     data.X = data.X.copy()
     data.X.data[0] = np.inf
     with pytest.raises(InputError, match=r"cell 'simcell\d+' has the value inf for 'SIM\d+'"):
-        pseudobulk(data, PseudobulkSettings(n_hvg=None, scale="counts"))
+        pseudobulk(data, PseudobulkSettings(n_hvg=None, min_cells=1, scale="counts"))
 
 
 def test_negative_count_names_cell_and_gene(cells):
@@ -230,7 +272,7 @@ def test_negative_count_names_cell_and_gene(cells):
     data.X = data.X.copy()
     data.X.data[7] = -3
     with pytest.raises(InputError, match=r"cell 'simcell\d+' has the value -3.0 .* not negative"):
-        pseudobulk(data, PseudobulkSettings(n_hvg=None, scale="counts"))
+        pseudobulk(data, PseudobulkSettings(n_hvg=None, min_cells=1, scale="counts"))
 
 
 def test_normalised_values_are_logged_but_not_divided_again(cells):
@@ -290,7 +332,7 @@ def test_ensembl_names_give_way_to_symbols_and_repeats_keep_their_id():
             {"gene_name": ["TBCE", "TBCE", "KLF1"]}, ["ENSG001", "ENSG002", "ENSG003"]
         ),
     )
-    screen = pseudobulk(data, PseudobulkSettings(n_hvg=None, scale="counts"))
+    screen = pseudobulk(data, PseudobulkSettings(n_hvg=None, min_cells=1, scale="counts"))
     assert screen.features == ("ENSG001", "ENSG002", "KLF1")
     assert "2 repeated or empty feature names replaced by row names" in screen.meta["notes"]
 
@@ -339,7 +381,7 @@ def test_gears_file_of_logs_end_to_end(cells):
     )
     screen = pseudobulk(data, ALL)
     assert screen.meta["scale"] == "log1p"
-    reference = pseudobulk(cells, PseudobulkSettings(n_hvg=None, keys=Keys(batch="")))
+    reference = pseudobulk(cells, PseudobulkSettings(n_hvg=None, min_cells=1, keys=Keys(batch="")))
     assert list(screen.obs.index) == list(reference.obs.index)
     np.testing.assert_allclose(screen.responses, reference.responses[:, ::2], atol=2e-6)
 
@@ -380,7 +422,7 @@ def test_doublets_are_told_and_left_out_unless_asked(cells, words):
     )
     alone = pseudobulk(cells[~several].copy(), ALL)
     np.testing.assert_array_equal(screen.responses, alone.responses)
-    kept = pseudobulk(data, PseudobulkSettings(n_hvg=None, keys=Keys(doublet="")))
+    kept = pseudobulk(data, PseudobulkSettings(n_hvg=None, min_cells=1, keys=Keys(doublet="")))
     np.testing.assert_array_equal(kept.responses, pseudobulk(cells, ALL).responses)
     data.obs["predicted_doublet"] = "perhaps"
     with pytest.raises(InputError, match="'perhaps' in the column of doublets"):

@@ -82,11 +82,34 @@ def test_reward_rises_beyond_its_noise_and_resuming_is_the_same(tiny, tmp_path):
     grpo([a_task()], GRADER, tiny, tmp_path / "b", how=short)
     with pytest.raises(InputError, match="holds a run"):
         grpo([a_task()], GRADER, tiny, tmp_path / "b", how=HOW)
+    other = a_task().model_copy(update={"subject": "G01", "allowed": (NAMES[0], *NAMES[2:])})
+    with pytest.raises(InputError, match="another data"):
+        grpo([other], GRADER, tiny, tmp_path / "b", how=HOW, resume=True)
+    # A checkpoint that a kill cut short is none: its state is written last.
+    (tmp_path / "b" / "checkpoints" / "checkpoint-30").mkdir()
     again, second = grpo([a_task()], GRADER, tiny, tmp_path / "b", how=HOW, resume=True)
     np.testing.assert_allclose([r["reward"] for r in second.rows], rewards, atol=1e-6)
     one, two = (AutoModelForCausalLM.from_pretrained(p).state_dict() for p in (whole, again))
     for key in one:
         np.testing.assert_allclose(one[key].numpy(), two[key].numpy(), atol=1e-5)
+
+
+def test_progress_is_ours_and_what_cannot_be_is_refused(tiny, tmp_path, capfd, monkeypatch):
+    import pertwise._progress as progress
+    from pertwise.errors import MissingDependencyError
+
+    small = Tuning(steps=2, batch=2, answers=2, lora=0, max_tokens=1)
+    for quiet in (True, False):
+        monkeypatch.setitem(progress._state, "quiet", quiet)
+        grpo([a_task()], GRADER, tiny, tmp_path / str(quiet), how=small)
+        said = capfd.readouterr()
+        assert "loss" not in said.out
+        assert ("step 2 of 2: reward" in said.err) is not quiet
+        assert "it/s" not in said.err
+    with pytest.raises(InputError, match="no folder of a model"):
+        grpo([a_task()], GRADER, "a-hub/name", tmp_path / "n", how=small)
+    with pytest.raises(MissingDependencyError, match="without --vllm"):
+        grpo([a_task()], GRADER, tiny, tmp_path / "v", how=Tuning(**{**vars(small), "vllm": True}))
 
 
 def test_rows_of_samples_tune(tiny, tmp_path):

@@ -16,7 +16,7 @@ from pertwise.acquire.common import uncertainty_ranks
 from pertwise.acquire.coverage import module_coverage, near_misses, nearest_pick, plane
 from pertwise.acquire.design import design
 from pertwise.acquire.exhaustion import EXHAUSTED, advantage
-from pertwise.acquire.facts import known_facts
+from pertwise.acquire.facts import essential_genes, known_facts
 from pertwise.acquire.hubs import without_hubs
 from pertwise.acquire.panel import (
     CANDIDATE_COLUMNS,
@@ -69,20 +69,24 @@ def assemble(
     pool = setup.pool
     everyone = [*pool.candidates, *pool.pinned]
     relations: dict[str, Relation] = {}
+    stored: dict[str, Relation] = {}
     if setup.target.pathway is not None:
-        relations = dict(
+        stored = dict(
             (state.relations if state is not None else None)
             or setup.knowledge.relations(everyone, setup.target.pathway)
         )
-        relations = without_hubs(relations, setup.knowledge, setup.target.pathway)
+        relations = without_hubs(stored, setup.knowledge, setup.target.pathway)
     ranks = uncertainty_ranks(state) if state is not None else {}
     u = None if state is None else state.uncertainty
     utilities = chosen.utilities
     targets = describe_targets(
-        {n: pool.symbols[n] for n in everyone}, setup.screen, setup.knowledge
+        {n: pool.symbols[n] for n in everyone},
+        setup.screen,
+        setup.knowledge,
+        essential_genes(setup.facts, setup.knowledge),
     )
     about = targets.table.to_dict("index")
-    picks = _picks(setup, chosen, relations, ranks, u, targets)
+    picks = _picks(setup, chosen, relations, stored, ranks, u, targets)
     genes = [p.gene for p in picks]
     where: dict[str, tuple[float | None, float | None]] = dict.fromkeys(
         [*everyone, *pool.measured], (None, None)
@@ -229,6 +233,7 @@ def _picks(
     setup: Setup,
     chosen: Selection,
     relations: Mapping[str, Relation],
+    stored: Mapping[str, Relation],
     ranks: Mapping[str, int],
     u: pd.Series | None,
     targets: Targets,
@@ -242,8 +247,10 @@ def _picks(
         relation = relations.get(name)
         card = cards.get(name)
         evidence = list(pick.evidence) if pick else []
-        if relation and relation.evidence and relation.evidence not in evidence:
-            evidence.insert(0, relation.evidence)
+        if relation and relation.evidence:
+            # What the picker saw of it is the beginning of what is told now.
+            rest = [e for e in evidence if not relation.evidence.startswith(e)]
+            evidence = [relation.evidence, *rest]
         picks.append(
             PanelPick(
                 rank=rank,
@@ -253,7 +260,7 @@ def _picks(
                 **{c: str(targets.table[c][name]) for c in ("ensembl", "hgnc", "entrez")},
                 flags=list(targets.flags.get(name, ())),
                 summary=card.summary if card else "",
-                module=_module(relation, pick),
+                module=_module(relation, stored.get(name), pick),
                 relation=relation.kind if relation else "",
                 uncertainty_rank=ranks.get(name),
                 uncertainty=None if u is None or name not in u.index else float(u[name]),
@@ -267,11 +274,17 @@ def _picks(
     return picks
 
 
-def _module(relation: Relation | None, pick: Pick | None) -> str:
-    """The module the knowledge tables say; else what a chat picker said, marked as its word."""
+def _module(relation: Relation | None, stored: Relation | None, pick: Pick | None) -> str:
+    """The module the knowledge tables say; else what the picker said, marked as what it is.
+
+    `stored` is the relation before `without_hubs`: a module that it names, and a picker repeats, is
+    that of a hub; any other one is the word of a chat model.
+    """
     if relation is not None and relation.module:
         return relation.module
     stated = str(pick.extra.get("module", "")) if pick is not None else ""
+    if stored is not None and stated == stored.module:
+        return f"{stated} (links by chance)" if stated else ""
     return f"{stated} (says the model)" if stated else ""
 
 

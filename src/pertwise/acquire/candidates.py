@@ -249,7 +249,8 @@ def _unknown_measured(
         f"{', '.join(unknown[:3])}{more} ({len(unknown)}), so nothing is known about them"
     )
     if not guides:
-        return {}, (f"{note}; are they names of the table?",)
+        doubt = "; are they names of the table?" if len(unknown) > len(measured) / 2 else ""
+        return {}, (note + doubt,)
     gene, guide = next(iter(guides.items()))
     return guides, (
         f"{note}; {len(guides)} genes are taken as measured by a guide ({guide} is {gene}) and not "

@@ -117,7 +117,7 @@ def squared_distances_to(phi: Floats, lengths: Floats, j: int) -> Floats:
     A row that equals row j is at exactly 0, whatever the rounding: what is drawn or left depends on
     it.
     """
-    distance = lengths + lengths[j] - 2.0 * (phi @ phi[j])
+    distance: Floats = lengths + lengths[j] - 2.0 * (phi @ phi[j])
     # Cancellation leaves this much of the lengths behind; such rows are compared by their entries.
     near = np.flatnonzero(distance <= 1e-8 * (lengths + lengths[j]))
     distance[near] = ((phi[near] - phi[j]) ** 2).sum(axis=1)

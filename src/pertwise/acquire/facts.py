@@ -11,6 +11,7 @@ import pandas as pd
 
 from pertwise.acquire.candidates import Pool
 from pertwise.acquire.panel import LeftOut
+from pertwise.acquire.targets import LOGGED
 from pertwise.errors import InputError
 from pertwise.kernels.ratings import mark_kernels
 from pertwise.knowledge import Knowledge
@@ -21,7 +22,11 @@ from pertwise.screen import Screen
 
 #: Columns that come from the screen and the marks.
 EXPRESSION = "expression in controls"
+CONTROL = "control mean"
 MARK = "mark of "
+#: Folded names of a column of facts that says which genes nearly every line needs.
+ESSENTIAL = ("essential", "commonessential", "coreessential", "panessential")
+_YES = ("yes", "true", "y", "t", "1", "essential")
 
 
 def known_facts(
@@ -35,8 +40,9 @@ def known_facts(
     """One row a name: what the screen, the marks and a user's table know; no column that is empty.
 
     Expression of the perturbed gene in the controls, where the features of the screen are genes and
-    its control means are known; marks of strength and of the programs that target `features` are
-    named after; then the columns of `facts`. `approved`: name -> approved symbol.
+    its control means are known (mean of log(1 + x); in another unit the column says so); marks of
+    strength and of the programs that target `features` are named after; then the columns of
+    `facts`. `approved`: name -> approved symbol.
     """
     symbols = dict(approved or {})
     if approved is None and knowledge is not None:
@@ -44,7 +50,11 @@ def known_facts(
     columns: dict[str, Any] = {}
     if screen is not None and len(screen.contexts) == 1:
         level = dict(zip(screen.features, map(float, screen.control_mean[0]), strict=True))
-        columns[EXPRESSION] = [
+        unit = str(screen.meta.get("unit") or LOGGED)
+        if knowledge is not None:
+            approved_as = knowledge.canonical(list(level))
+            level = {approved_as.get(f, f): v for f, v in level.items()} | level
+        columns[EXPRESSION if unit.startswith(LOGGED) else f"{CONTROL} ({unit})"] = [
             level.get(n, level.get(symbols.get(n, n), float("nan"))) for n in names
         ]
     for table in mark_kernels(knowledge):
@@ -64,6 +74,25 @@ def known_facts(
         own = facts.take(names, {**of_table, **symbols})
         found = found.join(own.rename(columns={c: f"{c} (facts)" for c in own if c in found}))
     return found
+
+
+def essential_genes(facts: FactTable | None, knowledge: Knowledge | None) -> frozenset[str]:
+    """Approved symbols of which a column called `ESSENTIAL` says yes (yes, true, 1, essential).
+
+    A column with other numbers (a fitness score) is a fact like any other: what is low is for its
+    reader to say.
+    """
+    found: set[str] = set()
+    for name, column in () if facts is None else facts.table.items():
+        if "".join(c for c in str(name).casefold() if c.isalnum()) not in ESSENTIAL:
+            continue
+        known = column.dropna()
+        if pd.api.types.is_numeric_dtype(known):
+            found |= set(known.index[known == 1]) if known.isin([0, 1]).all() else set()
+        else:
+            found |= set(known.index[known.str.casefold().isin(_YES)])
+    symbols = {} if knowledge is None else dict(knowledge.canonical(sorted(found)))
+    return frozenset(symbols.get(n, n) for n in found)
 
 
 def shown_fact(name: str, value: Any) -> str:

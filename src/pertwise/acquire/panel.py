@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,6 +18,9 @@ from pertwise._shown import Shown
 from pertwise._together import finish
 from pertwise.acquire.targets import COLUMNS as TARGET_COLUMNS
 from pertwise.errors import InputError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 #: Version of plan.json; a newer file is refused with a clear message.
 FORMAT = 1
@@ -265,6 +268,30 @@ class Plan(BaseModel):
 
     __str__ = __repr__
     _repr_html_ = Shown._repr_html_
+
+    def to_anndata(self, into: AnnData | None = None, key: str | None = None) -> AnnData:
+        """The plan where scanpy looks: ``sc.pl.embedding(data, "pertwise", color="pertwise")``.
+
+        ``obs["pertwise"]`` is picked, candidate or measured, beside ``pertwise_utility`` and
+        ``pertwise_uncertainty``; ``obsm["X_pertwise"]`` the places on the map;
+        ``uns["pertwise_plan"]`` the whole plan as JSON.
+
+        Parameters
+        ----------
+        into
+            An object whose rows are perturbations or their cells, which is written to and
+            returned; None = a new one with a row for every candidate and measured perturbation.
+        key
+            Column of `into` that names the perturbation; None = recognised.
+
+        Raises
+        ------
+        pertwise.errors.InputError
+            No row of `into` is a perturbation of the plan.
+        """
+        from pertwise.acquire.annotated import into_anndata
+
+        return into_anndata(self, into, key)
 
     # -- files -----------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,7 @@ from pertwise.screen import Screen
 from pertwise.screen.detected import UNDETECTED, undetected_limit
 
 CODING = "protein_coding"
+SHARED = "promoter shared"
 LOGGED = "log-normalised expression"
 COLUMNS = ("full_name", "ensembl", "hgnc", "entrez", "biotype")
 
@@ -101,7 +102,10 @@ class Targets:
         by_flag: dict[str, list[str]] = {}
         for name in names:
             for flag in self.flags.get(name, ()):
-                by_flag.setdefault(flag.partition(" with ")[0].partition(": ")[0], []).append(name)
+                kind_of = flag.partition(": ")[0]
+                if kind_of.startswith(SHARED):
+                    kind_of = f"{SHARED} with another gene"
+                by_flag.setdefault(kind_of, []).append(name)
         return [
             f"{len(group)} {kind} {flag}: {', '.join(group[:8])}{' ...' if len(group) > 8 else ''}"
             for flag, group in by_flag.items()
@@ -109,9 +113,14 @@ class Targets:
 
 
 def describe_targets(
-    symbols: dict[str, str], screen: Screen | None, knowledge: Knowledge
+    symbols: dict[str, str],
+    screen: Screen | None,
+    knowledge: Knowledge,
+    essential: Collection[str] = (),
 ) -> Targets:
     """Ids, biotype, detection and shared promoters of names (name -> approved symbol, or A+B).
+
+    `essential`: approved symbols of genes that nearly every line needs, as far as somebody says so.
 
     Promoters are shared by genes on either strand whose transcription starts lie within
     `PROMOTER_DISTANCE` bases: CRISPRi at one silences the other (Horlbeck et al. 2016).
@@ -143,7 +152,9 @@ def describe_targets(
         if False in seen:
             told.append("not detected in your controls")
         if shared:
-            told.append(f"promoter shared with {', '.join(shared)}")
+            told.append(f"{SHARED} with {', '.join(shared)}")
+        if any(g in essential for g in genes):
+            told.append("common essential")
         if told:
             flags[name] = tuple(told)
     return Targets(pd.DataFrame.from_dict(rows, orient="index"), flags)

@@ -51,7 +51,7 @@ def block_products(a: Floats, b: Floats, axes: Floats) -> Floats:
         `leading_axes` of rows whose combinations `a` are; the last block holds what they leave.
     """
     along = ((a @ axes.T) * (b @ axes.T)).sum(axis=0)
-    out = np.bincount(component_block(len(axes)), along, N_BLOCKS)
+    out = np.bincount(component_block(len(axes)), along, N_BLOCKS).astype(np.float64)
     if len(axes) == LEADING:
         out[-1] = np.vdot(a, b) - along.sum()
         if a is b:

@@ -101,12 +101,9 @@ def negative_log_likelihood(
     half = inverse @ gram
     trace = float(np.trace(half))
     value = np.log(trace / (n * width)) + determinant / n
-    slope = half @ inverse
-    slope *= -1.0 / trace
-    inverse /= n
-    slope += inverse
+    slope = inverse / n - half @ inverse / trace
     gradient = np.append(
-        (kernels.reshape(len(kernels), -1) @ slope.ravel()) * parameters[:-1],
+        np.einsum("mij,ij->m", kernels, slope) * parameters[:-1],
         parameters[-1] * np.trace(slope),
     )
     return value, gradient

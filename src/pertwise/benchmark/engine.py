@@ -24,7 +24,14 @@ import pandas as pd
 from pertwise._io import write_json_atomic
 from pertwise._process import only_writer
 from pertwise._shown import Shown
-from pertwise.benchmark.playing import EXECUTORS, Executor, play_all, read_table, write_table
+from pertwise.benchmark.playing import (
+    EXECUTORS,
+    UNITS,
+    Executor,
+    play_all,
+    read_table,
+    write_table,
+)
 from pertwise.benchmark.task import Played, Tables, Task
 from pertwise.config import check_settings
 from pertwise.errors import InputError, unknown_name
@@ -200,18 +207,20 @@ def stored_record(folder: Path) -> dict[str, Any] | None:
 def _claim(folder: Path, made: dict[str, Any], resume: bool | None) -> None:
     """Refuse a folder of another run; else say in it what is being run."""
     before = stored_record(folder)
+    # What was refused before its first unit is no run; the next call may be right.
+    begun = before is not None and (before.get("finished") or any((folder / UNITS).glob("*")))
     if before is not None:
         if before["task"] != made["task"]:
             raise InputError(
                 f"{folder} holds a run of `bench {before['task']}`; name another folder"
             )
-        if resume is False:
+        if resume is False and begun:
             raise InputError(
                 f"{folder} already holds a run: give --resume to go on with it, or another folder"
             )
         if resume:
             _same(folder, before, made)
-    else:
+    if not begun:
         write_json_atomic(folder / RECORD, {**made, "notes": [], "failed": [], "finished": False})
 
 

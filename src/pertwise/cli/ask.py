@@ -58,6 +58,13 @@ def ask(
         str | None,
         typer.Option(help="Selector in words that ranks them; see `pertwise bench prefilter`."),
     ] = None,
+    anonymise: Annotated[
+        bool,
+        typer.Option(
+            "--anonymise",
+            help="Control: show codes with annotations of the knowledge instead of names.",
+        ),
+    ] = False,
 ) -> None:
     """Ask a chat model which measured perturbations act like each one (resumable).
 
@@ -89,6 +96,7 @@ def ask(
     stored = asking.kept(out.with_suffix(".ledger.sqlite"))
     given = {"max_candidates": max_candidates, "prefilter": prefilter, "prompt": asking.prompt}
     settings = {name: value for name, value in given.items() if value is not None}
+    settings |= {"anonymise": True} if anonymise else {}
     with llm.asked("ask", stored) as chat:
         selector = selector_of(asked, chat, k, seed=asking.seed, **settings)
         if asking.dry_run:

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from pertwise.select.base import usable
-
 if TYPE_CHECKING:
     from pertwise.select.base import Selection
 
@@ -65,6 +63,8 @@ def limits(
 
 def check_answers(who: str, answers: Sequence[Selection]) -> None:
     """End with exit status 1 when there are answers and none is the model's own."""
+    from pertwise.select.base import usable
+
     if answers and not any(a.picks and usable(a.fallback, a.provenance) for a in answers):
         nothing_usable(who, [vars(r) for a in answers for r in a.repairs])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,8 +35,7 @@ def show_table(table: pd.DataFrame, title: str, digits: int = 3) -> None:
         shown.add_column(str(column), justify="right" if right else "left", no_wrap=right)
     for row in table.itertuples(index=False):
         shown.add_row(*(f"{v:.{digits}f}" if isinstance(v, float) else str(v) for v in row))
-    # A pipe or file has no width of its own; 80 columns would cut most tables.
-    clean_console(width=None if sys.stdout.isatty() else 160).print(shown)
+    clean_console().print(shown)
 
 
 @app.command()
@@ -134,6 +132,7 @@ def perturbqa(
 
 
 @app.command()
+@grouped
 def prediction(
     config: Annotated[Path | None, typer.Argument(help="TOML file; or use the options.")] = None,
     screen: Annotated[Path | None, typer.Option(help="Screen file.")] = None,
@@ -171,6 +170,10 @@ def prediction(
     if config is not None:
         if screen is not None or method:
             raise InputError("give either a TOML file or --screen with --method, not both")
+        refuse_given(
+            ["context", "knowledge", "folds", "shuffles", "folds_from", "train_size", "seed"],
+            f"{config.name} says it",
+        )
         settings = read_settings(config, PredictionConfig)
     else:
         if screen is None or not method:

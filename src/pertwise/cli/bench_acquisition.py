@@ -17,6 +17,7 @@ from pertwise.cli.asking import (
     nothing_usable,
 )
 from pertwise.cli.bench import end_without_answers, show_table
+from pertwise.cli.options import grouped, refuse_given
 from pertwise.report.style import figures_as, wanted_formats
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 def register(bench: typer.Typer, app: typer.Typer) -> None:
     """Add the commands to the `bench` group and to the program."""
-    bench.command("acquisition")(acquisition)
+    bench.command("acquisition")(grouped(acquisition))
     bench.command("report")(report)
     app.command("judge")(judge)
 
@@ -39,6 +40,7 @@ def _config_from_flags(
     predictors: list[str],
     features: list[str],
     pathway: str | None,
+    context: str | None,
     protocol: dict[str, Any],
 ) -> AcquisitionConfig:
     from pertwise.benchmark.acquisition.config import AcquisitionConfig
@@ -47,6 +49,7 @@ def _config_from_flags(
     name = ", ".join(features) or pathway or "whole response"
     values: dict[str, Any] = {
         "screen": str(screen.resolve()),
+        "context": context,
         "knowledge": None if knowledge is None else str(knowledge.resolve()),
         "strategies": strategies,
         "predictors": predictors,
@@ -83,6 +86,9 @@ def acquisition(
         list[str] | None, typer.Option(help="Target features or globs; repeat for several.")
     ] = None,
     pathway: Annotated[str | None, typer.Option(help="Target pathway.")] = None,
+    context: Annotated[
+        str | None, typer.Option(help="Cell line or type, where the screen has several.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1)] = 3,
     batch: Annotated[int, typer.Option(min=1)] = 20,
     rounds: Annotated[int, typer.Option(min=1)] = 10,
@@ -99,6 +105,10 @@ def acquisition(
     if figures is not None:
         wanted_formats(figures)
     if source.suffix == ".toml":
+        refuse_given(
+            ["knowledge", "strategy", "predictor", "features", "pathway", "context", "seeds",
+             "batch", "rounds", "heldout", "initial"], f"{source.name} says it",
+        )  # fmt: skip
         config = read_settings(source, AcquisitionConfig)
     else:
         protocol = {
@@ -115,6 +125,7 @@ def acquisition(
             predictor or ["kernel-ridge"],
             features or [],
             pathway,
+            context,
             protocol,
         )
     run = run_task(

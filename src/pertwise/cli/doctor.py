@@ -103,7 +103,7 @@ def _defaults(facts: Facts, llm: Llm) -> Iterator[Line]:
         yield (
             (_OK if file.is_file() else _NOTE),
             "defaults",
-            (str(file) if file.is_file() else f"no {file}; it may set knowledge and llm"),
+            (str(file) if file.is_file() else f"no {file}; it may set knowledge, llm and theme"),
         )
         knowledge = knowledge or (Path(settings.knowledge) if settings.knowledge else None)
         model = model or settings.llm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -42,7 +43,10 @@ def close_door() -> None:
 
 
 def console(**options: Any) -> Console:
-    """A rich console whose texts (not its own colours) are cleaned."""
+    """A rich console whose texts (not its own colours) are cleaned.
+
+    A pipe or file has no width of its own; rich's 80 columns would cut most tables.
+    """
     from rich.console import Console
     from rich.text import Text
 
@@ -52,4 +56,6 @@ def console(**options: Any) -> Console:
         def render_str(self, text: str, **given: Any) -> Text:
             return super().render_str(redact.literal(clean_text(text)), **given)
 
+    if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
+        options.setdefault("width", 160)
     return Clean(**options)

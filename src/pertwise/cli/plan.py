@@ -254,7 +254,7 @@ class Picker(OptionGroup):
         from pertwise import parts
 
         part = parts.describe("strategy", name)
-        if not part.own and not part.facts.more.get("marks"):
+        if not part.own and "ratings" not in part.facts.reads:
             raise InputError(
                 f"the strategy {name!r} does not use marks: leave --ratings out, or take "
                 "--strategy adaptive"

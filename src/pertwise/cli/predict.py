@@ -16,7 +16,6 @@ from pertwise.cli.groups import Cells, Facts, Llm, Reading
 from pertwise.cli.options import grouped
 from pertwise.errors import InputError
 from pertwise.report.style import wanted_formats
-from pertwise.select.base import usable
 
 if TYPE_CHECKING:
     from pertwise.prediction.predicting import Predicted
@@ -142,6 +141,8 @@ def predict(
     for name, path in paths.items():
         typer.echo(f"{path.suffix[1:]:6} {path}" + ("  (long)" if name == "prediction.csv" else ""))
     said = found.prediction.provenance.get("answers", ())
+    from pertwise.select.base import usable
+
     if chat is not None and said and not any(usable(a["fallback"], a["provenance"]) for a in said):
         nothing_usable(
             llm.name, [r for a in said for r in a["repairs"]], "every prediction is a fallback"

@@ -262,6 +262,12 @@ def pseudobulk(
         Text,
         typer.Option(help="Held-out perturbations (a,b,c or a file of names): not used for HVGs."),
     ] = None,
+    context: Annotated[
+        Text,
+        typer.Option(
+            help="Only cells of this line or type; names the cells of files that name none."
+        ),
+    ] = None,
     min_cells: Annotated[
         int, typer.Option(help="Perturbations with fewer cells are set apart, not screened.")
     ] = 10,
@@ -313,6 +319,7 @@ def pseudobulk(
         n_hvg=hvg,
         holdout=_names(holdout),
         min_cells=min_cells,
+        context=context,
         drop_empty=drop_empty,
         skip_uncontrolled=skip_uncontrolled,
         layer=layer,

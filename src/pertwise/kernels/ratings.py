@@ -115,6 +115,11 @@ class MarkKernels:
         where = self.places(names)
         return np.where(where >= 0, self.ratings.strength[where], np.nan)
 
+    def profiles(self, names: Sequence[str]) -> Floats:
+        """(n_names, n_programs) marks / 3; rows of NaN for what was not marked."""
+        where = self.places(names)
+        return np.where((where >= 0)[:, None], self._profiles[where], np.nan)
+
     def places(self, names: Sequence[str]) -> np.ndarray:
         """(n_names,) rows of the table; -1 for what was not marked, under no spelling."""
         unknown = [n for n in names if n not in self._place]
@@ -171,6 +176,14 @@ def mark_kernels(
     if knowledge is None:
         return make()
     return knowledge.keep(("marks", tuple((t.source, t.fingerprint()) for t in tables)), make)
+
+
+def profiles_of_marks(
+    knowledge: Knowledge | None, which: GivenRatings, names: Sequence[str]
+) -> Floats:
+    """(n_names, p) marks / 3 of all tables side by side; NaN for what a table does not mark."""
+    tables = [m.profiles(names) for m in mark_kernels(knowledge, which)]
+    return np.hstack(tables) if tables else np.empty((len(names), 0))
 
 
 def kernels_of_marks(

@@ -180,7 +180,7 @@ class Tables:
             return
         try:
             with atomic_path(path) as temporary:
-                np.savez(temporary, **arrays)
+                np.savez(temporary, **arrays)  # type: ignore[arg-type]
         except (OSError, InputError) as error:
             _LOG.warning("%r is not kept on disk: %s", what, error)
 

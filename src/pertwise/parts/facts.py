@@ -26,7 +26,8 @@ class Facts:
         What must be at hand: "knowledge", "chat", "truth", "contexts", "torch", "rdkit"; of a
         strategy also "nothing", "uncertainty" or "members".
     reads
-        Settings that name a file (or folder) that is read.
+        Settings that name a file (or folder) that is read; of a strategy "ratings": the marks of
+        the knowledge it is given.
     words
         Settings that hold selectors in words, which may read files and ask a chat model.
     argument

@@ -295,7 +295,7 @@ def ask(
     out
         Also write the answers as JSON lines, which `fused` reads as its ``answers``.
     settings
-        Of the selector: max_candidates, prefilter, prompt, seed.
+        Of the selector: max_candidates, prefilter, prompt, anonymise, seed.
 
     Returns
     -------

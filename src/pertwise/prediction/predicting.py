@@ -108,11 +108,27 @@ class Predicted(Shown):
 
         return long_table(self.prediction)
 
-    def to_anndata(self) -> AnnData:
-        """Means as X, spread as a layer, support in obs, the record in uns."""
-        from pertwise.prediction.writing import to_anndata
+    def to_anndata(self, into: AnnData | None = None, key: str | None = None) -> AnnData:
+        """Means as X, spread as a layer, support in obs, the record in uns.
 
-        return to_anndata(self)
+        Parameters
+        ----------
+        into
+            An object whose rows are perturbations (or their cells), which is written to and
+            returned: means into ``obsm["pertwise_predicted"]`` (a table with a column a feature,
+            NaN where nothing was asked), their mean spread into ``obs["pertwise_spread"]``, the
+            record into ``uns["pertwise_prediction"]``.
+        key
+            Column of `into` that names the perturbation; None = recognised.
+
+        Raises
+        ------
+        pertwise.errors.InputError
+            No row of `into` is one of the asked perturbations.
+        """
+        from pertwise.prediction.writing import into_anndata, to_anndata
+
+        return to_anndata(self) if into is None else into_anndata(self, into, key)
 
     def write(self, folder: str | os.PathLike[str]) -> dict[str, Path]:
         """prediction.h5ad, .csv, .json and the other tables into `folder`; name -> path."""

@@ -14,6 +14,7 @@ from pertwise._hdf5 import write_h5ad_atomic
 from pertwise._io import write_csv_atomic, write_json_atomic
 from pertwise.prediction.explaining import Z90
 from pertwise.provenance import jsonable
+from pertwise.screen.rows import at_rows, rows_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -75,6 +76,19 @@ def long_table(prediction: Prediction) -> pd.DataFrame:
             "fallback": np.repeat(prediction.support["fallback"].to_numpy(dtype=object), d),
         }
     )
+
+
+def into_anndata(found: Predicted, data: AnnData, key: str | None = None) -> AnnData:
+    """See `Predicted.to_anndata`."""
+    made = found.prediction
+    at = rows_of(data, made.perturbations, key, found.context)
+    data.obsm["pertwise_predicted"] = pd.DataFrame(
+        at_rows(made.mean, at), index=data.obs_names, columns=list(made.features)
+    )
+    if made.spread is not None:
+        data.obs["pertwise_spread"] = at_rows(np.nanmean(made.spread, axis=1), at)
+    data.uns["pertwise_prediction"] = json.dumps(jsonable(found.record))
+    return data
 
 
 def to_anndata(found: Predicted) -> AnnData:

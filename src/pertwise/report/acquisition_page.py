@@ -204,8 +204,15 @@ _BIAS = (
 )
 
 
+_HITS = (
+    "Hits found: share of the 5 % of the pool with the strongest measured response in the target "
+    "that is among the acquired, mean over seeds (a screen for hits wants much; it does not "
+    "measure what a predictor learns):"
+)
+
+
 def _early_and_biased(run: Run, predictor: str) -> list[tuple[str, pd.DataFrame]]:
-    """The halves of the curve, and the bias of what was acquired; empty for an older run."""
+    """Halves of the curve, bias of what was acquired, hits among it; empty for an older run."""
     found = []
     if run.has("phases.csv"):
         part = run.read("phases.csv")
@@ -230,6 +237,17 @@ def _early_and_biased(run: Run, predictor: str) -> list[tuple[str, pd.DataFrame]
                 when=[f"round {r}" for r in part["round"]],
             )
             found.append((_BIAS, _wide(part, "when")))
+    if run.has("hits.csv"):
+        part = run.read("hits.csv")
+        part = part[part["predictor"] == predictor].dropna(subset=["hit_ratio"])
+        last = part["round"].max()
+        part = part[part["round"].isin([1, (last + 1) // 2, last])]
+        if len(part):
+            part = part.assign(
+                cell=[f"{r:.2f}" for r in part["hit_ratio"]],
+                when=[f"round {r}" for r in part["round"]],
+            )
+            found.append((_HITS, _wide(part, "when")))
     return found
 
 

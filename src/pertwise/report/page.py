@@ -20,6 +20,7 @@ from markupsafe import Markup, escape
 
 from pertwise import __version__
 from pertwise._io import atomic_path, write_csv_atomic, write_text_atomic
+from pertwise.config import user_settings
 from pertwise.report.style import asked_formats, figure_bytes, figure_svg
 
 if TYPE_CHECKING:
@@ -52,12 +53,19 @@ def render_page(template: str, *, title: str, simulated: bool, **values: Any) ->
     """Fill a template that extends ``base.html.j2``.
 
     The base forbids every external request (Content-Security-Policy) and shows the banner
-    "simulated" when told so. Values are escaped unless they are `markupsafe.Markup`.
+    "simulated" when told so. Values are escaped unless they are `markupsafe.Markup`. The theme is
+    that of the user's defaults (`pertwise.config.user_settings`).
     """
     return (
         environment()
         .get_template(template)
-        .render(title=title, simulated=simulated, version=__version__, **values)
+        .render(
+            title=title,
+            simulated=simulated,
+            version=__version__,
+            theme=user_settings().theme,
+            **values,
+        )
     )
 
 

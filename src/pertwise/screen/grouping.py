@@ -31,8 +31,9 @@ class Grouping:
         group per context, with perturbation "".
     batches
         (n_rows,) batch labels ("" when there is no batch column).
-    n_empty, n_left_out, n_doublets
-        Rows left out for want of a name; rows of `Layout.left_out`; rows of `Layout.doublet`.
+    n_empty, n_left_out, n_doublets, n_elsewhere
+        Rows left out for want of a name; rows of `Layout.left_out`; rows of `Layout.doublet`; rows
+        of other contexts than `Layout.only`.
     """
 
     codes: NDArray[np.int64]
@@ -41,6 +42,7 @@ class Grouping:
     n_empty: int = 0
     n_left_out: int = 0
     n_doublets: int = 0
+    n_elsewhere: int = 0
 
 
 def group_rows(
@@ -82,12 +84,16 @@ def group_rows(
     doublets = np.zeros(len(obs), dtype=bool)
     if layout.doublet and layout.doublet in obs:
         doublets = doublet_flags(obs[layout.doublet], where) & ~unnamed
-    gone = unnamed | doublets
+    context = _contexts(obs, layout, where)
+    elsewhere = np.zeros(len(obs), dtype=bool)
+    if layout.only:
+        elsewhere = (np.asarray(context) != layout.only) & ~unnamed & ~doublets
+    gone = unnamed | doublets | elsewhere
     # "ctrl+ctrl" and the like parse to no gene at all: those are controls too.
     frame["is_control"] = (is_control[code] | (frame["perturbation"] == "").to_numpy()) & ~gone
     if layout.kind == "scperturb" and "nperts" in obs.columns:
         frame["perturbation"] = _split_combinations(frame["perturbation"], obs["nperts"])
-    frame["context"] = _contexts(obs, layout, where)
+    frame["context"] = context
     stated = np.array([dose for _, dose in parsed])[code]
     frame["dose"] = _doses(obs, layout, where) if np.isnan(stated).all() else stated
     frame.loc[frame["is_control"], "perturbation"] = ""
@@ -99,7 +105,7 @@ def group_rows(
     codes = np.full(len(frame), -1, dtype=np.int64)
     codes[kept] = position.reindex(group_keys(frame.loc[kept])).to_numpy()
     batches = texts(obs[layout.batch]) if layout.batch else np.full(len(obs), "")
-    counts = (empty, unnamed & ~empty, doublets)
+    counts = (empty, unnamed & ~empty, doublets, elsewhere)
     return Grouping(codes, groups, batches, *(int(c.sum()) for c in counts))
 
 

@@ -94,6 +94,8 @@ class Layout:
         Labels (as they stand in the file) of unperturbed cells; empty when none was found.
     context_name
         The one context of the whole file, where it is stated outside the table.
+    only
+        The one context whose rows count, where there is a column of several; "" = all of them.
     notes
         What was decided and could have been decided otherwise.
     rename, left_out
@@ -111,6 +113,7 @@ class Layout:
     doublet: str = ""
     guide: str = ""
     context_name: str = ""
+    only: str = ""
     notes: tuple[str, ...] = field(default=())
     rename: Mapping[str, str] = field(default_factory=dict, repr=False)
     left_out: frozenset[str] = field(default=frozenset(), repr=False)

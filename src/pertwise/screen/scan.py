@@ -55,12 +55,13 @@ class PseudobulkSettings:
         Perturbations that must not influence which features are kept. A combination with a
         held-out part is held out as well.
     min_cells
-        Groups with fewer cells are set apart: told, listed in ``meta["set_apart"]``, no row. The
-        command line asks for 10.
+        Groups with fewer cells are set apart: told, listed in ``meta["set_apart"]``, no row.
     drop_empty
         Leave out cells without a perturbation name instead of refusing the file.
     skip_uncontrolled
         Leave out contexts without control cells instead of refusing the file.
+    context
+        Only the cells of this line or type; the name of the cells of a file that names none.
     layer, feature_key, gene_table
         See `pertwise.screen.cells.open_cells`.
     """
@@ -71,9 +72,10 @@ class PseudobulkSettings:
     library_key: str | None = None
     n_hvg: int | None = 5000
     holdout: tuple[str, ...] = ()
-    min_cells: int = 1
+    min_cells: int = 10
     drop_empty: bool = False
     skip_uncontrolled: bool = False
+    context: str | None = None
     layer: str | None = None
     feature_key: str | None = None
     gene_table: str | None = None
@@ -176,6 +178,7 @@ def scan(sources: Sequence[Any], settings: PseudobulkSettings) -> Scan:
     notes: dict[str, None] = {}
     counts: list[pd.Series] = []
     simulated = False
+    lines: set[str] = set()
     for source in track(sources, "reading tables"):
         with open_with(source, settings) as file:
             columns = relevant_columns(file.table.columns, settings.keys)
@@ -184,7 +187,7 @@ def scan(sources: Sequence[Any], settings: PseudobulkSettings) -> Scan:
                 obs,
                 settings.keys,
                 columns=file.table.columns,
-                context_name=context_of(file.uns),
+                context_name=settings.context or context_of(file.uns),
                 partial=len(sources) > 1,
                 features=file.features,
                 where=str(file.path),
@@ -199,6 +202,8 @@ def scan(sources: Sequence[Any], settings: PseudobulkSettings) -> Scan:
             heads.append((file.path, layout, verdict, file.features, len(file)))
             _agree(heads[0], heads[-1])
             counts.append(label_counts(obs, layout))
+            if layout.context:
+                lines |= set(obs[layout.context].dropna().astype(str))
             simulated |= bool(file.uns.get("simulated"))
             notes.update(dict.fromkeys([*file.notes, *layout.notes]))
     control = tuple(dict.fromkeys(label for head in heads for label in head[1].control))
@@ -212,6 +217,10 @@ def scan(sources: Sequence[Any], settings: PseudobulkSettings) -> Scan:
             )
         raise no_control(totals, where)
     layout = replace(heads[0][1], control=control)
+    if settings.context and layout.context:
+        if settings.context not in lines:
+            raise unknown_name("context", settings.context, sorted(lines), "in any of the files")
+        layout = replace(layout, only=settings.context)
     labels = sorted({str(name) for count in counts for name in count.index})
     for wanted in settings.keys.control:
         if not any(wanted in (label, parse_label(label, layout)[0]) for label in control):
@@ -219,7 +228,7 @@ def scan(sources: Sequence[Any], settings: PseudobulkSettings) -> Scan:
     if len(sources) > 1:
         layout = settle(replace(layout, notes=()), labels, settings.keys, heads[0][3])
         notes.update(dict.fromkeys(layout.notes))
-    groups, blocks, n_empty, n_left_out, n_doublets = [], [], 0, 0, 0
+    groups, blocks, n_empty, n_left_out, n_doublets, n_elsewhere = [], [], 0, 0, 0, 0
     for source in sources:
         with open_with(source, settings) as file:
             grouping = group_rows(
@@ -230,6 +239,7 @@ def scan(sources: Sequence[Any], settings: PseudobulkSettings) -> Scan:
             n_empty += grouping.n_empty
             n_left_out += grouping.n_left_out
             n_doublets += grouping.n_doublets
+            n_elsewhere += grouping.n_elsewhere
     where = str(heads[0][0]) + (f" and {len(heads) - 1} more" if len(heads) > 1 else "")
     check_any(pd.concat(groups), where)
     if n_empty:
@@ -238,6 +248,8 @@ def scan(sources: Sequence[Any], settings: PseudobulkSettings) -> Scan:
         notes[
             f"{n_doublets} cells called doublets in {layout.doublet!r} left out (--keep-doublets)"
         ] = None
+    if n_elsewhere:
+        notes[f"{n_elsewhere} cells of other contexts than {layout.only!r} left out"] = None
     if n_left_out:
         notes[f"{n_left_out} cells of labels that are no perturbation left out"] = None
     return Scan(
@@ -261,7 +273,8 @@ def _agree(
 ) -> None:
     """All files of one screen must be read the same way."""
     path, layout, verdict, features, _ = other
-    for name in ("kind", "perturbation", "context", "dose", "batch", "doublet", "guide"):
+    for name in ("kind", "perturbation", "context", "context_name", "dose", "batch", "doublet",
+                 "guide"):  # fmt: skip
         a, b = getattr(first[1], name), getattr(layout, name)
         if a != b:
             raise InputError(

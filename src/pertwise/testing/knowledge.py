@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, identity
 
 from pertwise.errors import InputError, unknown_name
 from pertwise.knowledge import (
@@ -18,6 +18,7 @@ from pertwise.knowledge import (
     Relation,
     Resolution,
 )
+from pertwise.knowledge.genes.features import take_rows, unit_rows
 
 
 class SmallKnowledge(Knowledge):
@@ -116,6 +117,19 @@ class SmallKnowledge(Knowledge):
         columns = [i for p in pairs for i in reversed(p)]
         weights = np.full(len(rows), 0.95, dtype=np.float32)
         return Graph(name, self.genes_, csr_matrix((weights, (rows, columns)), shape=(n, n)))
+
+    def features(
+        self,
+        kind: str,
+        genes: Sequence[str],
+        exclude_from_screen: bool = False,
+        weighted: bool = False,
+    ) -> csr_matrix:
+        graph = self.graph(kind)
+        rows = graph.adjacency + identity(len(self.genes_), dtype=np.float32, format="csr")
+        approved = self.resolve(genes).approved
+        found = take_rows(rows.tocsr(), graph.nodes, [approved.get(g, "") for g in genes])
+        return unit_rows(found) if weighted else found
 
     def embedding_kinds(self) -> tuple[str, ...]:
         """Only the one kind that this fake knows."""

@@ -7,6 +7,7 @@ model that ``transformers serve`` and ``vllm serve`` take) in their folder.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +51,8 @@ def grpo(
     how, folder = how or Tuning(), Path(out)
     _check(tasks, how)
     trl, datasets = need("trl"), need("datasets")
-    last, log = begin(folder, "grpo", str(model), how, resume)
+    given = [str(scheme or Scheme()), *(t.model_dump_json() for t in tasks)]
+    last, log = begin(folder, "grpo", str(model), how, resume, "\n".join(given))
     loaded, tokenizer = load_model(model)
     by_id = {t.id: t for t in tasks}
     rows = [{"prompt": [m.model_dump() for m in t.messages], "task": t.id} for t in tasks]
@@ -124,7 +126,7 @@ def _tune(
     what: str, rows: list[dict[str, Any]], model: File, out: Path, how: Tuning, resume: bool
 ) -> tuple[Path, Log]:
     trl, datasets = need("trl"), need("datasets")
-    last, log = begin(out, what, str(model), how, resume)
+    last, log = begin(out, what, str(model), how, resume, json.dumps(rows))
     loaded, tokenizer = load_model(model)
     config, trainer = {
         "sft": (trl.SFTConfig, trl.SFTTrainer),

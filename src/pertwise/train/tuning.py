@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from pertwise._files import read_json_object
-from pertwise._io import atomic_path, optional_import, write_json_atomic
-from pertwise.errors import InputError
+from pertwise._io import atomic_path, optional_import, sha256_text, write_json_atomic
+from pertwise._progress import tell
+from pertwise.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -66,8 +68,19 @@ class Tuning:
             raise InputError("learning_rate and temperature must be above 0")
 
     def arguments(self, out: Path) -> dict[str, Any]:
-        """What every configuration of trl is given."""
+        """What every configuration of trl is given.
+
+        Raises
+        ------
+        pertwise.errors.MissingDependencyError
+            When answers shall come from vllm and there is none, or no GPU for it.
+        """
         gpu = need("torch").cuda.is_available()
+        if self.vllm and not (gpu and importlib.util.find_spec("vllm")):
+            raise MissingDependencyError(
+                "answers from vllm need a GPU and the package 'vllm' (pip install vllm); without "
+                "--vllm the trainer draws them itself"
+            )
         return {
             "output_dir": str(out / "checkpoints"),
             "max_steps": self.steps,
@@ -109,6 +122,12 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Any, Any]:
     """
     transformers, torch = need("transformers"), need("torch")
     file = Path(path)
+    # A name that is no path would be looked up in a hub: what is tuned is what lies here.
+    if not (file.is_dir() or (file.is_file() and file.suffix == ".gguf")):
+        raise InputError(
+            f"{path} is no folder of a model and no .gguf file; `hf download NAME --local-dir DIR` "
+            "fetches one"
+        )
     gguf = {"gguf_file": file.name} if file.suffix == ".gguf" else {}
     if gguf:
         need("gguf")
@@ -117,7 +136,7 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Any, Any]:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **gguf)
         model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **gguf)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path} cannot be loaded as a model: {error}") from error
     if gguf:
         _unmark(model)
@@ -211,10 +230,14 @@ def run(trainer: Any, tokenizer: Any, log: Log, out: Path, last: str | None) -> 
     def on_log(self: Any, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         # Logged rewards are those of all processes: every one of them stops, or none does.
         log.add(state.global_step, logs or {}, write=state.is_world_process_zero)
+        if logs and "loss" in logs and state.is_world_process_zero:
+            said = ", ".join(f"{k} {float(logs[k]):.3f}" for k in ("reward", "loss") if k in logs)
+            tell(f"step {state.global_step} of {state.max_steps}: {said}")
         if log.why:
             control.should_training_stop = True
 
     base = need("transformers").TrainerCallback
+    trainer.remove_callback(need("transformers").PrinterCallback)
     trainer.add_callback(type("Watch", (base,), {"on_log": on_log})())
     trainer.train(resume_from_checkpoint=last)
     folder = out / "model"
@@ -230,19 +253,39 @@ def run(trainer: Any, tokenizer: Any, log: Log, out: Path, last: str | None) -> 
     return folder
 
 
-def begin(out: Path, what: str, model: str, how: Tuning, resume: bool) -> tuple[str | None, Log]:
+def last_checkpoint(folder: Path) -> Path | None:
+    """The last checkpoint that was written to its end: the state of the trainer comes last."""
+    found: dict[int, Path] = {}
+    for path in folder.glob("checkpoint-*"):
+        number = path.name.rpartition("-")[2]
+        try:
+            read_json_object(path / "trainer_state.json", "state of a run")
+        except InputError:
+            continue
+        if number.isdecimal():
+            found[int(number)] = path
+    return found[max(found)] if found else None
+
+
+def begin(
+    out: Path, what: str, model: str, how: Tuning, resume: bool, data: str
+) -> tuple[str | None, Log]:
     """The checkpoint to go on from, and the log; refuses a folder that holds another run.
+
+    `data` stands for what is learnt from, in words of which a digest is kept.
 
     Raises
     ------
     pertwise.errors.InputError
         When `out` holds checkpoints and `resume` is not said, or they are of other settings.
     """
-    utils = need("transformers.trainer_utils")
     need("transformers").set_seed(how.seed)
+    # One place says how far a run is (`_progress`); bars of others would not heed --quiet.
+    need("transformers").utils.logging.disable_progress_bar()
+    need("datasets").disable_progress_bars()
     checkpoints, file = out / "checkpoints", out / "settings.json"
-    last = utils.get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    said = {"what": what, "model": model, **asdict(how)}
+    last = last_checkpoint(checkpoints)
+    said = {"what": what, "model": model, "data": sha256_text(data)[:16], **asdict(how)}
     if last is not None and not resume:
         raise InputError(f"{checkpoints} holds a run; resume it, or name another folder")
     if last is not None and file.is_file():
@@ -250,8 +293,9 @@ def begin(out: Path, what: str, model: str, how: Tuning, resume: bool) -> tuple[
         if other := [k for k in said if k != "steps" and before.get(k) != said[k]]:
             raise InputError(f"{out} was begun with another {', '.join(other)}: see {file}")
     write_json_atomic(file, said)
-    step = int(last.rpartition("-")[2]) if last is not None else 0
-    return last, Log(out, step)
+    if last is None:
+        return None, Log(out, 0)
+    return str(last), Log(out, int(last.name.rpartition("-")[2]))
 
 
 def adapters(how: Tuning) -> Any:

@@ -20,6 +20,7 @@ from pertwise.benchmark.acquisition.config import AcquisitionConfig, Curve, Prot
 from pertwise.benchmark.acquisition.loop_models import AroundMarks
 from pertwise.benchmark.acquisition.replay import (
     Replay,
+    hit_names,
     make_split,
     plan_rounds,
     selection_bias,
@@ -139,6 +140,26 @@ def test_a_run_tells_phases_and_bias(settings, tmp_path):
     assert "Early and late" in page
     assert "How biased the acquired are" in page
     assert "second half" in write_markdown([run], tmp_path / "t.md").read_text()
+
+
+def test_hits_are_the_strongest_in_the_target_and_are_counted_as_they_are_found(settings, tmp_path):
+    names = tuple(f"G{i:02d}" for i in range(40))
+    responses = np.zeros((40, 3), dtype=np.float32)
+    responses[5, 0], responses[7, 0], responses[9, 1] = -3.0, 2.0, 50.0
+    responses[5, 2] = np.nan
+
+    class Target:
+        columns = np.array([0, 2])
+
+    # 5 % of 40; what is strong elsewhere is none, and a gap is not a zero.
+    assert hit_names(names, responses, Target) == {"G05", "G07"}
+    assert hit_names(names, np.zeros((40, 3), np.float32), Target) == frozenset()
+    run = play(parse(settings), tmp_path / "run")
+    hits = run.read("hits.csv")
+    assert (hits.groupby(["strategy", "target"])["hit_ratio"].diff().dropna() >= 0).all()
+    assert hits["hit_ratio"].between(0, 1).all()
+    assert hits["batch_rate"].between(0, 1).all()
+    assert "Hits found" in write_page([run], tmp_path / "page.html").read_text()
 
 
 def test_who_looks_at_no_model_costs_no_prediction(settings):

@@ -52,6 +52,20 @@ def test_an_early_gain_and_a_late_loss_are_told_apart():
     assert list(gain.index) == ["whole", "first half", "second half"]
 
 
+def test_hit_ratios_are_means_over_seeds():
+    def of(seed, found, batch):
+        curve = Curve(target="t", predictor="k", strategy="s", initial=0, batch=20, seed=seed)
+        hits = {"t": {"n_hits": 4, "found": found, "in_batch": batch}}
+        return T.hit_table(
+            curve, [{"round": 2, "n_acquired": 20, "picks": ["a"] * 10, "hits": hits}]
+        )
+
+    (row,) = T.mean_hits([of(0, 1, 1), of(1, 3, 0)]).to_dict("records")
+    assert (row["hit_ratio"], row["batch_rate"]) == (0.5, 0.05)
+    assert row["hit_ratio_se"] == pytest.approx(0.25)
+    assert T.mean_hits([]).empty
+
+
 def test_the_mean_bias_is_over_seeds():
     def of(seed, shift):
         curve = Curve(target="t", predictor="k", strategy="s", initial=0, batch=20, seed=seed)

@@ -5,6 +5,7 @@ import pytest
 from fake_knowledge import FakeKnowledge
 
 from pertwise.errors import InputError, UnknownNameError
+from pertwise.knowledge.ratings import Ratings
 from pertwise.models.llmpert.predictor import NO_FEATURES, LLMPertEnsemble
 from pertwise.screen.core import make_screen
 from pertwise.testing.predictors import CHECKS, example_screen
@@ -113,3 +114,49 @@ def test_refusals():
     one.fit(make_screen([[1.0], [2.0]], ["A", "B"], ["f"]))
     with pytest.raises(InputError, match="at least 2 members"):
         one.uncertainty(["A"])
+
+
+def test_marks_are_inputs_and_dealt_to_wrong_genes_say_nothing():
+    rng = np.random.default_rng(4)
+    names = [f"G{i:03d}" for i in range(160)]
+    marks = rng.integers(-6, 7, (160, 3)) / 2
+    screen = make_screen(
+        marks @ rng.standard_normal((3, 20)) + 0.1 * rng.standard_normal((160, 20)),
+        names,
+        [f"f{i}" for i in range(20)],
+    )
+    noise = dict(zip(names[:-1], rng.standard_normal((159, 6)), strict=True))
+    train, test = screen.hide(names[120:]), names[120:]
+
+    def error(table):
+        ratings = Ratings.from_marks(names, ["a", "b", "c"], table)
+        model = LLMPertEnsemble(noise, ratings=[ratings], hidden=(64, 32), epochs=150, seed=1)
+        p = model.fit(train).predict(test)
+        return np.mean((p.mean - screen.responses[120:]) ** 2), p
+
+    right, p = error(marks)
+    wrong, _ = error(rng.permutation(marks))
+    none = np.mean((screen.responses[:120].mean(axis=0) - screen.responses[120:]) ** 2)
+    assert right < 0.4 * none < 0.6 * wrong
+    assert p.provenance["inputs_of_marks"] == 3
+    # The last one has marks only: it is predicted by them, without a fallback.
+    assert not p.support["fallback"].iloc[-1]
+    assert np.mean((p.mean[-1] - screen.responses[-1]) ** 2) < none
+
+
+def test_gaps_in_the_inputs_are_the_mean_training_input():
+    names = [f"G{i:03d}" for i in range(30)]
+    rng = np.random.default_rng(5)
+    vectors = dict(zip(names, rng.standard_normal((30, 4)), strict=True))
+    screen = make_screen(rng.standard_normal((30, 5)), names, [f"f{i}" for i in range(5)])
+    table = rng.integers(-3, 4, (20, 2)).astype(float)
+    ratings = Ratings.from_marks(names[:20], ["a", "b"], table)
+    model = quick(vectors, ratings=[ratings]).fit(screen)
+    x, known = model._inputs([*names, "G000+G001", "NOSUCH", "G000+G029"])
+    assert known.tolist() == [True] * 31 + [False, True]
+    assert np.isfinite(x).all()
+    np.testing.assert_allclose(x[20:30, 4:], np.tile(x[:20, 4:].mean(axis=0), (10, 1)), atol=1e-6)
+    np.testing.assert_allclose(x[30], (x[0] + x[1]) / 2, atol=1e-6)
+    # Brought to the variance of the other inputs (over the rows that have marks).
+    total = x[:30, :4].var(axis=0).sum()
+    assert x[:20, 4:].var(axis=0).sum() == pytest.approx(total, rel=1e-5)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -70,6 +71,13 @@ LAYOUTS = (
         ("annotatedgenesymbol",),
         ("sgrnasequence", "barcodesequence"),
         entrez=("annotatedgeneid",),
+    ),
+    LibraryLayout(
+        "CRISPick designs (Broad GPP)",
+        ("targetgenesymbol",),
+        ("sgrnasequence",),
+        entrez=("targetgeneid",),
+        rank=("pickorder",),
     ),
 )
 PLAIN = LibraryLayout(
@@ -171,7 +179,7 @@ def read_library(
         str(file),
         table[~control].reset_index(drop=True),
         table[control].reset_index(drop=True),
-        layout,
+        layout + str(frame.attrs.get("sheet", "")),
     )
 
 
@@ -198,22 +206,33 @@ def _sheet(file: Path, named: LibraryColumns) -> pd.DataFrame:
         try:
             if named.sheet is not None and named.sheet not in book.sheetnames:
                 raise unknown_name("sheet", named.sheet, book.sheetnames, f"in {file}")
+            found: dict[str, int] = {}
             tried = []
             for name in [named.sheet] if named.sheet is not None else book.sheetnames:
-                rows = [
-                    ["" if v is None else str(text_of_csv(str(v))).strip() for v in row]
-                    for row in book[name].iter_rows(values_only=True)
-                ]
-                at = _header_row(rows, named)
-                if at is not None:
-                    return _framed(rows, at, file)
-                tried.append(f"{name!r}: {', '.join(c for c in (rows or [[]])[0] if c)[:120]}")
+                top = _rows(book[name], _TOP)
+                if (at := _header_row(top, named)) is not None:
+                    found[name] = at
+                tried.append(f"{name!r}: {', '.join(c for c in (top or [[]])[0] if c)[:120]}")
+            if found:
+                name, *others = found
+                frame = _framed(_rows(book[name]), found[name], file)
+                frame.attrs["sheet"] = f", sheet {name!r}" + (
+                    f" (not {', '.join(map(repr, others))}: --library-sheet)" if others else ""
+                )
+                return frame
         finally:
             book.close()
     raise InputError(
         f"{file}: no sheet has a header of a guide library ({'; '.join(tried)[:400]}); name the "
         "columns with --library-gene and --library-sequence, and the sheet with --library-sheet"
     )
+
+
+def _rows(sheet: Any, most: int | None = None) -> list[list[str]]:
+    return [
+        ["" if v is None else str(text_of_csv(str(v))).strip() for v in row]
+        for row in sheet.iter_rows(max_row=most, values_only=True)
+    ]
 
 
 def _header_row(rows: Sequence[Sequence[str]], named: LibraryColumns) -> int | None:

@@ -22,7 +22,7 @@ NOISES = np.geomspace(0.3, 30.0, 9)
 FLOOR = 0.2
 
 
-@part(needs="nothing", marks=True)
+@part(needs="nothing", reads="ratings")
 class Adaptive:
     """`variance_reduction` that cares for candidates as much as they are expected to respond.
 

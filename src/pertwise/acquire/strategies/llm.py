@@ -41,7 +41,7 @@ WORDS = {
 DETAILS = ("all", "short", "names")
 
 
-@part(needs=("prediction", "chat"), shortlists=True, marks=True)
+@part(needs=("prediction", "chat"), reads="ratings", shortlists=True)
 class LlmStrategy:
     """A shortlist, one line a representative, then a language model that sees what was measured.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from pertwise.evaluate.retrieval import retrieval
 from pertwise.models.base import Prediction, Predictor
 from pertwise.select.base import Selection
 
+#: Share of the pool that counts as hits.
+HIT_SHARE = 0.05
 #: Measures of every round, each a mean over held-out perturbations or target features.
 MEASURES = ("mse", "pearson_delta", "pearson_feature", "retrieval")
 
@@ -48,6 +50,7 @@ class _Round(BaseModel):
     repairs: dict[str, int]
     measures: dict[str, dict[str, float | None]]
     bias: dict[str, dict[str, float | None]] = {}
+    hits: dict[str, dict[str, int]] = {}
     note: str
 
 
@@ -221,6 +224,29 @@ def selection_bias(
     }
 
 
+def hit_names(
+    names: Sequence[str], responses: NDArray[np.float32], target: ReplayTarget
+) -> frozenset[str]:
+    """The `HIT_SHARE` of the names (at least one) with the strongest measured response.
+
+    Strength = mean squared response over the target's features that were measured; names without
+    any are no hit, and of equal strengths at the edge those first by name count.
+
+    Parameters
+    ----------
+    names, responses
+        The pool, (n_pool,) and (n_pool, n_features), all features of the screen.
+    """
+    own = responses[:, target.columns].astype(np.float64)
+    known = np.isfinite(own)
+    count = known.sum(axis=1)
+    total = (np.where(known, own, 0.0) ** 2).sum(axis=1)
+    size = np.divide(total, count, out=np.zeros(len(names)), where=count > 0)
+    most = max(1, round(HIT_SHARE * len(names)))
+    order = sorted(range(len(names)), key=lambda i: (-size[i], names[i]))[:most]
+    return frozenset(names[i] for i in order if size[i] > 0)
+
+
 def _nanmean(values: NDArray[Any]) -> float:
     finite = np.asarray(values, dtype=np.float64)
     finite = finite[np.isfinite(finite)]
@@ -281,6 +307,8 @@ class Replay:
         self.targets = (
             list(world.targets.values()) if unit.target == "*" else [world.targets[unit.target]]
         )
+        pool = world.screen.responses[[self.position[p] for p in self.split.pool]]
+        self.hits = {t.name: hit_names(self.split.pool, pool, t) for t in self.targets}
 
     def run(self) -> list[dict[str, Any]]:
         """Rounds 1..n, each a JSON-able record (see `_record`)."""
@@ -380,6 +408,15 @@ class Replay:
         rows = [self.position[p] for p in acquired]
         known = self.world.screen.responses[rows]
         reference = _column_means(known)
+        taken = set(acquired)
+        hits = {
+            name: {
+                "n_hits": len(of),
+                "found": len(of & taken),
+                "in_batch": len(of & set(selection.items)),
+            }
+            for name, of in self.hits.items()
+        }
         measures = {t.name: _clean(measure(truth, mean, reference, t)) for t in self.targets}
         fallbacks = prediction.support["fallback"].iloc[-len(heldout) :]
         return {
@@ -394,6 +431,7 @@ class Replay:
             "heldout_fallbacks": int((fallbacks != "").sum()),
             "measures": measures,
             "bias": {t.name: _clean(selection_bias(known, truth, t)) for t in self.targets},
+            "hits": hits,
             "note": self.note,
         }
 

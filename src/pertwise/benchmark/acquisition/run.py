@@ -25,8 +25,10 @@ from pertwise.benchmark.acquisition.tables import (
     CURVE,
     bias_table,
     curve_areas,
+    hit_table,
     labels_needed,
     mean_bias,
+    mean_hits,
     overlap,
     paired_differences,
     phase_differences,
@@ -179,11 +181,12 @@ class AcquisitionTask(Task):
             "rounds": round_table(curve, records),
             "picks": pick_table(curve, records),
             "bias": bias_table(curve, records),
+            "hits": hit_table(curve, records),
             "notes": pd.DataFrame({"note": sorted({r["note"] for r in records} - {""})}),
         }
 
     def gather(self, played: Sequence[Played]) -> Tables:
-        """rounds, picks, areas, differences to random, phases, bias, overlap, biology."""
+        """rounds, picks, areas, differences to random, phases, bias, hits, overlap, biology."""
         rounds = sorted_rounds([p.tables["rounds"] for p in played])
         picks = pd.concat([p.tables["picks"] for p in played], ignore_index=True)
         areas = curve_areas(rounds)
@@ -194,6 +197,7 @@ class AcquisitionTask(Task):
             tables["labels_needed.csv"] = labels_needed(rounds)
         # A unit that an older version played does not tell.
         tables["bias.csv"] = mean_bias([p.tables["bias"] for p in played if "bias" in p.tables])
+        tables["hits.csv"] = mean_hits([p.tables["hits"] for p in played if "hits" in p.tables])
         return {**tables, "overlap.csv": overlap(picks), **self._biology(picks)}
 
     def _biology(self, picks: pd.DataFrame) -> Tables:

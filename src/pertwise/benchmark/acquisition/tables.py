@@ -98,6 +98,47 @@ def mean_bias(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).groupby(keys, as_index=False, sort=True)[BIAS].mean()
 
 
+def hit_table(curve: Curve, records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per (target, round): hits of the pool, those found so far, those in the batch."""
+    rows = [
+        {
+            **curve.model_dump(),
+            "target": target,
+            "round": record["round"],
+            "n_acquired": record["n_acquired"],
+            **found,
+            "n_batch": len(record["picks"]),
+        }
+        for record in records
+        for target, found in record.get("hits", {}).items()
+    ]
+    columns = [*CURVE, "seed", "round", "n_acquired", "n_hits", "found", "in_batch", "n_batch"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def mean_hits(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Hit rates of every round, mean and standard error over seeds: one row per (curve, round).
+
+    hit_ratio
+        Share of all hits of the pool found so far (the measure of BioDiscoveryAgent, Roohani et
+        al. 2024, whose hits are the strongest phenotypes of a screen).
+    batch_rate
+        Share of the round's batch that are hits; by chance `replay.HIT_SHARE`.
+    """
+    keys = [*CURVE, "round", "n_acquired"]
+    if not parts:
+        return pd.DataFrame(columns=[*keys, "hit_ratio", "hit_ratio_se", "batch_rate"])
+    rows = pd.concat(parts, ignore_index=True)
+    rows["hit_ratio"] = rows["found"] / rows["n_hits"]
+    rows["batch_rate"] = rows["in_batch"] / rows["n_batch"]
+    found = rows.groupby(keys, as_index=False, sort=True)
+    return found.agg(
+        hit_ratio=("hit_ratio", "mean"),
+        hit_ratio_se=("hit_ratio", "sem"),
+        batch_rate=("batch_rate", "mean"),
+    )
+
+
 def curve_areas(rounds: pd.DataFrame) -> pd.DataFrame:
     """Normalised area under each learning curve: one row per (curve, seed, metric).
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack
 
+from pertwise._tables import lists_of
 from pertwise.errors import unknown_name
 from pertwise.knowledge.genes import features as kernels
 from pertwise.knowledge.genes import pathways
@@ -46,10 +47,8 @@ def find_pathway(tables: Tables, name: str) -> Pathway:
 def _stored(tables: Tables, name: str) -> Pathway:
     sets, rows = tables.table("gene_sets"), tables.table("gene_set_members")
     row = tables.keep("set_rows", lambda: sets.set_index("name")).loc[name]
-    by_name = tables.keep(
-        "members", lambda: {n: tuple(sorted(g)) for n, g in rows.groupby("name")["symbol"]}
-    )
-    members, source = by_name[name], str(row["source"])
+    by_name = tables.keep("members", lambda: lists_of(rows, "name", "symbol"))
+    members, source = tuple(sorted(by_name[name])), str(row["source"])
     curated = curated_pathways().get("RIBOSOME" if name == "KEGG_RIBOSOME" else name)
     if curated is not None:
         # Symbols change: both sides are brought to those of this folder.

@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from pertwise._tables import lists_of
 from pertwise.knowledge.genes import ontology
 from pertwise.knowledge.tables import Tables
 from pertwise.knowledge.types import GoTerm
@@ -51,13 +52,8 @@ def terms_of(tables: Tables, symbol: str) -> tuple[GoTerm, ...]:
     if not tables.has("gene_go"):
         return ()
 
-    def group() -> dict[str, list[str]]:
-        table = tables.table("gene_go")
-        return {s: list(g) for s, g in table.groupby("symbol")["go"]}
-
-    ids = [
-        t for t in tables.keep("go_of", group).get(symbol, []) if t not in ontology.UNINFORMATIVE
-    ]
+    of = tables.keep("go_of", lambda: lists_of(tables.table("gene_go"), "symbol", "go"))
+    ids = [t for t in of.get(symbol, []) if t not in ontology.UNINFORMATIVE]
     if not tables.has("go_terms"):
         return tuple(GoTerm(t, t, "") for t in ids)
     go = load_ontology(tables)

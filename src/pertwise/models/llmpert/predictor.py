@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pertwise._names import canonical_perturbation, split_combination
 from pertwise.errors import InputError, unknown_name
+from pertwise.kernels.ratings import GivenRatings, profiles_of_marks
 from pertwise.models.base import Prediction, only_context
 from pertwise.models.llmpert.ensemble import FittedEnsemble, fit_ensemble, mean_variance
 from pertwise.models.llmpert.train import EnsembleSettings
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 NO_FEATURES = "no features: predicted at the mean training input"
 
 
-@part(label="LLMPert", needs=("knowledge", "torch"))
+@part(label="LLMPert", needs=("knowledge", "torch"), reads="ratings")
 class LLMPertEnsemble:
     """Ensemble of multilayer perceptrons on gene embeddings (the predictor "LLMPert").
 
@@ -40,6 +41,10 @@ class LLMPertEnsemble:
         gene to vector (all of one length).
     dim
         Columns of a computed embedding; not used with a mapping.
+    ratings
+        Marks as further inputs: True for those of the knowledge, a file, tables, or False. They are
+        brought to the variance of the embedding over the training rows; what is not marked, or has
+        marks and no embedding, enters there as the mean training input.
     seed
         Same seed, machine and number of threads: same predictions. The order of the rows of the
         screen does not matter.
@@ -63,6 +68,7 @@ class LLMPertEnsemble:
         embedding: str | Mapping[str, Any] = "text",
         *,
         dim: int = 256,
+        ratings: GivenRatings = True,
         seed: int = 0,
         keep_members: bool = True,
         settings: EnsembleSettings | None = None,
@@ -79,6 +85,7 @@ class LLMPertEnsemble:
                 raise unknown_name("hyper-parameter of the LLMPert ensemble", name, known)
         self.settings = settings or EnsembleSettings(**hyper_parameters)
         self.seed, self.dim, self.keep_members = seed, dim, keep_members
+        self.ratings = ratings
         self._given = None if isinstance(embedding, str) else _as_rows(embedding)
         self.embedding = embedding if isinstance(embedding, str) else "given"
         self._knowledge: Knowledge | None = None
@@ -86,7 +93,10 @@ class LLMPertEnsemble:
         self._features: tuple[str, ...] = ()
         self._trained: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
         self._provenance: dict[str, Any] = {}
-        self._n_support = 0
+        self._n_support = self._width = 0
+        # What stands for a gap in the inputs, and what marks are multiplied by (`_start`).
+        self._fill: NDArray[np.float32] | None = None
+        self._balance = 1.0
 
     def fit(self, screen: Screen, knowledge: Knowledge | None = None) -> Self:
         """Fit on the measured perturbations of one context that have features.
@@ -123,7 +133,7 @@ class LLMPertEnsemble:
                 f"{list(measured.contexts)[:5]}; slice it with screen.in_context(...)"
             )
         self._context = measured.contexts[0]
-        x, known = self._inputs(names)
+        x, known = self._start(names)
         if not known.any():
             raise InputError(
                 f"none of the {len(names)} measured perturbations has features in the embedding "
@@ -143,6 +153,7 @@ class LLMPertEnsemble:
             "method": self.name,
             "embedding": self.embedding,
             "dim": int(x.shape[1]),
+            "inputs_of_marks": int(x.shape[1] - self._width),
             "seed": self.seed,
             "settings": self.settings.as_dict(),
             "n_training": self._n_support,
@@ -230,28 +241,60 @@ class LLMPertEnsemble:
         x[~known] = self._fitted.input_mean
         return self._fitted, x, known
 
+    def _start(self, names: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Input rows of the training perturbations; sets what stands for a gap and the scale."""
+        self._fill, self._balance = None, 1.0
+        x, known = self._inputs(names)
+        if x.shape[1] > self._width and known.any():
+            of_marks = slice(self._width, None)
+            given = x[known].astype(np.float64)
+            variance = np.nansum(np.nanvar(given, axis=0)[: self._width])
+            marked = np.isfinite(given[:, of_marks]).any()
+            of_them = np.nansum(np.nanvar(given[:, of_marks], axis=0)) if marked else 0.0
+            if variance > 0 and of_them > 0:
+                self._balance = float(np.sqrt(variance / of_them))
+            x[:, of_marks] *= self._balance
+            sums, count = np.nansum(x[known], axis=0), np.isfinite(x[known]).sum(axis=0)
+            self._fill = (sums / np.maximum(count, 1)).astype(np.float32)
+            x = np.where(np.isfinite(x), x, self._fill)
+        return x, known
+
     def _inputs(self, names: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Input rows (n, d) and whether every part of the perturbation has features."""
+        """Input rows (n, d + p) and whether every part of the perturbation has features or marks.
+
+        The last p columns are marks. NaN where one of the two is missing, until `_start` has set
+        what stands for a gap.
+        """
         parts = [split_combination(n) for n in names]
         genes = sorted({g for p in parts for g in p})
-        if self._given is not None:
-            vectors = self._given
-            width = len(next(iter(vectors.values())))
-        else:
-            knowledge = self._knowledge
-            if knowledge is None:
-                raise InputError(f"{self.name!r} has not been fitted; call fit first")
-            found = knowledge.embedding(genes, self.embedding, self.dim)
-            gone = set(found.missing)
-            vectors = {g: row for g, row in zip(genes, found.matrix, strict=True) if g not in gone}
-            width = found.matrix.shape[1]
-        x = np.zeros((len(names), width), dtype=np.float32)
+        vectors, self._width = self._vectors(genes)
+        marks = profiles_of_marks(self._knowledge, self.ratings, genes) * self._balance
+        row = {g: i for i, g in enumerate(genes)}
+        x = np.zeros((len(names), self._width + marks.shape[1]), dtype=np.float32)
         known = np.zeros(len(names), dtype=bool)
         for i, p in enumerate(parts):
-            known[i] = all(g in vectors for g in p)
-            if known[i]:
-                x[i] = np.mean([vectors[g] for g in p], axis=0)
+            marked = marks[[row[g] for g in p]].mean(axis=0)
+            told = all(g in vectors for g in p)
+            known[i] = told or bool(np.isfinite(marked).any())
+            if not known[i]:
+                continue
+            x[i, : self._width] = np.mean([vectors[g] for g in p], axis=0) if told else np.nan
+            x[i, self._width :] = marked
+        if self._fill is not None:
+            x = np.where(np.isfinite(x), x, self._fill)
         return x, known
+
+    def _vectors(self, genes: Sequence[str]) -> tuple[Mapping[str, NDArray[np.float32]], int]:
+        """Rows of the embedding, of the genes that have one, and their length."""
+        if self._given is not None:
+            return self._given, len(next(iter(self._given.values())))
+        knowledge = self._knowledge
+        if knowledge is None:
+            raise InputError(f"{self.name!r} has not been fitted; call fit first")
+        found = knowledge.embedding(genes, self.embedding, self.dim)
+        gone = set(found.missing)
+        rows = zip(genes, found.matrix, strict=True)
+        return {g: row for g, row in rows if g not in gone}, found.matrix.shape[1]
 
 
 #: The name of the method in the literature.

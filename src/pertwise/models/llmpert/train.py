@@ -206,6 +206,30 @@ class _SharedMomentAdamW:
         )
 
 
+class _FusedAdamW:
+    """AdamW (Loshchilov & Hutter 2019) by torch's fused kernel, at `ratio` times the rate.
+
+    ``torch.optim`` calls the same kernel, but loads torch's compiler first: longer than a short
+    training takes.
+    """
+
+    def __init__(self, tensors: list[Any], ratio: float, decay: float) -> None:
+        torch = import_torch()
+        self._tensors, self._ratio, self._decay = tensors, ratio, decay
+        self._first = [torch.zeros_like(t) for t in tensors]
+        self._second = [torch.zeros_like(t) for t in tensors]
+        self._steps = [torch.zeros((), device=t.device) for t in tensors]
+
+    def step(self, lr: float) -> None:
+        torch = import_torch()
+        torch._foreach_add_(self._steps, 1)
+        torch._fused_adamw_(
+            self._tensors, [t.grad for t in self._tensors], self._first, self._second, [],
+            self._steps, lr=lr * self._ratio, beta1=BETA1, beta2=BETA2,
+            weight_decay=self._decay, eps=EPSILON, amsgrad=False, maximize=False,
+        )  # fmt: skip
+
+
 def train(
     x: NDArray[np.float32],
     blocks: tuple[OutputBlock, ...],
@@ -322,17 +346,11 @@ def _optimise(
         t.grad = torch.zeros_like(t)
         grads[id(t)] = t.grad
     ratio = 1.0 if basis is None else math.sqrt(x.shape[1] / len(basis))
-    optimiser = torch.optim.AdamW(
-        [
-            # Decay is per learning rate, and must not grow with it.
-            {"params": plain[:1], "ratio": ratio, "weight_decay": settings.weight_decay / ratio},
-            {"params": plain[1:], "ratio": 1.0},
-        ],
-        betas=(BETA1, BETA2),
-        eps=EPSILON,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
+    # Decay is per learning rate, and must not grow with it.
+    optimisers = [
+        _FusedAdamW(plain[:1], ratio, settings.weight_decay / ratio),
+        _FusedAdamW(plain[1:], 1.0, settings.weight_decay),
+    ]
     dropout = None
     if settings.dropout > 0:
         seeds = [int(r.integers(2**63)) for r in member_rngs]
@@ -343,8 +361,6 @@ def _optimise(
         counts = torch.from_numpy(np.stack(draws).astype(np.float32)).to(device)[:, :, None]
     inputs = coordinates.expand(members, *coordinates.shape)
     for lr in track(learning_rates(settings).tolist(), "Training the ensemble"):
-        for group in optimiser.param_groups:
-            group["lr"] = lr * group["ratio"]
         for rows in _batches(n, settings.batch_size, member_rngs):
             if rows is None:
                 batch, weight = inputs, counts
@@ -356,7 +372,8 @@ def _optimise(
                     weight = torch.gather(counts, 1, index[:, :, None])
                 rows = index
             _gradients(batch, rows, weight, nets, heads, grads, settings, dropout)
-            optimiser.step()
+            for own in optimisers:
+                own.step(lr)
             for shared in rotated:
                 shared.step(lr)
     for t in plain:

@@ -16,6 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pertwise.config import user_settings
 from pertwise.errors import PertwiseError
 from pertwise.report.review.session import Review, StaleError
 
@@ -152,6 +153,8 @@ def _name(address: str) -> str:
 def _file(name: str) -> Route:
     body = (files("pertwise.report.review") / "static" / name).read_bytes()
     kind = _KINDS[name.rpartition(".")[2]]
+    if kind == "text/html":
+        body = body.replace(b'data-theme="light"', f'data-theme="{user_settings().theme}"'.encode())
 
     async def send(_: Request) -> Response:
         return Response(body, media_type=kind)

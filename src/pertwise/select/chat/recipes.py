@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pertwise.errors import InputError
+from pertwise.knowledge.annotations import anonymous_facts
 from pertwise.llm import open_chat
 from pertwise.parts import part
 from pertwise.select.base import Selector
@@ -43,17 +45,19 @@ def langpert(
     max_candidates: int | None = None,
     prefilter: str = PREFILTER,
     prompt: str | os.PathLike[str] = "langpert",
+    anonymise: bool = False,
     seed: int = 0,
 ) -> ChatSelector:
     """A chat model names measured knock-downs that act alike, with gene facts and aliases shown."""
     return langpert_selector(
         _chat(llm, ledger, **(chat_settings or {})),
         k=k,
-        facts=None if knowledge is None else knowledge.facts,
+        facts=_facts(knowledge, anonymise),
         resolve=None if knowledge is None else knowledge_resolver(knowledge),
         max_candidates=max_candidates,
         prefilter=_prefilter(prefilter, max_candidates, knowledge, screen),
         prompt=prompt,
+        anonymise=anonymise,
         seed=seed,
     )
 
@@ -70,17 +74,19 @@ def lgr(
     max_candidates: int | None = None,
     prefilter: str = PREFILTER,
     prompt: str | os.PathLike[str] = "lgr",
+    anonymise: bool = False,
     seed: int = 0,
 ) -> ChatSelector:
     """A chat model names the measured compounds that act alike in one line, with facts shown."""
     return lgr_selector(
         _chat(llm, ledger, **(chat_settings or {})),
         k=k,
-        facts=None if knowledge is None else knowledge.facts,
+        facts=_facts(knowledge, anonymise),
         resolve=None if knowledge is None else knowledge.canonical,
         max_candidates=max_candidates,
         prefilter=_prefilter(prefilter, max_candidates, knowledge, screen),
         prompt=prompt,
+        anonymise=anonymise,
         seed=seed,
     )
 
@@ -122,6 +128,18 @@ def edit(
         prefilter=_prefilter(prefilter, max_candidates, knowledge, screen),
         seed=seed,
     )
+
+
+def _facts(knowledge: Knowledge | None, anonymise: bool) -> Callable[[str], str] | None:
+    """What a question says of a name; without names, only what does not give it away."""
+    if knowledge is None:
+        if anonymise:
+            raise InputError(
+                "without names there are only annotations to go by, and no knowledge was given "
+                "(--knowledge DIR, or --drugs TABLE)"
+            )
+        return None
+    return partial(anonymous_facts, knowledge) if anonymise else knowledge.facts
 
 
 def _chat(llm: str | Chat | None, ledger: str | os.PathLike[str] | None, **settings: Any) -> Chat:

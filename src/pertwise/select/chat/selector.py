@@ -254,6 +254,7 @@ class ChatSelector:
                 "same_as_query": list(excluded),
                 "list_in_schema": in_schema,
                 "anonymised": self.anonymise,
+                **({"codes": {code: name for name, code in codes.items()}} if codes else {}),
                 "n_min": n_min,
                 "n_max": n_max,
                 "replicate": self.replicate,

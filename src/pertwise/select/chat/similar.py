@@ -15,7 +15,7 @@ from pertwise.errors import InputError
 from pertwise.llm.base import Chat
 from pertwise.llm.templates import load_prompt
 from pertwise.select.base import Query, Selection, Selector
-from pertwise.select.chat.selector import NO_REASON, ChatSelector
+from pertwise.select.chat.selector import NO_REASON, ChatSelector, masker
 from pertwise.select.closed_list import Resolver
 
 #: One question and its closed list.
@@ -67,6 +67,7 @@ def langpert_selector(
     prefilter: Selector | None = None,
     prompt: str | os.PathLike[str] = "langpert",
     max_reasks: int = 2,
+    anonymise: bool = False,
     seed: int = 0,
     replicate: int = 0,
     name: str = "langpert",
@@ -84,11 +85,14 @@ def langpert_selector(
         that it used the training mean).
     max_candidates, prefilter
         See `ChatSelector`; by default the whole list is shown.
+    anonymise
+        Show codes instead of names, each with its `facts`: what remains of an answer is not from
+        memory of these names.
     """
     return ChatSelector(
         chat,
         load_prompt(prompt),
-        _similar_values(facts),
+        _similar_values(facts, anonymise),
         name=name,
         n_min=(lambda n: n) if k is not None else (lambda n: min(5, n)),
         k_max=k if k is not None else 10,
@@ -98,6 +102,7 @@ def langpert_selector(
         max_candidates=max_candidates,
         prefilter=prefilter,
         resolve=resolve,
+        anonymise=anonymise,
         seed=seed,
         replicate=replicate,
     )
@@ -114,6 +119,7 @@ def lgr_selector(
     prefilter: Selector | None = None,
     prompt: str | os.PathLike[str] = "lgr",
     max_reasks: int = 1,
+    anonymise: bool = False,
     seed: int = 0,
     replicate: int = 0,
     name: str = "lgr",
@@ -127,7 +133,7 @@ def lgr_selector(
     return ChatSelector(
         chat,
         load_prompt(prompt),
-        _similar_values(facts),
+        _similar_values(facts, anonymise),
         name=name,
         k_max=k,
         on_short="keep",
@@ -136,12 +142,17 @@ def lgr_selector(
         max_candidates=max_candidates,
         prefilter=prefilter,
         resolve=resolve,
+        anonymise=anonymise,
         seed=seed,
         replicate=replicate,
     )
 
 
-def _similar_values(facts: Callable[[str], str] | None) -> Any:
+#: The subject of a question without names.
+HIDDEN = "G0000"
+
+
+def _similar_values(facts: Callable[[str], str] | None, anonymise: bool) -> Any:
     def values(
         query: Query,
         shown: tuple[str, ...],
@@ -150,10 +161,17 @@ def _similar_values(facts: Callable[[str], str] | None) -> Any:
         mask: Callable[[str], str],
     ) -> dict[str, Any]:
         subject = query.subject or ""
-        return {
+        about = facts(subject) if facts is not None else ""
+        found: dict[str, Any] = {
             "context_text": cell_line_text(query.context or "", query.context_text),
-            "subject_facts": facts(subject) if facts is not None else "",
+            "subject_facts": about,
+            "candidate_facts": {},
         }
+        if anonymise and facts is not None:
+            itself = masker({subject: HIDDEN})
+            found["subject"], found["subject_facts"] = HIDDEN, itself(mask(about))
+            found["candidate_facts"] = {mask(x): itself(mask(facts(x))) for x in shown}
+        return found
 
     return values
 
@@ -186,10 +204,11 @@ def subject_record(query: Query, selection: Selection) -> dict[str, Any]:
         "context": query.context or "",
         **_said(selection),
         "problems": list(said.get("problems", ())),
-        "asked": {key: said[key] for key in _ASKED if key in said},
+        "asked": {key: said[key] for key in _ASKED if said.get(key, False) is not False},
     }
 
 
+#: What is kept of a question; the last two only of one without names.
 _ASKED = (
     "prompt",
     "prompt_hash",
@@ -202,6 +221,8 @@ _ASKED = (
     "n_min",
     "n_max",
     "ledger_keys",
+    "anonymised",
+    "codes",
 )
 
 
