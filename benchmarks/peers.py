@@ -345,7 +345,7 @@ def main() -> None:
         f"Output of `{command}{' --quick' if given.quick else ''}` of {today} (Python "
         f"{platform.python_version()}, {platform.machine()}, one thread). SIMULATED data. CPU s: "
         "processor seconds of the second run in a process of its own. A ratio above 1 means that "
-        "pertwise needs less, one below 1 that it needs more. The last column compares the results.",
+        "pertwise needs less, one below 1 that it needs more. The last column compares results.",
         "",
     ]
     for topic in given.only:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
 from pertwise.arrays.walks import symmetric_transition, walk_rows
+from pertwise.knowledge.genes.features import take_rows
 from pertwise.knowledge.tables import Tables, sparse_arrays, sparse_of
 from pertwise.knowledge.types import Graph
 
@@ -39,13 +40,7 @@ def rows(tables: Tables, graph: Graph, exclude: bool, symbols: Sequence[str]) ->
         walked.matrix = vstack([walked.matrix, found]).tocsr()
         if len(missing) >= WORTH_STORING:
             tables.store(what, {"which": walked.which, **sparse_arrays(walked.matrix)})
-    place = pd.Index(walked.which).get_indexer(nodes)
-    present = np.flatnonzero(nodes >= 0)
-    pick = csr_matrix(
-        (np.ones(len(present), dtype=np.float32), (present, place[present])),
-        shape=(len(nodes), len(walked.which)),
-    )
-    return (pick @ walked.matrix).tocsr()
+    return take_rows(walked.matrix, walked.which, nodes)
 
 
 def _opened(tables: Tables, graph: Graph, what: str) -> _Walked:
