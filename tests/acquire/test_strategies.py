@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 
 from pertwise import parts
 from pertwise.acquire.base import AcquisitionState
-from pertwise.acquire.common import deviations, tie_order
+from pertwise.acquire.common import deviations, squared_distances_to, tie_order
 from pertwise.acquire.strategies.acs_fw import expected_updates, frank_wolfe
 from pertwise.acquire.strategies.badge import kmeans_plus_plus
 from pertwise.acquire.strategies.bait import LeftOver, forward_backward, sketched
@@ -286,6 +286,58 @@ def test_tie_order_is_a_permutation_and_not_alphabetical():
     assert list(order) != list(range(50))
     reversed_order = tie_order(names[::-1])
     assert reversed_order[::-1].tolist() == order.tolist()
+
+
+@pytest.fixture
+def disagreement():
+    """Deviations of 400 candidates with copies and zeros among them, as from an ensemble."""
+    phi = np.random.default_rng(3).normal(size=(400, 60)) * np.geomspace(1, 1e-3, 400)[:, None]
+    phi[50:60], phi[80:90] = phi[40], 0.0
+    return phi
+
+
+def plain_distance(phi, j):
+    return ((phi - phi[j]) ** 2).sum(axis=1)
+
+
+def test_distances_by_products_are_those_of_the_formula(disagreement):
+    lengths = (disagreement**2).sum(axis=1)
+    for j in (0, 45, 55, 85, 399):
+        got = squared_distances_to(disagreement, lengths, j)
+        want = plain_distance(disagreement, j)
+        np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-15)
+        assert ((got == 0) == (want == 0)).all()
+
+
+@pytest.mark.parametrize("module", ["lcmd", "badge", "coreset"])
+def test_picks_by_products_are_those_of_the_formula(module, disagreement, monkeypatch):
+    ties = np.arange(len(disagreement))
+
+    def picks():
+        if module == "lcmd":
+            return largest_cluster_maximum_distance(disagreement, 120, ties)
+        if module == "badge":
+            return kmeans_plus_plus(disagreement, 120, np.random.default_rng(0))
+        return k_centre_greedy(disagreement, disagreement[100:130] + 0.01, 120, ties)
+
+    order, distance = picks()
+    monkeypatch.setattr(
+        f"pertwise.acquire.strategies.{module}.squared_distances_to",
+        lambda phi, lengths, j: plain_distance(phi, j),
+    )
+    plain, wanted = picks()
+    assert order == plain
+    np.testing.assert_allclose(distance, wanted, rtol=1e-6, atol=1e-9)
+
+
+def test_distance_to_the_nearest_centre_is_that_of_the_formula(disagreement):
+    centres = disagreement[::7]
+    _, value = k_centre_greedy(disagreement, centres, 1, np.arange(len(disagreement)))
+    apart = np.linalg.norm(disagreement[:, None] - centres[None], axis=2).min(axis=1)
+    order = int(apart.argmax())
+    after = np.minimum(apart, np.linalg.norm(disagreement - disagreement[order], axis=1))
+    after[order] = apart[order]
+    np.testing.assert_allclose(value, after, rtol=1e-6, atol=1e-12)
 
 
 def left_variance(phi, chosen, noise):

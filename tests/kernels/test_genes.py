@@ -198,3 +198,19 @@ def test_available_memory_is_read_where_it_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr(memory.os, "sysconf", lambda name: -1)
     assert memory.available_memory() is None
     memory.require_memory(10**15, "work", "do less")
+
+
+def test_frequent_columns_are_multiplied_densely_with_the_same_result(monkeypatch):
+    rng = np.random.default_rng(5)
+    share = np.r_[np.full(20, 0.9), np.full(60, 0.02), np.zeros(10)]
+    left, right = (
+        csr_matrix((rng.random((n, 90)) < share) * rng.random((n, 90))).astype(np.float32)
+        for n in (70, 40)
+    )
+    wanted = left.toarray().astype(float) @ right.toarray().T.astype(float)
+    np.testing.assert_allclose(product(left, right), wanted, rtol=1e-5)
+    monkeypatch.setattr("pertwise.kernels.genes.MANY_PAIRS", 0)
+    np.testing.assert_allclose(product(left, right), wanted, rtol=1e-5)
+    # None and all of the columns are frequent.
+    for some in (left[:, 20:], left[:, :20]):
+        np.testing.assert_allclose(product(some, some), (some @ some.T).toarray(), rtol=1e-5)

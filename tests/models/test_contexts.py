@@ -3,19 +3,21 @@ import pytest
 from drug_example import DRUGS, LINES, cell_table, drug_knowledge, drug_screen, drug_table
 
 from pertwise import parts
+from pertwise.arrays import component_scales
+from pertwise.arrays.component_scales import (
+    best_scale,
+    block_products,
+    block_scales,
+    component_block,
+    leading_axes,
+    rescaled,
+)
 from pertwise.arrays.folds import group_folds
 from pertwise.arrays.gaussian_process import fit_weights
 from pertwise.errors import InputError
 from pertwise.kernels.drugs import ListKernel, chemistry_similarity, mechanism_similarity
 from pertwise.models.base import Prediction, Predictor
-from pertwise.models.context_kernel import (
-    ContextKernelPredictor,
-    best_scale,
-    block_scales,
-    component_block,
-    pair_kernels,
-    principal_axes,
-)
+from pertwise.models.context_kernel import ContextKernelPredictor, pair_kernels
 from pertwise.models.context_means import AdditiveContexts, ContextMean, PerturbationMean
 from pertwise.models.contexts import ContextData, Contexts, context_means
 from pertwise.models.dose import RULES, DosePredictor
@@ -227,11 +229,11 @@ def test_component_blocks_and_axes():
     assert blocks[128] == 8
     assert blocks[256] == blocks[299] == 9
     x = np.random.default_rng(0).normal(size=(6, 9))
-    axes = principal_axes(x)
+    axes = leading_axes(x)
     np.testing.assert_allclose(axes @ axes.T, np.eye(6), atol=1e-9)
     np.testing.assert_allclose(np.abs(axes), np.abs(np.linalg.svd(x)[2][:6]), atol=1e-8)
-    assert principal_axes(np.vstack([x[:1], 2 * x[:1]])).shape == (1, 9)
-    assert principal_axes(np.zeros((2, 3))).shape == (0, 3)
+    assert leading_axes(np.vstack([x[:1], 2 * x[:1]])).shape == (1, 9)
+    assert leading_axes(np.zeros((2, 3))).shape == (0, 3)
 
 
 def test_ridge_against_a_naive_reference():
@@ -458,3 +460,26 @@ def test_a_line_is_predicted_from_the_only_other_one():
     )
     tuned = ContextKernelPredictor([alike], hold_out="context").fit(one)
     assert tuned.scales.max() > 0, "what one line says is not thrown away"
+
+
+def test_the_last_block_is_what_the_leading_axes_leave(monkeypatch):
+    """Scales of all components, as if every axis had been computed."""
+    rng = np.random.default_rng(2)
+    rows = rng.normal(size=(320, 400)) * np.geomspace(3, 0.3, 320)[:, None]
+    all_axes = np.linalg.svd(rows, full_matrices=False)[2]
+    block = component_block(320)
+    guess, truth = rng.normal(size=(30, 320)) @ rows, rng.normal(size=(30, 400))
+    scales = rng.uniform(size=component_scales.N_BLOCKS)
+    axes = leading_axes(rows)
+    assert axes.shape == (256, 400)
+    products = ((guess @ all_axes.T) * (truth @ all_axes.T)).sum(axis=0)
+    np.testing.assert_allclose(
+        block_products(guess, truth, axes), np.bincount(block, products), rtol=1e-6
+    )
+    wanted = (guess @ all_axes.T * scales[block]) @ all_axes
+    np.testing.assert_allclose(rescaled(guess, axes, scales), wanted, rtol=1e-6, atol=1e-6)
+    monkeypatch.setattr(component_scales, "EXACT_ROWS", 10)
+    low = rows[:, :40] @ rng.normal(size=(40, 400))
+    found = leading_axes(low)
+    assert found.shape == (40, 400)
+    np.testing.assert_allclose(found.T @ found, np.linalg.pinv(low) @ low, atol=1e-6)

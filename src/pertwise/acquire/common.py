@@ -111,6 +111,19 @@ def deviations(members: NDArray[Any]) -> Floats:
     return rows
 
 
+def squared_distances_to(phi: Floats, lengths: Floats, j: int) -> Floats:
+    """(n,) squared distance of each row to row j, from dot products and the squared lengths.
+
+    A row that equals row j is at exactly 0, whatever the rounding: what is drawn or left depends on
+    it.
+    """
+    distance: Floats = lengths + lengths[j] - 2.0 * (phi @ phi[j])
+    # Cancellation leaves this much of the lengths behind; such rows are compared by their entries.
+    near = np.flatnonzero(distance <= 1e-8 * (lengths + lengths[j]))
+    distance[near] = ((phi[near] - phi[j]) ** 2).sum(axis=1)
+    return distance
+
+
 def selection(
     state: AcquisitionState,
     order: Sequence[int] | NDArray[Any],

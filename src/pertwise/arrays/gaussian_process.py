@@ -164,7 +164,7 @@ def solved(k: Floats, noise: float, y: Floats) -> tuple[Floats, Floats]:
     One factorisation serves both, in the place of `k` (C order), which is lost: at 10,000 rows each
     copy takes 0.8 GB.
     """
-    factor = _factor(k.T, noise)
+    factor = factored(k.T, noise)
     alpha = cho_solve(factor, y, check_finite=False)
     # K^-1 = L^-T L^-1: its diagonal is the squared length of each column of L^-1.
     inverse, _ = dtrtri(factor[0], lower=1, overwrite_c=1)
@@ -213,12 +213,12 @@ def solve(k: Floats, noise: float, y: Floats) -> Floats:
             continue
         whole = len(rows) == len(k)
         block = np.array(k if whole else k[np.ix_(rows, rows)], order="F")
-        part = cho_solve(_factor(block, noise), y[np.ix_(rows, columns)])
+        part = cho_solve(factored(block, noise), y[np.ix_(rows, columns)])
         out[np.ix_(rows, columns)] = part
     return out
 
 
-def _factor(k: Floats, noise: float) -> tuple[Floats, bool]:
+def factored(k: Floats, noise: float) -> tuple[Floats, bool]:
     """Cholesky factor of k + noise I in the place of k, which is in Fortran order."""
     k[np.diag_indices(len(k))] += noise
     found: tuple[Floats, bool] = cho_factor(k, lower=True, overwrite_a=True, check_finite=False)

@@ -24,7 +24,8 @@ class Kernel(Protocol):
         """(n_rows, n_others) similarity, 1 for a perturbation with itself.
 
         `pool` are the measured (training) perturbations: a kernel built from picks of a closed
-        list reads nothing outside it.
+        list reads nothing outside it. One that does not depend on it may say so with an attribute
+        ``reads_pool = False``: it is then made once for all inner folds.
         """
         ...
 

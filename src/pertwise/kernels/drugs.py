@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ class FeatureKernel:
     names: tuple[str, ...]
     features: NDArray[np.float64]
     kind: SimilarityKind = "cosine"
+    reads_pool: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or len(self.features) != len(self.names):
@@ -301,6 +303,11 @@ class MeanKernel:
             raise InputError(f"{len(self.weights)} weights for {len(self.parts)} similarities")
         if any(w < 0 for w in self.weights) or (self.weights and sum(self.weights) <= 0):
             raise InputError(f"weights must be non-negative with a positive sum: {self.weights}")
+
+    @property
+    def reads_pool(self) -> bool:
+        """Whether any part depends on the pool."""
+        return any(getattr(p, "reads_pool", True) for p in self.parts)
 
     def between(self, rows: Sequence[str], others: Sequence[str], pool: Sequence[str]) -> Floats:
         """(n_rows, n_others) weighted mean."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from scipy.sparse import csr_matrix, diags, hstack
@@ -59,6 +59,9 @@ DEFAULT_KERNELS = (
 REFERENCE_KERNELS = ("string", "go", "reactome", "text")
 #: Above this share of entries that are not zero a sparse product is the slower one.
 DENSE = 0.3
+#: In a product of which more than so many pairs of rows share a column, the columns that more than
+#: this share of all pairs have are multiplied densely. Below it costs nothing either way.
+MANY_PAIRS, FREQUENT = 20_000_000, 0.02
 
 
 class KernelSource(Protocol):
@@ -123,16 +126,14 @@ class GeneBlocks(Shown):
         if step >= len(self.names):
             yield slice(0, len(self.names)), self.cross(other)
             return
-        # Whether to multiply densely is decided by the whole, and the right side made once.
-        dense = [_is_dense(a, b) for a, b in pairs]
-        right = [b.toarray() if d else b for (_, b), d in zip(pairs, dense, strict=True)]
+        # How to multiply is decided by the whole, and the right side made once.
+        made = [_Product(a, b) for a, b in pairs]
         for start in range(0, len(self.names), step):
             rows = slice(start, min(start + step, len(self.names)))
             width = rows.stop if lower else len(other.names)
             out = np.empty((len(pairs), rows.stop - start, width))
             for i, (a, _) in enumerate(pairs):
-                b = right[i][:width].T
-                out[i] = a[rows].toarray() @ b if dense[i] else (a[rows] @ b.tocsr()).toarray()
+                out[i] = made[i].of(a[rows], width)
             yield rows, out
 
     def gram_blocks(self, *, lower: bool = False) -> Iterator[tuple[slice, np.ndarray]]:
@@ -162,6 +163,8 @@ class GeneBlocks(Shown):
 
 class _RowKernel:
     """Cosine of unit rows as a `Kernel`."""
+
+    reads_pool: ClassVar[bool] = False
 
     def _rows(self, names: Sequence[str]) -> csr_matrix:
         """(n_names, k) unit rows, zero where nothing is known."""
@@ -213,14 +216,39 @@ class SourceKernel(_RowKernel):
 
 
 def product(a: csr_matrix, b: csr_matrix) -> np.ndarray:
-    """(n_a, n_b) dense a b^T; embeddings, which have no zeros, by a dense product."""
-    if _is_dense(a, b):
-        return np.asarray(a.toarray() @ b.toarray().T)
-    return np.asarray((a @ b.T).toarray())
+    """(n_a, n_b) dense a b^T; see `_Product`."""
+    return _Product(a, b).of(a, b.shape[0])
 
 
-def _is_dense(a: csr_matrix, b: csr_matrix) -> bool:
-    return bool(min(a.nnz, b.nnz) > DENSE * max(a.shape[0], b.shape[0]) * a.shape[1])
+class _Product:
+    """a b^T: a dense product of the columns that many rows have, and a sparse one of the others.
+
+    Embeddings, which have no zeros, are dense as a whole. A sparse product visits every pair of
+    rows that share a column: the few frequent columns are nearly all of its work.
+    """
+
+    def __init__(self, a: csr_matrix, b: csr_matrix) -> None:
+        pairs = np.multiply(*(np.bincount(x.indices, minlength=x.shape[1]) for x in (a, b)))
+        if min(a.nnz, b.nnz) > DENSE * max(a.shape[0], b.shape[0]) * a.shape[1]:
+            frequent = np.ones(len(pairs), dtype=bool)
+        else:
+            at_least = FREQUENT * a.shape[0] * b.shape[0] if pairs.sum() > MANY_PAIRS else np.inf
+            frequent = pairs > at_least
+        self._frequent, self._others = np.flatnonzero(frequent), np.flatnonzero(~frequent)
+        self._dense = _columns(b, self._frequent).toarray()
+        self._sparse = _columns(b, self._others)
+
+    def of(self, a: csr_matrix, width: int) -> np.ndarray:
+        """(n_a, width) product of some rows with the first `width` rows of the right side."""
+        dense = _columns(a, self._frequent).toarray() @ self._dense[:width].T
+        if not len(self._others):
+            return np.asarray(dense)
+        sparse = (_columns(a, self._others) @ self._sparse[:width].T.tocsr()).toarray()
+        return np.asarray(sparse + dense if len(self._frequent) else sparse)
+
+
+def _columns(matrix: csr_matrix, some: np.ndarray) -> csr_matrix:
+    return matrix if len(some) == matrix.shape[1] else matrix[:, some]
 
 
 def _ones_on_diagonal(kernels: np.ndarray, start: int = 0) -> np.ndarray:

@@ -8,14 +8,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix, vstack
+from scipy.sparse import csr_matrix
 
-from pertwise.arrays.walks import symmetric_transition, walk_rows
 from pertwise.errors import InputError
 from pertwise.knowledge import identity
-from pertwise.knowledge.genes import embeddings, gene_sets, go, networks
+from pertwise.knowledge.genes import embeddings, gene_sets, go, networks, walks
 from pertwise.knowledge.genes.features import idf_unit_rows, take_rows, unit_rows
 from pertwise.knowledge.genes.relations import relate
 from pertwise.knowledge.genes.text import one_sentence
@@ -442,22 +440,10 @@ class Knowledge:
         return take_rows(matrix, nodes, [approved.get(g, "") for g in genes])
 
     def _walks(self, graph_name: str, genes: Sequence[str], exclude: bool) -> csr_matrix:
-        """Rows of `walk_rows`, each computed once and kept: they cost more than a look-up."""
+        """Rows of `walk_rows`, each walked once for a folder: they cost more than a look-up."""
         graph = self.graph(graph_name, exclude)
-        key = ("walks", graph_name, exclude)
-        transition = self._tables.keep((*key, "S"), lambda: symmetric_transition(graph.adjacency))
-        place: dict[str, int] = self._tables.keep(
-            (*key, "nodes"), lambda: {g: i for i, g in enumerate(graph.nodes)}
-        )
-        known: dict[int, csr_matrix] = self._tables.keep((*key, "rows"), dict)
         approved = self.resolve(genes).approved
-        nodes = [place.get(approved.get(g, ""), -1) for g in genes]
-        missing = sorted({i for i in nodes if i >= 0 and i not in known})
-        found = walk_rows(transition, missing)
-        known.update((node, found[row]) for row, node in enumerate(missing))
-        empty = csr_matrix((1, len(graph.nodes)), dtype=np.float32)
-        rows = [known[i] if i >= 0 else empty for i in nodes]
-        return vstack(rows).tocsr() if rows else empty[:0]
+        return walks.rows(self._tables, graph, exclude, [approved.get(g, "") for g in genes])
 
     def feature_names(self, kind: str, exclude_from_screen: bool = False) -> list[str]:
         """Column names of `features`: GO ids, pathway names, genes or words."""

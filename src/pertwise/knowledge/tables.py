@@ -5,23 +5,30 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import BaseModel
+from scipy.sparse import csr_matrix
 
-from pertwise._files import read_json_object, reading
+from pertwise._files import read_json_object, reading, reason_of
+from pertwise._io import atomic_path
 from pertwise._process import alive
 from pertwise.errors import InputError, unknown_name
 from pertwise.knowledge.genes.symbols import SymbolIndex
 from pertwise.knowledge.layout import FORMAT, FORMAT_VERSION, HOW, MANIFEST, TABLES
 
 T = TypeVar("T")
+Arrays = dict[str, NDArray[Any]]
 
+_LOG = logging.getLogger(__name__)
 _ANEW = "it is damaged: build it anew: pertwise knowledge build SOURCES --out DIR --overwrite"
 
 
@@ -150,6 +157,35 @@ class Tables:
         value: T = self._kept[key]
         return value
 
+    def stored(self, what: str) -> Arrays | None:
+        """Arrays that `store` wrote for these very tables, else None."""
+        path = self._cache(what)
+        if path is None:
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        except FileNotFoundError:
+            pass
+        except Exception as error:  # a damaged copy is made again: it holds nothing of its own
+            _LOG.warning("%s is made again: %s", path, reason_of(error))
+        return None
+
+    def store(self, what: str, arrays: Arrays) -> None:
+        """Keep what took long to compute in the folder; one that cannot be written does without."""
+        path = self._cache(what)
+        if path is None:
+            return
+        try:
+            with atomic_path(path) as temporary:
+                np.savez(temporary, **arrays)  # type: ignore[arg-type]
+        except (OSError, InputError) as error:
+            _LOG.warning("%r is not kept on disk: %s", what, error)
+
+    def _cache(self, what: str) -> Path | None:
+        safe = "".join(c if c.isalnum() else "-" for c in what)
+        return Path(self.path) / "cache" / f"{safe}-{self.fingerprint()}.npz" if self.path else None
+
     def fingerprint(self) -> str:
         """Twelve hex digits over the checksums of all tables and registered matrices."""
         entries = {**self.manifest["tables"], **self.manifest["embeddings"]}
@@ -219,3 +255,15 @@ class Tables:
     def screen_sources(self) -> list[str]:
         """Ids of the sources that were derived from a perturbation screen."""
         return [s for s, entry in self.manifest["sources"].items() if entry["from_screen"]]
+
+
+def sparse_arrays(matrix: csr_matrix) -> Arrays:
+    """A sparse matrix as arrays that `Tables.store` can keep."""
+    parts = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
+    return {**parts, "shape": np.array(matrix.shape)}
+
+
+def sparse_of(arrays: Arrays) -> csr_matrix:
+    """The matrix of `sparse_arrays`."""
+    parts = (arrays["data"], arrays["indices"], arrays["indptr"])
+    return csr_matrix(parts, shape=tuple(arrays["shape"].tolist()))

@@ -23,18 +23,26 @@ Friedman 1997, J. R. Stat. Soc. B 59:3). All scales 0 would predict the context 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.linalg import cho_solve
 
 from pertwise._names import canonical_perturbation
+from pertwise.arrays.component_scales import (
+    N_BLOCKS,
+    block_products,
+    block_scales,
+    leading_axes,
+    rescaled,
+)
 from pertwise.arrays.folds import group_folds
-from pertwise.arrays.gaussian_process import combine, fit_weights
+from pertwise.arrays.gaussian_process import KernelFit, combine, factored, fit_weights
 from pertwise.errors import InputError
-from pertwise.kernels.base import Kernel
+from pertwise.kernels.base import Kernel, same_names
 from pertwise.kernels.known import fitting, kernel, list_kernels, plain
 from pertwise.kernels.ratings import GivenRatings, kernels_of_marks
 from pertwise.kernels.transfer import GivenScreens, kernels_of_others
@@ -56,8 +64,6 @@ HOLD_OUT: tuple[HoldOut, ...] = ("perturbation", "context", "pair")
 MAX_ITERATIONS = 20
 #: Weights are learned on at most this many training rows (evenly spaced by context and name).
 MAX_ROWS_FOR_WEIGHTS = 1200
-#: Blocks of principal components with a scale of their own: 1, 2, 3-4, ..., 129-256, rest.
-N_BLOCKS = 10
 _NOTHING = "context mean (no kernel knows this perturbation)"
 
 
@@ -76,61 +82,6 @@ def pair_kernels(alike: Floats, contexts: Floats, same: Floats) -> Floats:
     (2 m + 1, a, b): each kernel shared by all contexts, each times the context kernel, `same`.
     """
     return np.concatenate([alike, alike * contexts, same[None]])
-
-
-def principal_axes(values: Floats) -> Floats:
-    """(n, d) -> (r, d) orthonormal principal directions of the rows, strongest first, r <= n.
-
-    Not centred: the rows are deviations already. Directions below 1e-8 of the largest variance
-    are left out. Signs are arbitrary and do not matter where the axes are used.
-    """
-    variance, vectors = np.linalg.eigh(values @ values.T)
-    order = np.argsort(-variance, kind="stable")
-    variance, vectors = variance[order], vectors[:, order]
-    keep = variance > 1e-8 * max(float(variance[0]), 1e-300)
-    return np.asarray((vectors[:, keep] / np.sqrt(variance[keep])).T @ values)
-
-
-def component_block(n: int) -> NDArray[np.int64]:
-    """(n,) block of each component: sizes 1, 1, 2, 4, 8, ..., the last one open."""
-    index = np.arange(1, n + 1, dtype=np.float64)
-    return np.minimum(np.ceil(np.log2(index)), N_BLOCKS - 1).astype(np.int64)
-
-
-def best_scale(inner: float, square: float) -> float:
-    """s >= 0 minimising |E - s P|^2, given inner = <E, P> and square = <P, P>."""
-    return inner / square if square > 0 and inner > 0 else 0.0
-
-
-def block_scales(inner: Floats, square: Floats) -> Floats:
-    """(n_blocks,) scale of each block, pulled to the scale of all blocks by empirical Bayes.
-
-    Parameters
-    ----------
-    inner, square
-        (n_folds, n_blocks) <E, P> and <P, P> on each held-out fold.
-
-    With s_b = sum inner / sum square, its jackknife variance v_b over folds, the common scale s
-    and the variance t between blocks beyond chance (DerSimonian & Laird 1986, Control. Clin.
-    Trials 7:177), the scale is max(0, (t s_b + v_b s) / (t + v_b)): blocks keep scales of their own
-    only as far as the folds agree that they differ.
-    """
-    top, bottom = inner.sum(axis=0), square.sum(axis=0)
-    common = best_scale(float(top.sum()), float(bottom.sum()))
-    n_folds = len(inner)
-    used = (bottom > 0) & ((bottom - square) > 0).all(axis=0)
-    out = np.full(inner.shape[1], common)
-    if n_folds < 2 or used.sum() < 2:
-        return out
-    own = top[used] / bottom[used]
-    left_out = (top - inner)[:, used] / (bottom - square)[:, used]
-    variance = (n_folds - 1) * np.var(left_out, axis=0) + 1e-12
-    weight = 1.0 / variance
-    centre = float(weight @ own / weight.sum())
-    excess = float(weight @ (own - centre) ** 2) - (len(own) - 1)
-    between = max(0.0, excess / float(weight.sum() - (weight**2).sum() / weight.sum()))
-    out[used] = np.maximum((between * own + variance * common) / (between + variance), 0.0)
-    return out
 
 
 class ContextKernelPredictor(ContextPredictor):
@@ -226,20 +177,39 @@ class ContextKernelPredictor(ContextPredictor):
         names = [k.name for k in self._opened]
         return [*names, *(f"{n} x context" for n in names), "same perturbation"]
 
-    def _kernels(
+    def _sums(
+        self, rows: Sequence[str], others: Sequence[str], pool: Sequence[str], which: Sequence[int]
+    ) -> tuple[Floats, Floats]:
+        """(n_rows, n_others) sums of some kernels, by the weight of what all contexts share and of
+        what belongs to one. One kernel is held at a time."""
+        shared, own = np.zeros((2, len(rows), len(others)))
+        m = len(self._opened)
+        for i in which:
+            alike = self._opened[i].between(rows, others, pool)
+            shared += self._w[i] * alike
+            own += self._w[m + i] * alike
+        return shared, own
+
+    def _covariance(
+        self, sums: tuple[Floats, Floats], contexts: Floats, same: NDArray[np.bool_]
+    ) -> Floats:
+        """Weighted sum of `pair_kernels` without holding them: all are (a, b)."""
+        shared, own = sums
+        return np.asarray(shared + own * contexts + self._w[-1] * same)
+
+    def _inside(
         self,
         data: ContextData,
+        sums: tuple[Floats, Floats],
         rows: NDArray[np.int64],
         columns: NDArray[np.int64],
-        pool: Sequence[str],
     ) -> Floats:
-        """(2 m + 1, n_rows, n_columns) between training rows; picks are read within `pool`."""
-        alike = np.array([k.between(data.names, data.names, pool) for k in self._opened])
+        """(n_rows, n_columns) covariance of training rows from sums between training names."""
         at = np.ix_(data.who[rows], data.who[columns])
-        return pair_kernels(
-            np.array([k[at] for k in alike]),
+        return self._covariance(
+            (sums[0][at], sums[1][at]),
             self._context_weights(data, data.where[rows], data.where[columns]),
-            _same(data.who[rows], data.who[columns]),
+            data.who[rows][:, None] == data.who[columns][None, :],
         )
 
     def _context_weights(
@@ -259,25 +229,50 @@ class ContextKernelPredictor(ContextPredictor):
     def _learn(self, data: ContextData, means: Floats) -> None:
         self._opened = self._open(data.names)
         every = np.arange(len(data.who))
-        some = every[:: int(np.ceil(len(every) / MAX_ROWS_FOR_WEIGHTS))]
-        kernels = self._kernels(data, every, every, data.names)
         rest = data.residuals(means)
-        found = fit_weights(
-            kernels if len(some) == len(every) else kernels[:, some[:, None], some[None, :]],
+        found = self._found(data, rest, every[:: -(-len(every) // MAX_ROWS_FOR_WEIGHTS)])
+        self.noise = found.noise
+        self._w = found.weights
+        self.weights = dict(zip(self._kernel_names(), map(float, found.weights), strict=True))
+        moving = [i for i, k in enumerate(self._opened) if getattr(k, "reads_pool", True)]
+        still = [i for i in range(len(self._opened)) if i not in moving]
+        sums = self._sums(data.names, data.names, data.names, still)
+
+        def among(pool: Sequence[str]) -> tuple[Floats, Floats]:
+            """The kernels that read the pool are made for each, the others once."""
+            if not moving:
+                return sums
+            more = self._sums(data.names, data.names, pool, moving)
+            return sums[0] + more[0], sums[1] + more[1]
+
+        self._choose_scales(data, among)
+        system = self._inside(data, among(data.names), every, every)
+        axes = leading_axes(rest)
+        factor = factored(system.T, self.noise)
+        self._coefficients = rescaled(
+            cho_solve(factor, rest, check_finite=False), axes, self.scales
+        )
+        self._spread = np.sqrt(np.mean(rest**2, axis=0) * max(0.0, 1.0 - self.explained))
+
+    def _found(self, data: ContextData, rest: Floats, some: NDArray[np.int64]) -> KernelFit:
+        """Weights and noise by the rows `some`."""
+        names = [data.names[i] for i in sorted(set(data.who[some].tolist()))]
+        place = {n: i for i, n in enumerate(names)}
+        who = np.array([place[data.names[i]] for i in data.who[some]])
+        alike = np.array([k.between(names, names, data.names) for k in self._opened])
+        at = np.ix_(who, who)
+        kernels = pair_kernels(
+            np.array([k[at] for k in alike]),
+            self._context_weights(data, data.where[some], data.where[some]),
+            np.equal.outer(who, who).astype(np.float64),
+        )
+        return fit_weights(
+            kernels,
             rest[some] @ rest[some].T,
             rest.shape[1],
             prior=self.weight_prior,
             max_iterations=MAX_ITERATIONS,
         )
-        self.noise = found.noise
-        self._w = found.weights
-        self.weights = dict(zip(self._kernel_names(), map(float, found.weights), strict=True))
-        self._choose_scales(data)
-        system = combine(kernels, self._w) + self.noise * np.eye(len(every))
-        axes = principal_axes(rest)
-        factor = self.scales[component_block(len(axes))]
-        self._coefficients = (np.linalg.solve(system, rest @ axes.T) * factor) @ axes
-        self._spread = np.sqrt(np.mean(rest**2, axis=0) * max(0.0, 1.0 - self.explained))
 
     def _folds(self, data: ContextData) -> NDArray[np.int64]:
         things = np.array(self._identity(data.names), dtype=object)[data.who].tolist()
@@ -292,7 +287,9 @@ class ContextKernelPredictor(ContextPredictor):
             groups = [f"{d}\t{c}" for d, c in zip(things, contexts, strict=True)]
         return group_folds(groups, self.n_folds, self.seed)
 
-    def _choose_scales(self, data: ContextData) -> None:
+    def _choose_scales(
+        self, data: ContextData, among: Callable[[Sequence[str]], tuple[Floats, Floats]]
+    ) -> None:
         """Least squares over held-out training rows, with the kernels and axes of what is left."""
         fold = self._folds(data)
         inner, square, total = [], [], 0.0
@@ -300,16 +297,15 @@ class ContextKernelPredictor(ContextPredictor):
             train, test = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
             if not len(train) or not len(test):
                 continue
-            pool = sorted({data.names[i] for i in data.who[train]})
-            k = combine(self._kernels(data, np.arange(len(fold)), train, pool), self._w)
+            sums = among(sorted({data.names[i] for i in data.who[train]}))
             rest = data.residuals(self._means_without(data, train))
-            axes = principal_axes(rest[train])
-            system = k[train] + self.noise * np.eye(len(train))
-            guess = k[test] @ np.linalg.solve(system, rest[train] @ axes.T)
-            truth = rest[test] @ axes.T
-            block = component_block(len(axes))
-            inner.append(np.bincount(block, (guess * truth).sum(axis=0), N_BLOCKS))
-            square.append(np.bincount(block, (guess**2).sum(axis=0), N_BLOCKS))
+            factor = factored(self._inside(data, sums, train, train).T, self.noise)
+            # Solved for the rows to predict: there are fewer of them than of features.
+            k = self._inside(data, sums, test, train)
+            guess = cho_solve(factor, k.T, check_finite=False).T @ rest[train]
+            axes = leading_axes(rest[train])
+            inner.append(block_products(guess, rest[test], axes))
+            square.append(block_products(guess, guess, axes))
             total += float((rest[test] ** 2).sum())
         if not inner:
             self.scales, self.explained = np.zeros(N_BLOCKS), 0.0
@@ -339,13 +335,11 @@ class ContextKernelPredictor(ContextPredictor):
         parts = parts.reshape(len(self._opened), len(asked), len(data.names))
         weights = self.contexts.related(here)
         contexts = np.array([weights.get(c, 0.0) for c in data.contexts])[data.where]
-        k = combine(
-            pair_kernels(
-                parts[:, :, data.who],
-                np.broadcast_to(contexts, (len(asked), len(data.who))),
-                _same(asked, [data.names[i] for i in data.who]),
-            ),
-            self._w,
+        m, who = len(self._opened), data.who
+        k = self._covariance(
+            (combine(parts, self._w[:m])[:, who], combine(parts, self._w[m:-1])[:, who]),
+            np.broadcast_to(contexts, (len(asked), len(who))),
+            same_names(asked, [data.names[i] for i in who]),
         )
         related = (parts > 0).any(axis=0).sum(axis=1)
         fallback = [joined(borrowed, "" if n else _NOTHING) for n in related]
@@ -379,10 +373,3 @@ class ContextKernelPredictor(ContextPredictor):
                 ]
                 rows.append((name, data.names[j], rank, float(total[i, j]), ", ".join(said)))
         return pd.DataFrame(rows, columns=["perturbation", "neighbour", "rank", "weight", "reason"])
-
-
-def _same(
-    rows: Sequence[str] | NDArray[np.int64], columns: Sequence[str] | NDArray[np.int64]
-) -> Floats:
-    left, right = np.asarray(rows, dtype=object), np.asarray(columns, dtype=object)
-    return np.asarray(left[:, None] == right[None, :], dtype=np.float64)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from pertwise.acquire.base import AcquisitionState
-from pertwise.acquire.common import Floats, by_position, check_n, deviations, random_start
+from pertwise.acquire.common import (
+    Floats,
+    by_position,
+    check_n,
+    deviations,
+    random_start,
+    squared_distances_to,
+)
 from pertwise.select.base import Selection
 
 
@@ -23,7 +30,7 @@ def kmeans_plus_plus(phi: Floats, n: int, rng: np.random.Generator) -> tuple[lis
     """
     lengths = np.einsum("ij,ij->i", phi, phi)
     order = [int(lengths.argmax())]
-    distance = ((phi - phi[order[0]]) ** 2).sum(axis=1)
+    distance = squared_distances_to(phi, lengths, order[0])
     while len(order) < min(n, len(phi)):
         weight = distance.copy()
         weight[order] = 0.0
@@ -35,7 +42,7 @@ def kmeans_plus_plus(phi: Floats, n: int, rng: np.random.Generator) -> tuple[lis
         else:
             j = int(rng.choice(len(phi), p=weight / total))
         order.append(j)
-        distance = np.minimum(distance, ((phi - phi[j]) ** 2).sum(axis=1))
+        distance = np.minimum(distance, squared_distances_to(phi, lengths, j))
     return order, distance
 
 

@@ -42,20 +42,18 @@ def greedy_logdet(
     order (n picks), their gains (n,), and the gains (n_candidates,) left after the last pick.
     """
     variance = np.einsum("ij,ij->i", phi, phi)
-    factors: list[Floats] = []
+    factors = np.zeros((min(n, len(phi)), len(phi)))
     allowed = np.ones(len(phi), dtype=bool)
     order: list[int] = []
     gains: list[float] = []
-    for _ in range(min(n, len(phi))):
+    for step in range(len(factors)):
         j = arg_best(variance, ties, allowed)
         order.append(j)
         gains.append(0.5 * float(np.log1p(max(variance[j], 0.0) / noise)))
         allowed[j] = False
-        column = phi @ phi[j]
-        for factor in factors:
-            column = column - factor * factor[j]
+        column = phi @ phi[j] - factors[:step, j] @ factors[:step]
         factor = column / np.sqrt(max(variance[j], 0.0) + noise)
-        factors.append(factor)
+        factors[step] = factor
         variance = np.maximum(variance - factor**2, 0.0)
     return order, np.array(gains), 0.5 * np.log1p(variance / noise)
 
@@ -79,10 +77,11 @@ class BatchBald:
             return random_start(state, n, self.name)
         noise, noise_source = noise_level(state)
         ties = tie_order(state.candidates)
-        order, gains, rest = greedy_logdet(deviations(members), noise, n, ties)
+        phi = deviations(members)
+        order, gains, rest = greedy_logdet(phi, noise, n, ties)
         utilities = rest.copy()
         utilities[order] = gains
-        alone = best_first(deviations(members).__pow__(2).sum(axis=1), ties)
+        alone = best_first((phi**2).sum(axis=1), ties)
         position = {int(j): i + 1 for i, j in enumerate(alone)}
         reasons = {
             j: f"adds {g:.3g} nats to the batch (alone: rank {position[j]} of {len(utilities)})"

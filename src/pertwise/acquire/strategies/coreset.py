@@ -14,8 +14,11 @@ from pertwise.acquire.common import (
     check_n,
     need_embedding,
     selection,
+    squared_distances_to,
     tie_order,
 )
+from pertwise.arrays.distances import squared_distances
+from pertwise.arrays.memory import rows_at_once
 from pertwise.parts import part
 from pertwise.select.base import Selection
 
@@ -43,8 +46,9 @@ def k_centre_greedy(
     order: list[int] = []
     allowed = np.ones(total, dtype=bool)
     distance = np.full(total, np.inf)
-    for centre in np.asarray(centres, dtype=np.float64):
-        distance = np.minimum(distance, np.linalg.norm(x - centre, axis=1))
+    if len(centres):
+        distance = _to_nearest(x, np.asarray(centres, dtype=np.float64))
+    lengths = np.einsum("ij,ij->i", x, x)
     value = distance.copy()
     for _ in range(min(n, total)):
         if np.isinf(distance).all():
@@ -54,12 +58,23 @@ def k_centre_greedy(
         order.append(j)
         allowed[j] = False
         value[j] = distance[j]
-        distance = np.minimum(distance, np.linalg.norm(x - x[j], axis=1))
+        distance = np.minimum(distance, np.sqrt(squared_distances_to(x, lengths, j)))
         value = np.where(allowed, distance, value)
     if np.isinf(value).any():
         finite = value[np.isfinite(value)]
         value[np.isinf(value)] = finite.max() if len(finite) else 0.0
     return order, value
+
+
+def _to_nearest(x: Floats, centres: Floats) -> Floats:
+    """(n,) distance of each row to the nearest centre: found by products, measured by entries."""
+    out = np.empty(len(x))
+    step = rows_at_once(16 * len(centres))
+    for start in range(0, len(x), step):
+        some = x[start : start + step]
+        nearest = squared_distances(some, centres).argmin(axis=1)
+        out[start : start + step] = np.linalg.norm(some - centres[nearest], axis=1)
+    return out
 
 
 @part(needs="nothing", target_free=True)

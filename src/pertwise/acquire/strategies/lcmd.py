@@ -13,6 +13,7 @@ from pertwise.acquire.common import (
     check_n,
     deviations,
     random_start,
+    squared_distances_to,
     tie_order,
 )
 from pertwise.select.base import Selection
@@ -37,7 +38,8 @@ def largest_cluster_maximum_distance(
     -------
     order (n picks) and squared distance (n_candidates,) to the nearest centre.
     """
-    distance = np.einsum("ij,ij->i", phi, phi)
+    lengths = np.einsum("ij,ij->i", phi, phi)
+    distance = lengths
     owner = np.zeros(len(phi), dtype=np.int64)
     allowed = np.ones(len(phi), dtype=bool)
     order: list[int] = []
@@ -50,7 +52,7 @@ def largest_cluster_maximum_distance(
         j = arg_best(distance, ties, allowed & (owner == cluster))
         order.append(j)
         allowed[j] = False
-        new = ((phi - phi[j]) ** 2).sum(axis=1)
+        new = squared_distances_to(phi, lengths, j)
         closer = new < distance
         owner[closer] = step + 1
         distance = np.minimum(distance, new)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from pertwise._files import reason_of
-from pertwise._io import atomic_path
 from pertwise.errors import InputError, unknown_name
 from pertwise.knowledge.extras import read_embedding
 from pertwise.knowledge.genes import features as kernels
@@ -20,10 +16,9 @@ from pertwise.knowledge.genes import ontology
 from pertwise.knowledge.genes.go import load_ontology, propagated
 from pertwise.knowledge.genes.networks import load_graph, missing_for, require, set_matrix
 from pertwise.knowledge.layout import UNDIRECTED
-from pertwise.knowledge.tables import Tables
+from pertwise.knowledge.tables import Tables, sparse_arrays, sparse_of
 from pertwise.knowledge.types import Embedding
 
-_LOG = logging.getLogger(__name__)
 Sparse = tuple[Sequence[str], csr_matrix, list[str]]
 Block = tuple[Sequence[str], NDArray[np.float32]]
 COMPUTED = ("text", "go", "reactome", "graph")
@@ -87,11 +82,16 @@ def documents(tables: Tables) -> dict[str, str]:
 
 
 def _text(tables: Tables) -> Sparse:
-    texts = documents(tables)
-    if not texts:
-        raise InputError(tables.lack("the feature kind 'text'", "genes"))
-    matrix, words = kernels.tf_idf(list(texts.values()))
-    return tuple(texts), matrix, words
+    found = tables.stored("text-words")
+    if found is None:
+        texts = documents(tables)
+        if not texts:
+            raise InputError(tables.lack("the feature kind 'text'", "genes"))
+        matrix, words = kernels.tf_idf(list(texts.values()))
+        named = {"genes": np.array(list(texts), dtype=str), "words": np.array(words, dtype=str)}
+        found = {**named, **sparse_arrays(matrix)}
+        tables.store("text-words", found)
+    return found["genes"].tolist(), sparse_of(found), found["words"].tolist()
 
 
 def embedding_kinds(tables: Tables) -> tuple[str, ...]:
@@ -152,21 +152,11 @@ def _cached(tables: Tables, kind: str, dim: int, make: Callable[[], Block]) -> B
     """Computed blocks are kept in the folder; one that cannot be written keeps them in memory."""
 
     def load() -> Block:
-        safe = "".join(c if c.isalnum() else "-" for c in kind)
-        path = Path(tables.path) / "cache" / f"{safe}-{dim}-{tables.fingerprint()}.npz"
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                return archive["genes"].tolist(), archive["matrix"]
-        except FileNotFoundError:
-            pass
-        except Exception as error:  # a damaged copy is made again: it holds nothing of its own
-            _LOG.warning("%s is made again: %s", path, reason_of(error))
-        nodes, matrix = make()
-        try:
-            with atomic_path(path) as temporary:
-                np.savez(temporary, genes=np.array(nodes, dtype=str), matrix=matrix)
-        except (OSError, InputError) as error:
-            _LOG.warning("embedding %r is not kept on disk: %s", kind, error)
-        return nodes, matrix
+        found = tables.stored(f"{kind}-{dim}")
+        if found is None or not {"genes", "matrix"} <= found.keys():
+            nodes, matrix = make()
+            found = {"genes": np.array(nodes, dtype=str), "matrix": matrix}
+            tables.store(f"{kind}-{dim}", found)
+        return found["genes"].tolist(), found["matrix"]
 
     return tables.keep(("block", kind, dim), load)

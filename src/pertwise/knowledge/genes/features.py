@@ -35,7 +35,11 @@ def with_self(graph: Graph) -> csr_matrix:
     return matrix
 
 
-def take_rows(matrix: csr_matrix, nodes: Sequence[str], genes: Sequence[str]) -> csr_matrix:
+def take_rows(
+    matrix: csr_matrix,
+    nodes: Sequence[str] | NDArray[np.int64],
+    genes: Sequence[str] | NDArray[np.int64],
+) -> csr_matrix:
     """Rows of `genes` out of a matrix whose rows are `nodes`; a zero row for those not in it."""
     place = pd.Index(nodes).get_indexer(pd.Index(genes))
     present = np.flatnonzero(place >= 0)
