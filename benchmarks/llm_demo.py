@@ -8,7 +8,9 @@ real endpoint, and what pertwise says when answers cannot be read. `make llm-dem
 
 import argparse
 import contextlib
+import multiprocessing
 import os
+import runpy
 import shlex
 import signal
 import socket
@@ -21,7 +23,7 @@ from pathlib import Path
 import httpx
 from train_demo import model_file
 
-from pertwise._process import ends_on_signals
+from pertwise._process import die_with_parent, ends_on_signals
 from pertwise.knowledge.build.folder import build_knowledge
 from pertwise.llm.ledger import Ledger
 from pertwise.screen import simulate_screen
@@ -29,7 +31,6 @@ from pertwise.train.tuning import load_model
 
 #: The command line of this environment, whether or not its folder of programs is on the PATH.
 PERTWISE = [sys.executable, "-c", "from pertwise.cli.main import main; main()"]
-SERVE = [sys.executable, "-m", "transformers.cli.transformers", "serve"]
 
 
 def saved(folder):
@@ -50,13 +51,29 @@ def free_port():
         return held.getsockname()[1]
 
 
+def serve(folder, port, log):
+    """Become the server: a group of processes of its own, which ends when the demo does."""
+    os.setsid()
+    # Also when the demo is killed, and has no time to end anything.
+    die_with_parent()
+    with log.open("wb") as said:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
+    # The model is the folder where the server starts: no hub is asked.
+    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+    os.chdir(folder.parent)
+    sys.argv = ["transformers", "serve", folder.name, "--host", "127.0.0.1", "--port", str(port),
+                "--device", "cpu"]  # fmt: skip
+    runpy.run_module("transformers.cli.transformers", run_name="__main__")
+
+
 def end(server):
     """End the server with all that it started: asked first, killed after ten seconds."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(10)
+        server.join(10)
+        if server.exitcode is not None:
             return
 
 
@@ -64,27 +81,22 @@ def end(server):
 def served(folder, log, seconds):
     """The address of a server of the model, which is ended whatever happens inside."""
     port = free_port()
-    command = [*SERVE, folder.name, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
-    # The model is the folder where the server starts: no hub is asked.
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    with log.open("wb") as said:
-        server = subprocess.Popen(
-            command, stdout=said, stderr=subprocess.STDOUT, env=environment, cwd=folder.parent,
-            start_new_session=True,
-        )  # fmt: skip
-        try:
-            wait_for(server, f"http://127.0.0.1:{port}", log, seconds)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            end(server)
+    log.touch()
+    server = multiprocessing.get_context("spawn").Process(target=serve, args=(folder, port, log))
+    server.start()
+    try:
+        wait_for(server, f"http://127.0.0.1:{port}", log, seconds)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        end(server)
 
 
 def wait_for(server, address, log, seconds):
     """Return when the server answers; SystemExit when it ends or says nothing for too long."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        if server.poll() is not None:
-            raise SystemExit(f"the server ended with {server.returncode}; it said:\n{tail(log)}")
+        if server.exitcode is not None:
+            raise SystemExit(f"the server ended with {server.exitcode}; it said:\n{tail(log)}")
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(f"{address}/health", timeout=5).is_success:
                 return
