@@ -42,10 +42,15 @@ def close_door() -> None:
             setattr(sys, name, _CleanStream(stream, redact))
 
 
+#: Columns of what is written into a pipe or file, at least.
+PIPED = 160
+
+
 def console(**options: Any) -> Console:
     """A rich console whose texts (not its own colours) are cleaned.
 
-    A pipe or file has no width of its own; rich's 80 columns would cut most tables.
+    A pipe or file has no width of its own; rich's 80 columns would cut most tables. A smaller
+    $COLUMNS is what a parent (readline sets it) found without a terminal, so it does not count.
     """
     from rich.console import Console
     from rich.text import Text
@@ -56,6 +61,7 @@ def console(**options: Any) -> Console:
         def render_str(self, text: str, **given: Any) -> Text:
             return super().render_str(redact.literal(clean_text(text)), **given)
 
-    if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
-        options.setdefault("width", 160)
+    if not sys.stdout.isatty():
+        told = os.environ.get("COLUMNS", "")
+        options.setdefault("width", max(PIPED, int(told) if told.isdecimal() else 0))
     return Clean(**options)
