@@ -365,7 +365,7 @@ def test_bait_keeps_exact_account_of_what_is_left_forward_and_backward(seed, n):
         assert left.loss(j) == pytest.approx(more)
         left.measure(j, -1.0)
         chosen = rest
-    order, rest = forward_backward(phi, 0.7, n, np.arange(9))
+    order, rest = forward_backward(LeftOver(phi, 0.7), n, np.arange(9))
     assert len(set(order)) == n
     assert np.argmax(rest) not in order
     if n == 1:

@@ -121,3 +121,20 @@ def test_bagged_ridge_learns_and_is_unsure_where_it_saw_nothing(made):
     np.testing.assert_allclose(prediction.members.mean(axis=0), prediction.mean, atol=1e-5)
     same = BaggedRidge(vectors, seed=1).fit(screen).predict(["SEEN", "UNSEEN"])
     np.testing.assert_array_equal(same.members, prediction.members)
+
+
+def test_torch_is_asked_for_only_when_networks_are_needed(made, tmp_path, monkeypatch):
+    _, folder = made
+    pytest.importorskip("torch")
+    file, store = folder / "screen.h5ad", tmp_path / "store"
+    first = plan(file, folder / "kb", strategy="uncertainty", batch=4, store=store)
+
+    def asked(module):
+        raise AssertionError(f"asked whether {module} is there")
+
+    monkeypatch.setattr("pertwise.acquire.planning.installed", asked)
+    plan(file, folder / "kb", strategy="random", batch=4)
+    # What networks said before is read again, torch or not.
+    again = plan(file, folder / "kb", strategy="uncertainty", batch=4, store=store)
+    assert again.genes == first.genes
+    assert again.settings["ensemble"] == "quick"

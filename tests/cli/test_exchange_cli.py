@@ -120,3 +120,20 @@ def test_calibration_as_a_table(world, tmp_path):
         app, ["bench", "calibrate", str(tmp_path / "cells.h5ad"), "--values", "means"]
     )
     assert "--values: not used here" in str(refused.exception)
+
+
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        (["--folds-from", "pie", "--folds", "3"], "--folds"),
+        (["--folds-from", "pie", "--regime", "both"], "--regime"),
+        (["--folds-from", "pie", "--train-size", "9"], "--train-size"),
+        (["--regime", "both", "--train-size", "9"], "--train-size"),
+    ],
+)
+def test_two_ways_to_say_who_is_held_out_are_refused(world, given, refused):
+    folder, _ = world
+    call = ["bench", "prediction", "--screen", str(folder / "several.h5ad")]
+    done = RUNNER.invoke(app, [*call, "--method", "context-mean", *given])
+    assert done.exit_code != 0
+    assert f"{refused}: not used here" in str(done.exception)

@@ -16,14 +16,14 @@ from scipy import sparse
 
 import pertwise as pw
 from pertwise.evaluate import genes, metrics, retrieval
-from pertwise.evaluate.anchors import (
+from pertwise.evaluate.auroc import de_auprc, de_auroc
+from pertwise.evaluate.distribution import energy_distance, mmd
+from pertwise.evaluate.genes import benjamini_hochberg
+from pertwise.evaluate.metric_calibration import (
     bound_discrimination,
     dynamic_range_fraction,
     scaled_score,
 )
-from pertwise.evaluate.auroc import de_auprc, de_auroc
-from pertwise.evaluate.distribution import energy_distance, mmd
-from pertwise.evaluate.genes import benjamini_hochberg
 from pertwise.screen.simulate_cells import simulate_cells
 
 PYTHON = os.environ.get("PERTWISE_SCORERS_PYTHON", "")

@@ -47,3 +47,30 @@ def test_walks_and_words_are_kept_in_the_folder(small_folder, monkeypatch):
         kept.write_bytes(b"damaged")
     healed = Knowledge.open(small_folder).features("diffusion:string", names)
     np.testing.assert_array_equal(healed.toarray(), wanted.toarray())
+
+
+@pytest.mark.parametrize("key", ["which", "genes", "shape", "indices", "indptr", "matrix"])
+@pytest.mark.parametrize("wrong", ["gone", "short", "beyond"])
+def test_arrays_in_the_cache_that_do_not_fit_are_made_again(small_folder, monkeypatch, key, wrong):
+    monkeypatch.setattr(walks, "WORTH_STORING", 2)
+    names = [*LEFT[:3], *RIGHT[:2]]
+
+    def look():
+        opened = Knowledge.open(small_folder)
+        rows = [opened.features(k, names).toarray() for k in ("diffusion:string", "text")]
+        return [*rows, opened.embedding(names, "text", dim=2).matrix]
+
+    wanted = look()
+    for file in (small_folder / "cache").glob("*.npz"):
+        with np.load(file) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        if key not in arrays:
+            continue
+        value = arrays.pop(key)
+        if wrong == "short":
+            arrays[key] = value[:-1]
+        elif wrong == "beyond":
+            arrays[key] = value + 10**6 if value.dtype.kind in "iu" else value[:0]
+        np.savez(file, **arrays)
+    for found, right in zip(look(), wanted, strict=True):
+        np.testing.assert_array_equal(found, right)

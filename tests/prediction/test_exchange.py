@@ -106,3 +106,17 @@ def test_what_cannot_be_written_or_read_is_told(screen, found, tmp_path):
     screen.save(tmp_path / "screen.h5ad")
     with pytest.raises(InputError, match="bench external"):
         pw.read_prediction(tmp_path / "screen.h5ad")
+
+
+@pytest.mark.parametrize("damage", ["no control", "no JSON", "a list", "no label"])
+def test_an_edited_prediction_is_refused_in_words(found, tmp_path, damage):
+    data = found.to_anndata(values="means")
+    if damage == "no control":
+        data = data[~data.obs["is_control"].to_numpy()].copy()
+    elif damage == "no label":
+        data.obs = data.obs[["is_control"]]
+    else:
+        data.uns["pertwise_prediction"] = "{" if damage == "no JSON" else "[1]"
+    data.write_h5ad(tmp_path / "edited.h5ad")
+    with pytest.raises(InputError, match=r"edited\.h5ad"):
+        pw.read_prediction(tmp_path / "edited.h5ad")

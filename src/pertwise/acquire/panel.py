@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Version of plan.json; a newer file is refused with a clear message.
 FORMAT = 1
+#: `RepairNote.kind` of a model that stands in for one that cannot be had here.
+STOOD_IN = "stand-in"
 #: Columns of `Plan.candidates` that every plan has; any other one is a fact.
 CANDIDATE_COLUMNS = (
     "gene",
@@ -289,7 +291,7 @@ class Plan(BaseModel):
         pertwise.errors.InputError
             No row of `into` is a perturbation of the plan.
         """
-        from pertwise.acquire.annotated import into_anndata
+        from pertwise.acquire.into_anndata import into_anndata
 
         return into_anndata(self, into, key)
 

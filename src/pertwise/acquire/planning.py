@@ -20,6 +20,7 @@ from pertwise.acquire.exhaustion import HandOver
 from pertwise.acquire.facts import required
 from pertwise.acquire.inputs import match_features, one_context, open_pathway
 from pertwise.acquire.panel import (
+    STOOD_IN,
     Plan,
     RepairNote,
 )
@@ -275,7 +276,7 @@ def plan(
         "keep_unknown": keep_unknown,
         "reading": {k: str(v) for k, v in (reading or {}).items()},
         "embedding": embedding,
-        "ensemble": settled_ensemble(ensemble) if predictor is None else "given",
+        "ensemble": ensemble if predictor is None else "given",
         "seed": seed,
     }
     state, notes = make_state(
@@ -290,6 +291,8 @@ def plan(
         store=store,
         rounds_left=rounds_left,
     )
+    if any(n.kind == STOOD_IN for n in notes):
+        settings["ensemble"] = STAND_IN
     asked = [require] if isinstance(require, str) else list(require)
     more = {"require": asked, "hand_over": hand_over, "rounds_left": rounds_left}
     settings |= {k: v for k, v in more.items() if v not in (None, [])}
@@ -322,7 +325,6 @@ def make_state(
     pool = setup.pool
     if ensemble not in ENSEMBLES:
         raise unknown_name("ensemble", ensemble, ENSEMBLES)
-    asked, ensemble = ensemble, settled_ensemble(ensemble)
     if setup.n_to_pick < 1:
         return None, []
     notes: list[RepairNote] = []
@@ -343,24 +345,22 @@ def make_state(
     cold = setup.screen is None or not pool.measured
     needs = looks_at(strategy)
     if setup.screen is not None and not cold and needs != "nothing":
-        if predictor is None and ensemble != asked:
-            notes.append(
-                RepairNote(
-                    stage="predictor", kind="stand-in", item=f"ensemble {asked!r}", action=NO_TORCH
-                )
-            )
-        stored = StoredUncertainty(
-            store,
-            setup.inputs,
-            setup.target,
-            pool.candidates,
-            seed,
-            {"context": setup.context, "embedding": embedding, "ensemble": ENSEMBLES[ensemble]},
-        )
+        n_shown = len(setup.target.features or setup.screen.features)
+        shown = n_shown if needs == "prediction" and n_shown <= MOST_PREDICTED else None
+
+        def kept(of: str) -> StoredUncertainty:
+            how = {"context": setup.context, "embedding": embedding, "ensemble": ENSEMBLES[of]}
+            return StoredUncertainty(store, setup.inputs, setup.target, pool.candidates, seed, how)
+
+        stored = kept(ensemble)
         if predictor is None and needs != "members":
-            n_shown = len(setup.target.features or setup.screen.features)
-            predicted = needs == "prediction" and n_shown <= MOST_PREDICTED
-            found = stored.load(n_shown if predicted else None)
+            found = stored.load(shown)
+        # Whether torch loads is asked last: finding out takes longer than reading what is stored.
+        if found is None and predictor is None and settled_ensemble(ensemble) != ensemble:
+            item = f"ensemble {ensemble!r}"
+            notes.append(RepairNote(stage="predictor", kind=STOOD_IN, item=item, action=NO_TORCH))
+            ensemble, stored = STAND_IN, kept(STAND_IN)
+            found = stored.load(shown) if needs != "members" else None
         if found is None and train:
             found = ensemble_uncertainty(
                 predictor or default_predictor(seed, _inputs(embedding, setup.knowledge), ensemble),
@@ -428,7 +428,6 @@ def default_predictor(
     from pertwise.models.llmpert.bagged import BaggedRidge
     from pertwise.models.llmpert.predictor import LLMPert
 
-    ensemble = settled_ensemble(ensemble)
     kind = BaggedRidge if ensemble == STAND_IN else LLMPert
     predictor: Predictor = kind(embedding, seed=seed, **ENSEMBLES[ensemble])
     return predictor

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pertwise._process import Interrupted, only_writer
-from pertwise.cli.asking import check_answers
+from pertwise.cli.asking import Anonymise, check_answers
 from pertwise.cli.groups import Asking, Cells, Facts, Llm, Reading
 from pertwise.cli.options import grouped
 from pertwise.errors import InputError
@@ -58,13 +58,7 @@ def ask(
         str | None,
         typer.Option(help="Selector in words that ranks them; see `pertwise bench prefilter`."),
     ] = None,
-    anonymise: Annotated[
-        bool,
-        typer.Option(
-            "--anonymise",
-            help="Control: show codes with annotations of the knowledge instead of names.",
-        ),
-    ] = False,
+    anonymise: Anonymise = False,
 ) -> None:
     """Ask a chat model which measured perturbations act like each one (resumable).
 

@@ -20,6 +20,13 @@ Figures = Annotated[
     str | None,
     typer.Option(metavar="FORMATS", help="Figures as files, too: svg, png, pdf, or a comma list."),
 ]
+Anonymise = Annotated[
+    bool,
+    typer.Option(
+        "--anonymise",
+        help="Control: show codes with annotations of the knowledge instead of names.",
+    ),
+]
 BudgetTokens = Annotated[
     int | None,
     typer.Option(min=1, help="Most tokens to use, earlier calls included.", rich_help_panel=_PANEL),

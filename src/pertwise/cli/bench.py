@@ -187,6 +187,12 @@ def prediction(
     else:
         if screen is None or not method:
             raise InputError("give a TOML file, or --screen FILE and at least one --method")
+        if folds_from:
+            refuse_given(
+                ["folds", "shuffles", "regime", "train_size"], "--folds-from says who is held out"
+            )
+        if regime is not None:
+            refuse_given(["train_size"], "--regime says who is held out")
         split: dict[str, object] = {"folds": folds, "shuffles": shuffles}
         if train_size:
             split |= {"kind": "growing", "train_sizes": train_size}

@@ -94,7 +94,7 @@ def calibrate(
     half of the same cells reaches. bds: share of perturbations in which that half scores better.
     """
     from pertwise._io import write_csv_atomic
-    from pertwise.evaluate.anchors import calibrate_cells
+    from pertwise.evaluate.metric_calibration import calibrate_cells
     from pertwise.screen.layouts import Keys
 
     used = ("perturbation_key", "control", "context_key", "dose_key")

@@ -17,6 +17,8 @@ def show_plan(plan: Plan) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from pertwise.acquire.panel import STOOD_IN
+
     out = console()
     if plan.simulated:
         out.print("[black on yellow] SIMULATED DATA [/] nothing here is real biology")
@@ -52,7 +54,7 @@ def show_plan(plan: Plan) -> None:
     _show_notes([*_reading(plan.inputs), *plan.warnings])
     counts: dict[str, int] = {}
     for note in plan.repairs:
-        if note.kind == "stand-in":
+        if note.kind == STOOD_IN:
             out.print(f"[yellow]note[/] {escape(note.action)}")
             continue
         counts[note.kind] = counts.get(note.kind, 0) + 1

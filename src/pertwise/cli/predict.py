@@ -14,7 +14,7 @@ from pertwise._process import only_writer
 from pertwise.cli.asking import Figures, nothing_usable
 from pertwise.cli.groups import Cells, Facts, Llm, Reading
 from pertwise.cli.options import grouped
-from pertwise.cli.written import Written
+from pertwise.cli.prediction_files import Written
 from pertwise.errors import InputError
 from pertwise.report.style import wanted_formats
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pertwise._process import Interrupted, only_writer
-from pertwise.cli.asking import nothing_usable
+from pertwise.cli.asking import Anonymise, nothing_usable
 from pertwise.cli.groups import Asking, Cells, Facts, Llm, Reading
 from pertwise.cli.options import OptionGroup, grouped, refuse_given
 from pertwise.errors import InputError
@@ -103,13 +103,7 @@ def rate(
     max_reasks: Annotated[
         int, typer.Option(min=0, help="Times that rows which lack something are asked again.")
     ] = 2,
-    anonymise: Annotated[
-        bool,
-        typer.Option(
-            "--anonymise",
-            help="Control: show codes with annotations of the knowledge instead of names.",
-        ),
-    ] = False,
+    anonymise: Anonymise = False,
     shuffle_annotations: Annotated[
         bool,
         typer.Option(

@@ -48,14 +48,7 @@ def energy_distance(
     pertwise.errors.InputError
         For different features, missing values, or too few cells.
     """
-    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise InputError(f"cells have shapes {a.shape} and {b.shape}; features must agree")
-    least = 2 if unbiased else 1
-    if len(a) < least or len(b) < least:
-        raise InputError(f"energy distance needs >= {least} cells a side, got {len(a)}, {len(b)}")
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise InputError("cells hold NaN or infinite values; energy distance needs complete cells")
+    a, b = _samples("energy distance", x, y, 2 if unbiased else 1)
     off = 1 if unbiased else 0
     between = _mean_distance(a, b, metric) / (len(a) * len(b))
     within_a = _mean_distance(a, a, metric) / (len(a) * (len(a) - off))
@@ -81,11 +74,7 @@ def mmd(x: ArrayLike, y: ArrayLike, *, bandwidth: float | None = None) -> float:
     pertwise.errors.InputError
         For different features, missing values, or too few cells.
     """
-    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise InputError(f"cells have shapes {a.shape} and {b.shape}; features must agree")
-    if len(a) < 2 or len(b) < 2 or not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise InputError("mmd needs at least 2 cells a side and no missing values")
+    a, b = _samples("mmd", x, y, 2)
     both = np.vstack([a, b])
     squared = cdist(both, both, metric="sqeuclidean")
     apart = ~np.eye(len(both), dtype=bool)
@@ -97,3 +86,15 @@ def mmd(x: ArrayLike, y: ArrayLike, *, bandwidth: float | None = None) -> float:
     within_a = (k[:n, :n].sum() - n) / (n * (n - 1))
     within_b = (k[n:, n:].sum() - m) / (m * (m - 1))
     return float(within_a + within_b - 2.0 * k[:n, n:].mean())
+
+
+def _samples(what: str, x: ArrayLike, y: ArrayLike, least: int) -> tuple[Floats, Floats]:
+    """Two complete sets of cells over the same features, at least so many each."""
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise InputError(f"cells have shapes {a.shape} and {b.shape}; features must agree")
+    if len(a) < least or len(b) < least:
+        raise InputError(f"{what} needs at least {least} cells a side, got {len(a)}, {len(b)}")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise InputError(f"cells hold NaN or infinite values; {what} needs complete cells")
+    return a, b

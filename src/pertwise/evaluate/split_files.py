@@ -112,7 +112,12 @@ def _split(one: Mapping[str, Any], screen: Screen, lines: CellTable | None, wher
     aside = held | sides.get("val", np.zeros(len(screen), dtype=bool))
     train = sides.get("train", ~aside) & ~aside
     split = _made(screen, train, held, where)
-    groups = one.get("test_subgroup") or one.get("subgroup", {}).get("test_subgroup", {})
+    listed = one.get("subgroup")
+    groups = one.get("test_subgroup") or (listed if isinstance(listed, dict) else {}).get(
+        "test_subgroup", {}
+    )
+    if not isinstance(groups, dict) or not all(isinstance(v, list) for v in groups.values()):
+        raise InputError(f"{where}: 'test_subgroup' holds no lists of names; {_HELP}")
     told = {_name(n): str(group) for group, names in groups.items() for n in names}
     asked = screen.obs.loc[list(split.test), "perturbation"]
     return replace(split, strata={n: told[n] for n in asked if n in told})
@@ -139,7 +144,7 @@ def _rows(
 
 def _listed(one: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
     given: Any = next((one[k] for k in keys if one.get(k)), [])
-    return [given] if isinstance(given, str) else [str(x) for x in given]
+    return [str(x) for x in given] if isinstance(given, list) else [str(given)]
 
 
 def _name(label: object) -> str:

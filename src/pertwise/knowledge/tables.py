@@ -157,14 +157,17 @@ class Tables:
         value: T = self._kept[key]
         return value
 
-    def stored(self, what: str) -> Arrays | None:
-        """Arrays that `store` wrote for these very tables, else None."""
+    def stored(self, what: str, read: Callable[[Arrays], T]) -> T | None:
+        """What `read` makes of the arrays that `store` wrote for these very tables, else None.
+
+        `read` raises whatever it likes about arrays that do not fit together.
+        """
         path = self._cache(what)
         if path is None:
             return None
         try:
             with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
+                return read({name: archive[name] for name in archive.files})
         except FileNotFoundError:
             pass
         except Exception as error:  # a damaged copy is made again: it holds nothing of its own
@@ -263,7 +266,17 @@ def sparse_arrays(matrix: csr_matrix) -> Arrays:
     return {**parts, "shape": np.array(matrix.shape)}
 
 
-def sparse_of(arrays: Arrays) -> csr_matrix:
-    """The matrix of `sparse_arrays`."""
+def sparse_of(arrays: Arrays, shape: tuple[int, int]) -> csr_matrix:
+    """The matrix of `sparse_arrays`.
+
+    Raises
+    ------
+    ValueError, KeyError
+        If arrays are missing, do not fit together, or are of another shape.
+    """
     parts = (arrays["data"], arrays["indices"], arrays["indptr"])
-    return csr_matrix(parts, shape=tuple(arrays["shape"].tolist()))
+    if arrays["shape"].tolist() != list(shape):
+        raise ValueError(f"a matrix of {arrays['shape'].tolist()}, not of {list(shape)}")
+    matrix = csr_matrix(parts, shape=shape)
+    matrix.check_format(full_check=True)
+    return matrix

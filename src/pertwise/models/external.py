@@ -154,8 +154,9 @@ def read_external(
     alone = {label: "" if control_kind(label) else _alone(label) for label in labels.unique()}
     names = labels.map(alone)
     contexts = pd.Series("", index=names.index) if where is None else described[where].astype(str)
-    if (names == "").any():
-        theirs = _against_controls(path, described, who, where)
+    controlled = bool((names == "").any())
+    if controlled:
+        theirs = _against_controls(path, (described, matrix, features), who, where)
         matrix, features = theirs.responses, list(theirs.features)
         names = theirs.obs["perturbation"]
         contexts = theirs.obs["context"] if where else pd.Series("", index=names.index)
@@ -166,7 +167,7 @@ def read_external(
     out = np.full((len(names), screen.n_features), np.nan)
     own = np.asarray(matrix, dtype=np.float64)[:, [position[screen.features[i]] for i in shared]]
     out[:, shared] = normal_scores(own) if rank else own
-    if values == "means" and not (labels.map(alone) == "").any():
+    if values == "means" and not controlled:
         out -= _control_means(path, screen, list(contexts))
     rows: dict[tuple[str, str], int] = {}
     for i, (name, context) in enumerate(zip(names, contexts, strict=True)):
@@ -207,14 +208,16 @@ def _alone(label: str) -> str:
     return COMBINATION.join(without_controls(label, ("ctrl",)))
 
 
-def _against_controls(path: Path, described: pd.DataFrame, who: str, where: str | None) -> Screen:
-    """Deltas of a file that holds its controls, of cells or of means."""
+def _against_controls(
+    path: Path, rows: tuple[pd.DataFrame, Any, list[str]], who: str, where: str | None
+) -> Screen:
+    """Deltas of a file that holds its controls, of cells or of means; `rows` as of `_rows_of`."""
     from anndata import AnnData
 
     from pertwise.screen import PseudobulkSettings, read_screen
     from pertwise.screen.layouts import Keys
 
-    _, matrix, features = _rows_of(path)
+    described, matrix, features = rows
     data: Any = path
     if path.suffix != ".h5ad":
         obs = described.set_axis(described.index.astype(str), axis=0)

@@ -17,7 +17,7 @@ from pertwise._names import is_combination
 from pertwise.errors import InputError
 from pertwise.prediction.explaining import Z90
 from pertwise.provenance import jsonable
-from pertwise.screen.rows import at_rows, rows_of
+from pertwise.screen.anndata_rows import at_rows, rows_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -214,21 +214,26 @@ def read_prediction(path: str | os.PathLike[str]) -> Prediction:
             f"{path} is not a prediction that pertwise wrote (no {RECORD} in uns); other tools' "
             "predictions are scored with `pertwise bench external`"
         )
-    obs = data.obs
-    own = ~obs["is_control"].to_numpy(dtype=bool)
-    layout = recognise(obs, Keys(str(obs.columns[0]), labels="as-is"), where=str(path))
-    labels = obs[layout.perturbation].astype(str)[own]
-    names = tuple(parse_label(label, layout)[0] for label in labels)
-    x = np.asarray(data.X, dtype=np.float32)
-    spread = data.layers.get("spread")
-    support = obs.loc[own].drop(columns=[str(obs.columns[0]), "is_control"])
-    for text in {"fallback", "setting"} & set(support.columns):
-        support[text] = support[text].astype(str)
-    return Prediction(
-        perturbations=names,
-        features=tuple(map(str, data.var_names)),
-        mean=x[own] - x[~own][0] if str(data.uns.get("values")) == "means" else x[own],
-        spread=None if spread is None else np.asarray(spread, dtype=np.float32)[own],
-        support=support.set_axis(pd.Index(names)),
-        provenance={"file": str(path), **json.loads(str(data.uns[RECORD])).get("prediction", {})},
-    )
+    # What was edited since may lack the control row, or hold a record that is none.
+    with reading(path, "a prediction that pertwise wrote"):
+        obs = data.obs
+        if lacking := sorted({"n_support", "fallback"} - set(obs.columns)):
+            raise InputError(f"{path}: a prediction without {', '.join(lacking)} in obs")
+        own = ~obs["is_control"].to_numpy(dtype=bool)
+        layout = recognise(obs, Keys(str(obs.columns[0]), labels="as-is"), where=str(path))
+        labels = obs[layout.perturbation].astype(str)[own]
+        names = tuple(parse_label(label, layout)[0] for label in labels)
+        x = np.asarray(data.X, dtype=np.float32)
+        spread = data.layers.get("spread")
+        support = obs.loc[own].drop(columns=[str(obs.columns[0]), "is_control"])
+        for text in {"fallback", "setting"} & set(support.columns):
+            support[text] = support[text].astype(str)
+        record = json.loads(str(data.uns[RECORD]))
+        return Prediction(
+            perturbations=names,
+            features=tuple(map(str, data.var_names)),
+            mean=x[own] - x[~own][0] if str(data.uns.get("values")) == "means" else x[own],
+            spread=None if spread is None else np.asarray(spread, dtype=np.float32)[own],
+            support=support.set_axis(pd.Index(names)),
+            provenance={"file": str(path), **record.get("prediction", {})},
+        )

@@ -17,8 +17,8 @@ from pertwise.screen.batchsums import Range
 from pertwise.screen.core import Screen, make_obs
 from pertwise.screen.detected import UNDETECTED
 from pertwise.screen.guides import add_guide_columns, guide_column, guide_notes, guide_table
+from pertwise.screen.matched_controls import FINISH_ROWS, Reference
 from pertwise.screen.passes import normalised_blocks
-from pertwise.screen.reference import FINISH_ROWS, Reference
 from pertwise.screen.scan import PseudobulkSettings, Scan
 from pertwise.screen.sums import GroupSums, contrast
 

@@ -17,7 +17,7 @@ from scipy import sparse
 from pertwise.errors import InputError, unknown_name
 from pertwise.screen.batchsums import BatchAccumulator, BatchSums
 from pertwise.screen.cells import CellFile
-from pertwise.screen.reference import Part, Reference, chooses, is_training
+from pertwise.screen.matched_controls import Part, Reference, chooses, is_training
 from pertwise.screen.scale import Verdict, whole_rows
 from pertwise.screen.scan import Codes, PseudobulkSettings, Scan, Task, codes_of, open_with
 from pertwise.screen.sums import Accumulator, FloatArray, GroupSums, keep_columns, normalise

@@ -37,14 +37,14 @@ from pertwise.screen.cells import check_exists
 from pertwise.screen.core import Screen
 from pertwise.screen.countsums import check_counts, count_file, write_counts
 from pertwise.screen.finish import finish, sums_of_batches
-from pertwise.screen.passes import first_pass, one_pass, second_pass
-from pertwise.screen.reference import (
+from pertwise.screen.matched_controls import (
     Part,
     Reference,
     part_of_batches,
     reference,
     rows_at_once,
 )
+from pertwise.screen.passes import first_pass, one_pass, second_pass
 from pertwise.screen.scan import PseudobulkSettings, Scan, Task, plan_tasks, scan
 from pertwise.screen.sums import GroupSums, merge
 

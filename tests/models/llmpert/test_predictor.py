@@ -160,3 +160,14 @@ def test_gaps_in_the_inputs_are_the_mean_training_input():
     # Brought to the variance of the other inputs (over the rows that have marks).
     total = x[:30, :4].var(axis=0).sum()
     assert x[:20, 4:].var(axis=0).sum() == pytest.approx(total, rel=1e-5)
+
+
+def test_marks_of_other_genes_change_nothing_and_warn_of_nothing(recwarn):
+    names = [f"G{i:03d}" for i in range(30)]
+    rng = np.random.default_rng(6)
+    vectors = dict(zip(names, rng.standard_normal((30, 4)), strict=True))
+    screen = make_screen(rng.standard_normal((30, 5)), names, [f"f{i}" for i in range(5)])
+    ratings = Ratings.from_marks(["ELSE1", "ELSE2"], ["a", "b"], np.ones((2, 2)))
+    p = quick(vectors, ratings=[ratings]).fit(screen).predict(names[:3])
+    assert np.isfinite(p.mean).all()
+    assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]

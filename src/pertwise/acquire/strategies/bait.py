@@ -77,20 +77,20 @@ class LeftOver:
         self.ama += -sign * (cross + cross.T) + vmv * np.outer(v, v)
 
 
-def forward_backward(
-    phi: Floats, noise: float, n: int, ties: NDArray[np.int64]
-) -> tuple[list[int], Floats]:
+def forward_backward(left: LeftOver, n: int, ties: NDArray[np.int64]) -> tuple[list[int], Floats]:
     """Greedy forward to 2 n candidates, then greedy backward to n (Ash et al. 2021, BAIT).
+
+    `left`, with nothing measured, has the batch measured afterwards.
 
     Returns
     -------
     order (n picks, in the order they came in) and (n_candidates,) what each would still take off.
     """
-    left = LeftOver(phi, noise)
-    allowed = np.ones(len(phi), dtype=bool)
+    total = len(left.phi)
+    allowed = np.ones(total, dtype=bool)
     order: list[int] = []
-    n = min(n, len(phi))
-    for _ in range(min(2 * n, len(phi))):
+    n = min(n, total)
+    for _ in range(min(2 * n, total)):
         j = arg_best(left.gain(), ties, allowed)
         order.append(j)
         allowed[j] = False
@@ -124,9 +124,9 @@ class Bait:
             return random_start(state, n, self.name)
         noise, _ = noise_level(state)
         phi = sketched(deviations(state.member_predictions), state.rng)
-        order, rest = forward_backward(phi, noise, n, tie_order(state.candidates))
-        before = LeftOver(phi, noise).gain()
-        share = before / max(float(np.einsum("ij,ij->", phi, phi)), 1e-12)
+        left = LeftOver(phi, noise)
+        share = left.gain() / max(float(left.variance.sum()), 1e-12)
+        order, rest = forward_backward(left, n, tie_order(state.candidates))
         reasons = {
             j: f"alone it would take {share[j]:.1%} off the variance of all candidates; kept when "
             "the batch was thinned out"

@@ -70,11 +70,14 @@ def open_inputs(config: PredictionConfig) -> Inputs:
         "cells": None if config.cells is None else config.cells.file,
         "lines": config.lines,
         **{f"drugs {i}": path for i, path in enumerate(config.drugs, start=1)},
-        **{f"split {i}": path for i, path in enumerate(spec.files, start=1)},
     }
     for path in named.values():
-        if path is not None and not Path(path).exists():
+        if path is not None and not Path(path).is_file():
             raise InputError(f"no such file: {path}")
+    for path in spec.files:
+        if not Path(path).exists():
+            raise InputError(f"no such file or folder: {path}")
+    named |= {f"split {i}": path for i, path in enumerate(spec.files, start=1)}
     facts = {role: input_facts(path) for role, path in named.items() if path is not None}
     whole = read_screen(config.screen)
     if spec.by_rows:

@@ -16,7 +16,7 @@ from pertwise.knowledge.genes import ontology
 from pertwise.knowledge.genes.go import load_ontology, propagated
 from pertwise.knowledge.genes.networks import load_graph, missing_for, require, set_matrix
 from pertwise.knowledge.layout import UNDIRECTED
-from pertwise.knowledge.tables import Tables, sparse_arrays, sparse_of
+from pertwise.knowledge.tables import Arrays, Tables, sparse_arrays, sparse_of
 from pertwise.knowledge.types import Embedding
 
 Sparse = tuple[Sequence[str], csr_matrix, list[str]]
@@ -82,16 +82,20 @@ def documents(tables: Tables) -> dict[str, str]:
 
 
 def _text(tables: Tables) -> Sparse:
-    found = tables.stored("text-words")
-    if found is None:
-        texts = documents(tables)
-        if not texts:
-            raise InputError(tables.lack("the feature kind 'text'", "genes"))
-        matrix, words = kernels.tf_idf(list(texts.values()))
-        named = {"genes": np.array(list(texts), dtype=str), "words": np.array(words, dtype=str)}
-        found = {**named, **sparse_arrays(matrix)}
-        tables.store("text-words", found)
-    return found["genes"].tolist(), sparse_of(found), found["words"].tolist()
+    def read(found: Arrays) -> Sparse:
+        genes, words = found["genes"].tolist(), found["words"].tolist()
+        return genes, sparse_of(found, (len(genes), len(words))), words
+
+    kept = tables.stored("text-words", read)
+    if kept is not None:
+        return kept
+    texts = documents(tables)
+    if not texts:
+        raise InputError(tables.lack("the feature kind 'text'", "genes"))
+    matrix, words = kernels.tf_idf(list(texts.values()))
+    named = {"genes": np.array(list(texts), dtype=str), "words": np.array(words, dtype=str)}
+    tables.store("text-words", {**named, **sparse_arrays(matrix)})
+    return list(texts), matrix, words
 
 
 def embedding_kinds(tables: Tables) -> tuple[str, ...]:
@@ -151,12 +155,17 @@ def _compute(tables: Tables, name: str, graph_name: str, dim: int) -> Block:
 def _cached(tables: Tables, kind: str, dim: int, make: Callable[[], Block]) -> Block:
     """Computed blocks are kept in the folder; one that cannot be written keeps them in memory."""
 
+    def read(found: Arrays) -> Block:
+        genes, matrix = found["genes"].tolist(), found["matrix"]
+        if matrix.ndim != 2 or len(matrix) != len(genes) or not np.isfinite(matrix).all():
+            raise ValueError(f"{matrix.shape} numbers for {len(genes)} genes, or some not finite")
+        return genes, matrix
+
     def load() -> Block:
-        found = tables.stored(f"{kind}-{dim}")
-        if found is None or not {"genes", "matrix"} <= found.keys():
-            nodes, matrix = make()
-            found = {"genes": np.array(nodes, dtype=str), "matrix": matrix}
-            tables.store(f"{kind}-{dim}", found)
-        return found["genes"].tolist(), found["matrix"]
+        kept = tables.stored(f"{kind}-{dim}", read)
+        if kept is None:
+            nodes, matrix = kept = make()
+            tables.store(f"{kind}-{dim}", {"genes": np.array(nodes, dtype=str), "matrix": matrix})
+        return kept
 
     return tables.keep(("block", kind, dim), load)

@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix, vstack
 
 from pertwise.arrays.walks import symmetric_transition, walk_rows
 from pertwise.knowledge.genes.features import take_rows
-from pertwise.knowledge.tables import Tables, sparse_arrays, sparse_of
+from pertwise.knowledge.tables import Arrays, Tables, sparse_arrays, sparse_of
 from pertwise.knowledge.types import Graph
 
 #: The copy on disk is written anew after so many new walks; fewer are walked again next time.
@@ -44,9 +44,13 @@ def rows(tables: Tables, graph: Graph, exclude: bool, symbols: Sequence[str]) ->
 
 
 def _opened(tables: Tables, graph: Graph, what: str) -> _Walked:
-    transition = symmetric_transition(graph.adjacency)
-    found = tables.stored(what)
-    if found is None:
-        none = csr_matrix((0, len(graph.nodes)), dtype=np.float32)
-        return _Walked(transition, np.zeros(0, dtype=np.int64), none)
-    return _Walked(transition, found["which"], sparse_of(found))
+    transition, n = symmetric_transition(graph.adjacency), len(graph.nodes)
+
+    def read(found: Arrays) -> _Walked:
+        which = found["which"].astype(np.int64)
+        if len(np.unique(which)) < len(which) or not ((which >= 0) & (which < n)).all():
+            raise ValueError(f"walks from other nodes than {n}")
+        return _Walked(transition, which, sparse_of(found, (len(which), n)))
+
+    none = csr_matrix((0, n), dtype=np.float32)
+    return tables.stored(what, read) or _Walked(transition, np.zeros(0, dtype=np.int64), none)

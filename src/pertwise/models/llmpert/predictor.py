@@ -247,7 +247,7 @@ class LLMPertEnsemble:
         if x.shape[1] > self._width and known.any():
             of_marks = slice(self._width, None)
             given = x[known].astype(np.float64)
-            variance = np.nansum(np.nanvar(given, axis=0)[: self._width])
+            variance = np.nansum(np.nanvar(given[:, : self._width], axis=0))
             marked = np.isfinite(given[:, of_marks]).any()
             of_them = np.nansum(np.nanvar(given[:, of_marks], axis=0)) if marked else 0.0
             if variance > 0 and of_them > 0:

@@ -167,10 +167,11 @@ def _similar_values(facts: Callable[[str], str] | None, anonymise: bool) -> Any:
             "subject_facts": about,
             "candidate_facts": {},
         }
-        if anonymise and facts is not None:
+        if anonymise:
             itself = masker({subject: HIDDEN})
             found["subject"], found["subject_facts"] = HIDDEN, itself(mask(about))
-            found["candidate_facts"] = {mask(x): itself(mask(facts(x))) for x in shown}
+            if facts is not None:
+                found["candidate_facts"] = {mask(x): itself(mask(facts(x))) for x in shown}
         return found
 
     return values

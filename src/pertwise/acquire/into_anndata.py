@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pertwise.acquire.panel import Plan
-from pertwise.screen.rows import at_rows, rows_of
+from pertwise.screen.anndata_rows import at_rows, rows_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -6,15 +6,15 @@ import pandas as pd
 import pytest
 
 from pertwise.errors import InputError
-from pertwise.evaluate.anchors import (
+from pertwise.evaluate.auroc import de_auprc, de_auroc
+from pertwise.evaluate.cell_halves import read_halves
+from pertwise.evaluate.metric_calibration import (
     bound_discrimination,
     calibrate,
     calibrate_cells,
     dynamic_range_fraction,
     scaled_score,
 )
-from pertwise.evaluate.auroc import de_auprc, de_auroc
-from pertwise.evaluate.halves import read_halves
 from pertwise.evaluate.score import score_predictions
 
 

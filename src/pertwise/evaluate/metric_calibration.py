@@ -152,7 +152,7 @@ def calibrate_cells(
     pertwise.errors.InputError
         For fewer than three perturbations with enough cells, or what `read_halves` finds.
     """
-    from pertwise.evaluate.halves import read_halves
+    from pertwise.evaluate.cell_halves import read_halves
     from pertwise.evaluate.score import score_predictions
 
     halves = read_halves(cells, seed=seed, min_cells=min_cells, keys=keys, target_sum=target_sum)
