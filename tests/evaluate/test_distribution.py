@@ -44,7 +44,7 @@ def test_same_cells_are_at_zero_and_bad_input_is_refused():
     assert energy_distance(x, x) == pytest.approx(0, abs=1e-12)
     with pytest.raises(InputError, match="features must agree"):
         energy_distance(x, x[:, :1])
-    with pytest.raises(InputError, match=">= 2 cells"):
+    with pytest.raises(InputError, match="at least 2 cells a side"):
         energy_distance(x, x[:1], unbiased=True)
     with pytest.raises(InputError, match="NaN"):
         energy_distance(x, x * np.nan)
