@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pertwise.cli import train_tune
+from pertwise.cli import train_prompts, train_tune
 from pertwise.cli.bench import show_table
 from pertwise.cli.groups import Facts, Llm, Reading
 from pertwise.cli.options import grouped, refuse_given
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pertwise.train.tasks import Task
 
 app = typer.Typer(
-    help="Tune a judge by reward: tasks, samples, trainers, evaluation.",
+    help="Tune a judge by reward: tasks, samples, prompts, trainers, evaluation.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -276,5 +276,5 @@ def sample(
         typer.echo(f"written: {path} ({rows} rows)")
 
 
-for _trainer in (train_tune.grpo, train_tune.sft, train_tune.dpo):
+for _trainer in (train_prompts.prompts, train_tune.grpo, train_tune.sft, train_tune.dpo):
     app.command()(_trainer)

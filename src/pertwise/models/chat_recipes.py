@@ -95,6 +95,7 @@ def graph_edit(
     max_candidates: int | None = None,
     prefilter: str = PREFILTER,
     max_edits: int = 5,
+    prompt: str | os.PathLike[str] = "edit",
     seed: int = 0,
     context_text: str = "",
     name: str = "graph+edit",
@@ -110,6 +111,8 @@ def graph_edit(
         At most this many other measured knock-downs are offered as additions; all by default.
     max_edits
         Most additions, and most removals, that count.
+    prompt
+        Built-in name or file of a template.
     """
 
     def selector(knowledge: Knowledge, screen: Screen) -> Selector:
@@ -126,6 +129,7 @@ def graph_edit(
             max_candidates=max_candidates,
             prefilter=prefilter,
             max_edits=max_edits,
+            prompt=prompt,
             seed=seed,
         )
 

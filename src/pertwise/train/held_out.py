@@ -159,14 +159,22 @@ def hold_out(
     if near is not None:
         quiet |= _neighbourhood(names, test, knowledge, near)
     others = [n for n in names if n not in quiet]
-    # An alias of one gene may be the name of another: what may be named is no held-out word.
-    free = {*others, *({} if knowledge is None else knowledge.resolve(others).approved.values())}
-    words = _spellings(quiet, knowledge) - free
-    words -= {plain[a:b] for a, b in Words(words).places(plain)}
+    words = hidden_words(quiet, others, knowledge, plain)
     # A read-through such as RBM14-RBM4 names RBM4.
     index = Words(words | quiet)
     quiet |= {n for n in others if any(True for _ in index.places(n))}
     return Held(split, fold, test, quiet, tuple(sorted(words | quiet)))
+
+
+def hidden_words(
+    quiet: Iterable[str], others: Iterable[str], knowledge: Knowledge | None, plain: str
+) -> set[str]:
+    """Spellings of `quiet` that are neither a name of `others` nor a word of the text `plain`."""
+    # An alias of one gene may be the name of another: what may be named is no held-out word.
+    others = sorted(others)
+    free = {*others, *({} if knowledge is None else knowledge.resolve(others).approved.values())}
+    words = _spellings(quiet, knowledge) - free
+    return words - {plain[a:b] for a, b in Words(words).places(plain)}
 
 
 def _fold(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pertwise.errors import InputError
 from pertwise.knowledge.annotations import anonymous_facts
-from pertwise.llm import open_chat
+from pertwise.llm import load_prompt, open_chat
 from pertwise.parts import part
 from pertwise.select.base import Selector
 from pertwise.select.chat.edit import EditSelector
@@ -107,6 +107,7 @@ def edit(
     max_candidates: int | None = None,
     prefilter: str = PREFILTER,
     max_edits: int = 5,
+    prompt: str | os.PathLike[str] = "edit",
     seed: int = 0,
 ) -> EditSelector:
     """Graph neighbours, corrected by a chat model."""
@@ -121,6 +122,7 @@ def edit(
     return EditSelector(
         base,
         _chat(llm, ledger, **(chat_settings or {})),
+        load_prompt(prompt),
         max_edits=max_edits,
         facts=knowledge.facts,
         resolve=knowledge_resolver(knowledge),
