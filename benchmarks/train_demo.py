@@ -8,6 +8,7 @@ whether readable and valid answers become more frequent. `make train-demo` runs 
 import argparse
 import importlib.util
 import json
+import os
 import random
 import time
 from pathlib import Path
@@ -71,9 +72,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=15, help="steps of GRPO")
     parser.add_argument("--test", type=int, default=12, help="test tasks")
     parser.add_argument("--tokens", type=int, default=96, help="most tokens of an answer")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch")
     parser.add_argument("--resume", action="store_true")
     given = parser.parse_args()
-    out, start = given.out, time.time()
+    out, start, spent = given.out, time.time(), {}
+
+    def passed(what):
+        spent[what] = time.time() - start - sum(spent.values())
+
+    # `make` gives every process one thread, for tests that run side by side; this one is alone.
+    need("torch").set_num_threads(given.threads)
     world = simulate_screen(3, n_perturbations=60, n_features=40, n_pathways=4)
     world.write_sources(out / "sources")
     knowledge = Knowledge.open(build_knowledge(out / "sources", out / "knowledge"))
@@ -84,7 +92,9 @@ def main() -> None:
     train = [t for t in made if t.split == "train"]
     test = [t for t in made if t.split == "test"][: given.test]
     model = given.model or model_file()
+    passed("tasks")
     arms = {"before": answered(model, test, given.tokens)}
+    passed("before")
     rows = out / "form.jsonl"
     rows.write_text("".join(json.dumps(r) + "\n" for r in form_rows(train, 0)), encoding="utf-8")
     how = {"seed": 0, "lora": 16, "save_every": 10}
@@ -92,18 +102,26 @@ def main() -> None:
         rows, model, out / "warm", resume=given.resume,
         how=Tuning(steps=given.warm, learning_rate=5e-4, batch=2, **how),
     )  # fmt: skip
+    passed("the form")
     arms["after the form"] = answered(warm, test, given.tokens)
+    passed("after the form")
     tuned, log = grpo(
         train, arrays, warm, out / "grpo", resume=given.resume,
         how=Tuning(steps=given.steps, learning_rate=1e-4, batch=4, answers=4,
                    max_tokens=given.tokens, **how),
     )  # fmt: skip
+    passed("GRPO")
     arms["after GRPO"] = answered(tuned, test, given.tokens)
     found = evaluate(test, arms, arrays)
+    passed("after GRPO, and scores")
     found.write(out)
     columns = ["arm", "n", "pearson_delta", "format", "validity", "gain", "reward"]
     print(found.summary[columns].round(3).to_string(index=False))
     print(f"SIMULATED screen; {len(log.rows)} steps of GRPO {log.why}; {time.time() - start:.0f} s")
+    print(
+        f"seconds on {given.threads} threads: "
+        + ", ".join(f"{k} {v:.0f}" for k, v in spent.items())
+    )
     print(f"figure: {out / 'grpo' / 'curves.svg'}")
 
 

@@ -37,6 +37,15 @@ def test_ping_says_what_is_wrong(scripted_llm):
     assert scripted_llm.count == 3
 
 
+@pytest.mark.parametrize("name", ["<name>", "TP53", "MYC or TABLE"])
+def test_ping_refuses_what_is_not_on_its_list(name, scripted_llm):
+    scripted_llm.script = lambda a: json.dumps({"picks": [{"name": name, "reason": "why"}]})
+    result = run("ping", scripted_llm.openai())
+    assert result.exit_code == 1
+    assert "answer       NOT USABLE" in result.output
+    assert name in result.output
+
+
 def test_ledger_and_export(tmp_path, scripted_llm):
     path = tmp_path / "l.sqlite"
     selector = langpert_selector(open_chat(scripted_llm.openai("mymodel"), ledger=path))

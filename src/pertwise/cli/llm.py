@@ -25,7 +25,12 @@ def ping(
     from pertwise.llm.answers import PicksAnswer, picks_schema
     from pertwise.llm.converse import converse
     from pertwise.llm.loop import run_sync
+    from pertwise.select.closed_list import ClosedList
 
+    def check(answer: PicksAnswer) -> str:
+        return names.check([p.name for p in answer.picks], n_min=1, n_max=1).problem
+
+    names = ClosedList(["MYC", "TABLE"])
     chat = open_chat(model, timeout_s=timeout, attempts=1, max_tokens=512, reasoning=reasoning)
     question = (
         "Choose exactly 1 name of this list that is a human gene.\n<candidates>\nMYC\nTABLE\n"
@@ -36,7 +41,8 @@ def ping(
             chat,
             (Message(role="user", content=question),),
             PicksAnswer,
-            json_schema=picks_schema(["MYC", "TABLE"]),
+            check=check,
+            json_schema=picks_schema(list(names.items)),
             max_reasks=0,
         )
     )
@@ -56,7 +62,7 @@ def ping(
     schema = "rejected, asked plainly" if "json_schema" in reply.degraded else "accepted"
     typer.echo(f"json schema  {schema}")
     typer.echo(f"reasoning    {len(reply.reasoning)} characters returned separately")
-    if turn.answer is None:
+    if turn.answer is None or turn.problem:
         typer.echo(f"answer       NOT USABLE: {turn.problem}")
         raise typer.Exit(1)
     named = ", ".join(p.name for p in turn.answer.picks)
