@@ -358,3 +358,52 @@ def test_an_address_with_a_key_in_it_is_not_written(labels, tmp_path):
         ok(labels, "--llm", address, "--task", "de", "--out", tmp_path / "out")
     for path in (tmp_path / "out").rglob("*.*"):
         assert b"hush" not in path.read_bytes(), path
+
+
+# -- before and after -------------------------------------------------------------------------
+
+
+def poor(asked):
+    """Marks by the rule of `good`, wrong for every other gene: a model before it was tuned."""
+    given = marks(asked)
+    for row in given[::2]:
+        (key,) = set(row) - {"name"}
+        row[key] = -row[key] if key != "change" else 3 - row[key]
+    return json.dumps({"marks": given})
+
+
+def test_before_and_after_stand_in_one_table_paired_over_genes(labels, tmp_path):
+    old, new = tmp_path / "before", tmp_path / "after"
+    with ScriptedServer(poor) as server:
+        ok(labels, "--llm", server.openai("plain"), "--out", old)
+    with ScriptedServer(good) as server:
+        call = (labels, "--llm", server.openai("tuned"), "--before", old, "--out", new)
+        said = ok(*call)
+        assert "asked tuned against asked plain before" in said
+        found = pd.read_csv(new / "before_after.csv").set_index("task")
+        for task in ("de", "dir"):
+            row, genes = found.loc[task], []
+            for folder, name in ((old, "asked plain"), (new, "asked tuned")):
+                table = pd.read_csv(folder / "per_gene.csv")
+                mine = table[(table["task"] == task) & (table["method"] == name)]
+                genes.append(mine.set_index("gene")["auroc"])
+            paired = (genes[1] - genes[0]).dropna()
+            assert row["n_genes"] == len(paired)
+            assert row["before"] == pytest.approx(genes[0].mean())
+            assert row["after"] == pytest.approx(genes[1].mean())
+            assert row["difference"] == pytest.approx(paired.mean())
+            assert 0 < row["low"] <= row["difference"] <= row["high"]
+            assert row["p_holm"] >= row["p"]
+            assert row["coverage_before"] == row["coverage_after"] == 1
+        paid = server.paid
+        with pytest.raises(InputError, match="made with other seed"):
+            raise run(*call[:-2], "--out", tmp_path / "o", "--seed", "1").exception
+        assert server.paid == paid
+        ok(labels, "--method", "training-mean", "--out", tmp_path / "none")
+        with pytest.raises(InputError, match="that asked a model"):
+            raise run(labels, "--llm", server.openai(), "--before", tmp_path / "none").exception
+    (labels / "k562-dir.csv").write_bytes(
+        (labels / "k562-dir.csv").read_bytes() + b"P1,G77,1,train\n"
+    )
+    with ScriptedServer(good) as server, pytest.raises(InputError, match="label files"):
+        raise run(labels, "--llm", server.openai("tuned"), "--before", old).exception

@@ -83,6 +83,13 @@ def perturbqa(
         str | None,
         typer.Option(help="Selector in words: whose measured labels the model is shown."),
     ] = None,
+    before: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the same run with another model (or prompt), such as the one that was "
+            "tuned: a table of both, paired over target genes."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for summary.csv, per_gene.csv.")] = None,
 ) -> None:
     """AUROC per target gene, averaged, on the PerturbQA labels: methods, votes, a chat model.
@@ -90,8 +97,10 @@ def perturbqa(
     With --llm the model marks every pair, from 0 to 3 (does the gene change?) or -3 to 3 (in which
     direction?), and is shown what was measured of alike knock-downs and genes.
     """
+    from pertwise._io import write_csv_atomic
     from pertwise.benchmark.engine import run_task
     from pertwise.benchmark.perturbqa import PerturbqaConfig, PerturbqaTask
+    from pertwise.benchmark.perturbqa.before import before_and_after, check_before
     from pertwise.config import check_settings
     from pertwise.llm import parse_address
 
@@ -100,7 +109,7 @@ def perturbqa(
         why = "no model is asked (--llm MODEL@URL)"
         llm.refuse(why)
         asking.refuse(why, but=("seed",))
-        refuse_given(["neighbours"], why)
+        refuse_given(["neighbours", "before"], why)
     usual = ["kernel-vote"] if facts.knowledge is not None and not vote else ()
     given = {
         "labels": str(folder), "methods": method or usual, "votes": vote or (), "lines": line,
@@ -116,6 +125,7 @@ def perturbqa(
     made = PerturbqaTask(
         settings, address=llm.llm, replay=llm.replay, ledger=asking.ledger, **llm.limits()
     )
+    earlier = None if before is None else check_before(before, made)
     if asking.dry_run:
         made.ledger = asking.kept(None if out is None else out / "ledger.sqlite")
         typer.echo(made.estimate())
@@ -126,6 +136,13 @@ def perturbqa(
     show_table(run.summary, f"PerturbQA, AUROC per target gene ({where})")
     if llm.llm is not None:
         typer.echo(made.words(run))
+    if earlier is not None:
+        table = before_and_after(earlier, run)
+        show_table(
+            table, f"{made.model} against {earlier.task.model} before, AUROC per target gene"
+        )
+        if out is not None:
+            write_csv_atomic(out / "before_after.csv", table)
     tell_failures(run, "every gene's frequency stands in for it")
     if out is not None:
         typer.echo(f"written: {out / 'summary.csv'}, {out / 'per_gene.csv'}")
