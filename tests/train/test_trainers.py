@@ -10,7 +10,7 @@ from pertwise.screen import make_screen
 from pertwise.train.grading import Grader
 from pertwise.train.sampling import score_answers, write_samples
 from pertwise.train.tasks import Task
-from pertwise.train.trainers import dpo, grpo, sft
+from pertwise.train.trainers import dpo, grpo, longest_question, sft
 from pertwise.train.tuning import WINDOW, Tuning, collapsed
 
 NAMES = [f"G{i:02d}" for i in range(12)]
@@ -65,6 +65,14 @@ def tiny(tmp_path_factory):
 HOW = Tuning(
     steps=40, learning_rate=5e-3, batch=16, answers=16, lora=0, max_tokens=1, save_every=25
 )
+
+
+def test_room_for_answers_is_that_of_the_longest_question(tiny):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    rows = [{"prompt": [{"role": "user", "content": "who? " * n}]} for n in (1, 5, 2)]
+    assert longest_question(rows, tokenizer) == 5
 
 
 def test_reward_rises_beyond_its_noise_and_resuming_is_the_same(tiny, tmp_path):

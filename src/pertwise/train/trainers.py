@@ -69,13 +69,27 @@ def grpo(
     arguments = trl.GRPOConfig(
         **how.arguments(folder), num_generations=how.answers, temperature=how.temperature,
         max_completion_length=how.max_tokens, beta=how.beta,
-        **({"use_vllm": True, "vllm_mode": "colocate"} if how.vllm else {}),
+        **(_vllm(longest_question(rows, tokenizer) + how.max_tokens) if how.vllm else {}),
     )  # fmt: skip
     trainer = trl.GRPOTrainer(
         model=loaded, reward_funcs=total, args=arguments, processing_class=tokenizer,
         train_dataset=datasets.Dataset.from_list(rows), peft_config=adapters(how),
     )  # fmt: skip
     return run(trainer, tokenizer, log, folder, last), log
+
+
+def _vllm(length: int) -> dict[str, Any]:
+    # By itself it keeps room for the longest text that a model knows, often more than there is.
+    return {"use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_length": length}
+
+
+def longest_question(rows: Sequence[dict[str, Any]], tokenizer: Any) -> int:
+    """Tokens of the longest question."""
+    texts = [
+        tokenizer.apply_chat_template(r["prompt"], tokenize=False, add_generation_prompt=True)
+        for r in rows
+    ]
+    return max(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
 
 
 def _check(tasks: Sequence[Task], how: Tuning) -> None:
