@@ -152,3 +152,26 @@ def test_test_tasks_and_broken_groups_are_refused(tmp_path):
         grpo([a_task("test")], GRADER, "nowhere", tmp_path)
     with pytest.raises(InputError, match="multiple"):
         grpo([a_task()], GRADER, "nowhere", tmp_path, how=Tuning(batch=3, answers=2))
+
+
+@pytest.mark.parametrize(("lora", "wanted"), [(0, "float32"), (4, "bfloat16")])
+def test_weights_that_are_tuned_themselves_are_in_single_precision(
+    lora, wanted, tiny, tmp_path, monkeypatch
+):
+    import torch
+
+    from pertwise.train import trainers
+
+    seen = {}
+
+    def stop(**given):
+        seen["dtype"] = next(given["model"].parameters()).dtype
+        raise InputError("seen")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(trainers.need("trl"), "GRPOTrainer", stop)
+    monkeypatch.setattr(Tuning, "arguments", lambda self, out: {"output_dir": str(out)})
+    monkeypatch.setattr(trainers.need("trl"), "GRPOConfig", dict)
+    with pytest.raises(InputError, match="seen"):
+        grpo([a_task()], GRADER, tiny, tmp_path, how=Tuning(lora=lora, answers=8))
+    assert seen["dtype"] == getattr(torch, wanted)

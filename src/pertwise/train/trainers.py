@@ -53,7 +53,7 @@ def grpo(
     trl, datasets = need("trl"), need("datasets")
     given = [str(scheme or Scheme()), *(t.model_dump_json() for t in tasks)]
     last, log = begin(folder, "grpo", str(model), how, resume, "\n".join(given))
-    loaded, tokenizer = load_model(model)
+    loaded, tokenizer = load_model(model, half=how.lora > 0)
     by_id = {t.id: t for t in tasks}
     rows = [{"prompt": [m.model_dump() for m in t.messages], "task": t.id} for t in tasks]
 
@@ -141,7 +141,7 @@ def _tune(
 ) -> tuple[Path, Log]:
     trl, datasets = need("trl"), need("datasets")
     last, log = begin(out, what, str(model), how, resume, json.dumps(rows))
-    loaded, tokenizer = load_model(model)
+    loaded, tokenizer = load_model(model, half=how.lora > 0)
     config, trainer = {
         "sft": (trl.SFTConfig, trl.SFTTrainer),
         "dpo": (trl.DPOConfig, trl.DPOTrainer),

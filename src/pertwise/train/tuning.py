@@ -112,8 +112,11 @@ def need(module: str) -> ModuleType:
     return optional_import(module, "train", "tuning a model")
 
 
-def load_model(path: str | os.PathLike[str]) -> tuple[Any, Any]:
-    """Model and tokenizer of a folder (or of a ``.gguf`` file), weights in single precision on CPU.
+def load_model(path: str | os.PathLike[str], *, half: bool = True) -> tuple[Any, Any]:
+    """Model and tokenizer of a folder (or of a ``.gguf`` file).
+
+    Weights are in single precision on CPU, and on a GPU unless `half`: then in bfloat16, in which
+    the small steps of tuning these very weights would be lost.
 
     Raises
     ------
@@ -132,7 +135,7 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Any, Any]:
     if gguf:
         need("gguf")
     source = str(file.parent if gguf else path)
-    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    dtype = torch.bfloat16 if half and torch.cuda.is_available() else torch.float32
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **gguf)
         model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **gguf)
