@@ -276,7 +276,8 @@ def test_no_better_prompt_leaves_the_start(files, world, tmp_path):
     with ScriptedServer(script_of(world, ["```\nBe brief.\n```"])) as server:
         done = run(files, out, server)
     assert done.exit_code == 0, done.output
-    assert "no prompt beats the start" in done.output
+    assert "no prompt beats it" in done.output
+    assert "prompts written 6, kept 0, refused 0" in done.output
     assert (out / "prompt.j2").read_text(encoding="utf-8") == load_prompt("edit").text
 
 

@@ -221,6 +221,11 @@ class Asking:
 
     _times: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def proposed(self) -> int:
+        """Candidates that were written."""
+        return sum(self._times.values())
+
     def _end(self, error: Exception) -> None:
         # One call that failed for good costs one candidate.
         if type(error) is not ChatError:

@@ -109,6 +109,8 @@ class Found:
         text.
     refused
         ``why`` and ``text`` of every candidate that was asked nothing.
+    proposed
+        Candidates that were written, whether kept, refused or no better than what they came from.
     scores
         One row a test task: task, start, best (rewards).
     comparison
@@ -120,6 +122,7 @@ class Found:
     prompt: PromptTemplate
     candidates: pd.DataFrame
     refused: list[dict[str, str]]
+    proposed: int
     scores: pd.DataFrame
     comparison: pd.DataFrame
     ended: Exception | None = None
@@ -127,10 +130,14 @@ class Found:
     def words(self) -> list[str]:
         """What was found, for a terminal."""
         start, best = self.candidates.iloc[0], self.candidates[self.candidates["best"]].iloc[0]
+        chosen = "no prompt beats it: what is written is the prompt as it was"
+        if best["candidate"]:
+            chosen = f"best {best['validation']:.3f} (prompt {best['candidate']}; chosen by this, "
+            chosen += "so it is too good)"
         said = [
-            f"{len(self.candidates)} prompts kept, {len(self.refused)} refused",
-            f"validation: start {start['validation']:.3f}, best {best['validation']:.3f} "
-            f"(prompt {best['candidate']}; chosen by it, so too good)",
+            f"prompts written {self.proposed}, kept {len(self.candidates) - 1}, refused "
+            f"{len(self.refused)}",
+            f"validation: start {start['validation']:.3f}, {chosen}",
         ]
         reasons = pd.Series([r["why"] for r in self.refused], dtype=str).value_counts()
         said += [f"refused ({n}): {why}" for why, n in reasons.items()]
@@ -139,8 +146,6 @@ class Found:
                 *said,
                 "ended early: test tasks were not asked, and this is only the best so far",
             ]
-        if not best["candidate"]:
-            said.append("no prompt beats the start: what is written is the prompt as it was")
         n = len(self.scores)
         if n and len(self.comparison):
             row = self.comparison.iloc[0]
@@ -170,6 +175,7 @@ class Found:
             "prompt_hash": self.prompt.hash,
             "test": row[0] if row else None,
             "n_test": len(self.scores),
+            "proposed": self.proposed,
             "refused": self.refused,
             "words": self.words(),
         }
@@ -255,7 +261,7 @@ def search_prompt(
                 comparison = compare_methods(wide, np.random.default_rng(how.seed))
             scores.insert(0, "task", [t.id for t in test])
     prompt = start if best == first else template_with(start, best)
-    return Found(prompt, table, asking.refused, scores, comparison, asking.ended)
+    return Found(prompt, table, asking.refused, asking.proposed, scores, comparison, asking.ended)
 
 
 def _table(result: Any, asking: Asking, train: Sequence[Task]) -> pd.DataFrame:
