@@ -87,8 +87,9 @@ def prompts(
             given, arrays, chat, writer, knowledge=knowledge, how=how, scheme=Scheme(metric=metric)
         )
         paths = found.write(
-            out, tasks=str(tasks), model=chat.name, reflecting=writer.name, metric=metric,
-            simulated=simulated, **vars(how),
+            out, tasks=str(tasks), model=getattr(chat, "name", "chat"),
+            reflecting=getattr(writer, "name", "chat"), metric=metric, simulated=simulated,
+            **vars(how),
         )  # fmt: skip
     for line in found.words():
         typer.echo(line)
