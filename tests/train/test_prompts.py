@@ -21,9 +21,14 @@ from pertwise.testing import ScriptedServer
 from pertwise.testing.server import Answer, first_alphabetical
 from pertwise.train.gold import edit_text, gold_answer
 from pertwise.train.grading import Grader
-from pertwise.train.held_out import Words
 from pertwise.train.making import make_tasks
-from pertwise.train.prompt_asking import Asking, held_words, start_of, template_with, with_system
+from pertwise.train.prompt_asking import (
+    Asking,
+    names_held_out,
+    start_of,
+    template_with,
+    with_system,
+)
 from pertwise.train.prompts import Search, search_prompt
 from pertwise.train.tasks import write_tasks
 
@@ -66,9 +71,9 @@ def script_of(world, said=(f"```\n{RULE}\n```",), delay=0.0):
     return script
 
 
-def asking_of(world, chat, held=()):
+def asking_of(world, chat, held=lambda text: False):
     tasks, arrays, _ = world
-    return Asking(chat, chat, arrays, None, Words(held), start_of(tasks)[1])
+    return Asking(chat, chat, arrays, None, held, start_of(tasks)[1])
 
 
 def reflected(asked):
@@ -106,11 +111,11 @@ def test_held_out_names_are_refused_under_any_spelling(world):
     tasks, _, knowledge = world
     test = next(t for t in tasks if t.split == "test")
     train = next(t for t in tasks if t.split == "train")
-    held = held_words(tasks, knowledge, start_of(tasks)[0].text)
+    held = names_held_out(tasks, knowledge, start_of(tasks)[0].text)
     with ScriptedServer() as server:
-        asking = asking_of(world, open_chat(server.openai()))
-        asking.held = held
+        asking = asking_of(world, open_chat(server.openai()), held)
         assert asking.why_not(f"Think of {test.subject}.") == "it names what is held out"
+        assert asking.why_not(f"Think of {test.subject.lower()}.") == "it names what is held out"
         assert asking.why_not(f"Think of {train.subject}.") == ""
     card = knowledge.cards([test.subject])[test.subject]
     for alias in card.aliases:
@@ -123,9 +128,10 @@ def test_held_out_names_are_refused_under_any_spelling(world):
 def test_cells_of_a_line_left_out_are_held(world):
     tasks = [t.model_copy(update={"context": "K562" if t.split == "test" else "RPE1"})
              for t in world[0]]  # fmt: skip
-    held = held_words(tasks, None, "")
-    assert list(held.places("as in K562"))
-    assert not list(held.places("as in RPE1"))
+    held = names_held_out(tasks, None, "")
+    assert held("as in K562")
+    assert held("as in k562 cells")
+    assert not held("as in RPE1")
 
 
 def test_a_candidate_opens_no_list_and_hides_nothing(world):

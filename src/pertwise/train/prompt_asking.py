@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -93,10 +93,13 @@ def with_system(task: Task, text: str) -> Task:
     return task.model_copy(update={"messages": (Message(role="system", content=text), *rest)})
 
 
-def held_words(tasks: Sequence[Task], knowledge: Knowledge | None, plain: str) -> Words:
-    """Finds names that test tasks hold and training tasks do not, under every known spelling.
+def names_held_out(
+    tasks: Sequence[Task], knowledge: Knowledge | None, plain: str
+) -> Callable[[str], bool]:
+    """Whether a text has a name that test tasks hold and training tasks do not, however spelled.
 
-    Of a split by line these are the names of its cells. Words of `plain` are left alone.
+    Of a split by line these are the names of its cells. Words of `plain` are left alone; the case
+    of letters matters only in names without a digit, which may be words of the language.
     """
 
     def named(split: str) -> set[str]:
@@ -107,7 +110,12 @@ def held_words(tasks: Sequence[Task], knowledge: Knowledge | None, plain: str) -
     cells -= {t.context for t in tasks if t.split == "train"} | {""}
     train = named("train")
     quiet = named("test") - train
-    return Words(cells | quiet | hidden_words(quiet, train, knowledge, plain))
+    words = cells | quiet | hidden_words(quiet, train, knowledge, plain)
+    exact = Words(words)
+    loose = Words(w.upper() for w in words if any(map(str.isdigit, w)))
+    return lambda text: any(
+        True for index, said in ((exact, text), (loose, text.upper())) for _ in index.places(said)
+    )
 
 
 @dataclass
@@ -119,7 +127,7 @@ class Asking:
     chat, reflecting
         Who answers tasks, and who writes candidates.
     held
-        Finds what no candidate may name.
+        Whether a text names what no candidate may name.
     first
         The system part as it was.
     seen
@@ -134,7 +142,7 @@ class Asking:
     reflecting: Chat
     arrays: Grader
     scheme: Scheme | None
-    held: Words
+    held: Callable[[str], bool]
     first: str
     seen: dict[str, dict[str, float]] = field(default_factory=dict)
     refused: list[dict[str, str]] = field(default_factory=list)
@@ -157,7 +165,7 @@ class Asking:
             return f"it is longer than {MOST} characters"
         if any(mark in text for mark in _MARKS):
             return "it holds template code"
-        if any(True for _ in self.held.places(text)):
+        if self.held(text):
             return "it names what is held out"
         return ""
 

@@ -32,7 +32,7 @@ from pertwise.train.prompt_asking import (
     REFLECT,
     SHOWN,
     Asking,
-    held_words,
+    names_held_out,
     start_of,
     template_with,
 )
@@ -232,7 +232,12 @@ def search_prompt(
     start, first = start_of(tasks)
     train, validation, test = how.parts(tasks)
     asking = Asking(
-        chat, reflecting or chat, arrays, scheme, held_words(tasks, knowledge, start.text), first
+        chat,
+        reflecting or chat,
+        arrays,
+        scheme,
+        names_held_out(tasks, knowledge, start.text),
+        first,
     )
     result = gepa.optimize(
         seed_candidate={PART: first}, trainset=train, valset=validation, adapter=asking,
