@@ -325,3 +325,20 @@ def ends_on_signals() -> Iterator[None]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+#: Products of fewer rows are done before a second thread has been waited for.
+FEW_ROWS = 1_000
+
+
+def threads_for(n: int) -> contextlib.AbstractContextManager[object]:
+    """One thread for linear algebra within, where matrices have fewer than `FEW_ROWS` rows.
+
+    Hundreds of small products in a row are slower on two threads than on one: each waits for the
+    other, and on a machine that does something else as well it waits for a whole time slice.
+    """
+    if n >= FEW_ROWS:
+        return contextlib.nullcontext()
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1, user_api="blas")
