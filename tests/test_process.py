@@ -14,6 +14,7 @@ import types
 import httpx
 import pytest
 
+from pertwise import _process
 from pertwise._process import in_processes, limit_threads, on_dask, only_writer
 from pertwise.errors import BusyError, PertwiseError
 
@@ -171,3 +172,18 @@ def test_workers_start_beside_a_broken_torch(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     assert list(in_processes(math.sqrt, [(4,)], 1, limit_threads)) == [2.0]
+
+
+def test_few_rows_are_worked_on_by_one_thread():
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    def blas():
+        return [p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"]
+
+    with threadpool_limits(2, user_api="blas"):
+        before = blas()
+        with _process.threads_for(_process.FEW_ROWS - 1):
+            assert set(blas()) == {1}
+        assert blas() == before
+        with _process.threads_for(_process.FEW_ROWS):
+            assert blas() == before

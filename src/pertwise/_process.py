@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import multiprocessing
 import os
 import pickle
@@ -164,8 +165,7 @@ def on_dask(
             client = stack.enter_context(distributed.Client(address, timeout=CONNECT_SECONDS))
         except (OSError, ValueError) as error:
             raise InputError(f"no dask scheduler answers at {address}: {error}") from error
-        client.run(start)
-        futures = [client.submit(_work, work, p, pure=False) for p in payloads]
+        futures = [client.submit(_begun, start, work, p, pure=False) for p in payloads]
         try:
             for _, result in distributed.as_completed(futures, with_results=True):
                 yield result
@@ -233,6 +233,17 @@ def _work(work: Callable[..., T], payload: tuple[Any, ...]) -> T:
             raise
         # An error that cannot be made again in the parent would break the pool there.
         raise PertwiseError(f"in a worker process: {_words(error)}") from error
+
+
+@functools.cache
+def _begin(start: Callable[[], None]) -> None:
+    start()
+
+
+def _begun(start: Callable[[], None], work: Callable[..., T], payload: tuple[Any, ...]) -> T:
+    """A worker that stands in for a lost one has not been started: each does so by itself."""
+    _begin(start)
+    return _work(work, payload)
 
 
 def _words(error: Exception) -> str:
@@ -325,3 +336,20 @@ def ends_on_signals() -> Iterator[None]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+#: Products of fewer rows are done before a second thread has been waited for.
+FEW_ROWS = 1_000
+
+
+def threads_for(n: int) -> contextlib.AbstractContextManager[object]:
+    """One thread for linear algebra within, where matrices have fewer than `FEW_ROWS` rows.
+
+    Hundreds of small products in a row are slower on two threads than on one: each waits for the
+    other, and on a machine that does something else as well it waits for a whole time slice.
+    """
+    if n >= FEW_ROWS:
+        return contextlib.nullcontext()
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1, user_api="blas")

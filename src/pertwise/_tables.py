@@ -32,17 +32,6 @@ def columns_of(frame: pd.DataFrame) -> str:
     return one_line(", ".join(map(str, frame.columns)), 300)
 
 
-def lists_of(table: pd.DataFrame, key: str, value: str) -> dict[str, list[str]]:
-    """Key -> its values, in the order of the rows.
-
-    A groupby makes a table of each of tens of thousands of groups: a second where this takes none.
-    """
-    found: dict[str, list[str]] = {}
-    for name, held in zip(table[key], table[value], strict=True):
-        found.setdefault(name, []).append(held)
-    return found
-
-
 def read_frame(path: str | os.PathLike[str], **options: Any) -> pd.DataFrame:
     """A csv, tsv, txt (plain or compressed) or parquet table; options go to `pandas.read_csv`.
 

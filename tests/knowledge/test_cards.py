@@ -1,5 +1,8 @@
 """Gene cards and sentences kept from a language model."""
 
+import subprocess
+import sys
+
 import pytest
 from knowledge.small import write_small
 
@@ -51,3 +54,16 @@ def test_simulated_sources_label_the_folder(tmp_path):
     assert Knowledge.open(build_knowledge(sources, tmp_path / "a")).label == ""
     (sources / "SIMULATED.txt").write_text("invented")
     assert Knowledge.open(build_knowledge(sources, tmp_path / "b")).label == "simulated"
+
+
+def test_a_card_costs_no_import_of_pandas_or_scipy(small):
+    code = (
+        "import sys\n"
+        "from pertwise.knowledge.cards import GeneCards\n"
+        "from pertwise.knowledge.tables import Tables\n"
+        f"cards = GeneCards(Tables.open({small.path!r})).cards({list(small.genes()[:5])!r})\n"
+        "assert all(c.known for c in cards.values())\n"
+        "print([m for m in ('pandas', 'scipy', 'pertwise.llm.client') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

@@ -9,7 +9,7 @@ from pertwise.arrays.component_scales import (
     block_products,
     block_scales,
     component_block,
-    leading_axes,
+    leading_maps,
     rescaled,
 )
 from pertwise.arrays.folds import group_folds
@@ -229,6 +229,10 @@ def test_component_blocks_and_axes():
     assert blocks[128] == 8
     assert blocks[256] == blocks[299] == 9
     x = np.random.default_rng(0).normal(size=(6, 9))
+
+    def leading_axes(rows):
+        return leading_maps(rows @ rows.T).T @ rows
+
     axes = leading_axes(x)
     np.testing.assert_allclose(axes @ axes.T, np.eye(6), atol=1e-9)
     np.testing.assert_allclose(np.abs(axes), np.abs(np.linalg.svd(x)[2][:6]), atol=1e-8)
@@ -468,18 +472,20 @@ def test_the_last_block_is_what_the_leading_axes_leave(monkeypatch):
     rows = rng.normal(size=(320, 400)) * np.geomspace(3, 0.3, 320)[:, None]
     all_axes = np.linalg.svd(rows, full_matrices=False)[2]
     block = component_block(320)
-    guess, truth = rng.normal(size=(30, 320)) @ rows, rng.normal(size=(30, 400))
+    weights, truth = rng.normal(size=(30, 320)), rng.normal(size=(30, 400))
+    guess = weights @ rows
     scales = rng.uniform(size=component_scales.N_BLOCKS)
-    axes = leading_axes(rows)
+    maps = leading_maps(rows @ rows.T)
+    axes = maps.T @ rows
     assert axes.shape == (256, 400)
     products = ((guess @ all_axes.T) * (truth @ all_axes.T)).sum(axis=0)
-    np.testing.assert_allclose(
-        block_products(guess, truth, axes), np.bincount(block, products), rtol=1e-6
-    )
+    found = block_products(guess @ axes.T, truth @ axes.T, float(np.vdot(guess, truth)))
+    np.testing.assert_allclose(found, np.bincount(block, products), rtol=1e-6)
     wanted = (guess @ all_axes.T * scales[block]) @ all_axes
-    np.testing.assert_allclose(rescaled(guess, axes, scales), wanted, rtol=1e-6, atol=1e-6)
+    scaled = rescaled(weights, guess @ axes.T, maps, scales) @ rows
+    np.testing.assert_allclose(scaled, wanted, rtol=1e-6, atol=1e-6)
     monkeypatch.setattr(component_scales, "EXACT_ROWS", 10)
     low = rows[:, :40] @ rng.normal(size=(40, 400))
-    found = leading_axes(low)
+    found = leading_maps(low @ low.T).T @ low
     assert found.shape == (40, 400)
     np.testing.assert_allclose(found.T @ found, np.linalg.pinv(low) @ low, atol=1e-6)

@@ -15,13 +15,13 @@ LEADING = 2 ** (N_BLOCKS - 2)
 EXACT_ROWS = 1_000
 
 
-def leading_axes(values: Floats) -> Floats:
-    """(n, d) -> (r, d) orthonormal principal directions of the rows, strongest first.
+def leading_maps(gram: Floats) -> Floats:
+    """(n, n) X X^T -> (n, r) M: the rows of M^T X are orthonormal principal directions of X.
 
-    Not centred: the rows are deviations already. At most `LEADING`; directions below 1e-8 of the
-    largest variance are left out. Signs are arbitrary and do not matter where the axes are used.
+    Strongest first, and not centred: the rows of X are deviations already. At most `LEADING`;
+    directions below 1e-8 of the largest variance are left out. Signs are arbitrary and do not
+    matter where the directions are used.
     """
-    gram = values @ values.T
     if len(gram) <= EXACT_ROWS:
         variance, vectors = np.linalg.eigh(gram)
     else:
@@ -33,7 +33,7 @@ def leading_axes(values: Floats) -> Floats:
     order = np.argsort(-variance, kind="stable")[:LEADING]
     variance, vectors = variance[order], vectors[:, order]
     keep = variance > 1e-8 * max(float(variance[0]), 1e-300)
-    return np.asarray((vectors[:, keep] / np.sqrt(variance[keep])).T @ values)
+    return np.asarray(vectors[:, keep] / np.sqrt(variance[keep]))
 
 
 def component_block(n: int) -> NDArray[np.int64]:
@@ -42,30 +42,39 @@ def component_block(n: int) -> NDArray[np.int64]:
     return np.minimum(np.ceil(np.log2(index)), N_BLOCKS - 1).astype(np.int64)
 
 
-def block_products(a: Floats, b: Floats, axes: Floats) -> Floats:
-    """(N_BLOCKS,) inner product of (n, d) a and b in each block of components.
+def block_products(a: Floats, b: Floats, whole: float) -> Floats:
+    """(N_BLOCKS,) inner product of two matrices in each block of components.
 
     Parameters
     ----------
-    axes
-        `leading_axes` of rows whose combinations `a` are; the last block holds what they leave.
+    a, b
+        (n, r) their coordinates along the r leading directions.
+    whole
+        Their inner product: the last block holds what the leading directions leave of it.
     """
-    along = ((a @ axes.T) * (b @ axes.T)).sum(axis=0)
-    out = np.bincount(component_block(len(axes)), along, N_BLOCKS).astype(np.float64)
-    if len(axes) == LEADING:
-        out[-1] = np.vdot(a, b) - along.sum()
+    along = (a * b).sum(axis=0)
+    out = np.bincount(component_block(len(along)), along, N_BLOCKS).astype(np.float64)
+    if len(along) == LEADING:
+        out[-1] = whole - along.sum()
         if a is b:
             out[-1] = max(0.0, out[-1])
     return out
 
 
-def rescaled(values: Floats, axes: Floats, scales: Floats) -> Floats:
-    """(n, d) values with each block of their components multiplied by its scale."""
-    along = values @ axes.T
-    factor = scales[component_block(len(axes))]
-    if len(axes) < LEADING:
-        return np.asarray((along * factor) @ axes)
-    return np.asarray(scales[-1] * values + (along * (factor - scales[-1])) @ axes)
+def rescaled(rows: Floats, along: Floats, maps: Floats, scales: Floats) -> Floats:
+    """(m, n) C of combinations C X, so that each block of their components is scaled.
+
+    Parameters
+    ----------
+    rows, along
+        (m, n) combinations as they are, and (m, r) their coordinates along the directions.
+    maps
+        (n, r) `leading_maps` of X X^T.
+    """
+    factor = scales[component_block(maps.shape[1])]
+    if maps.shape[1] < LEADING:
+        return np.asarray((along * factor) @ maps.T)
+    return np.asarray(scales[-1] * rows + (along * (factor - scales[-1])) @ maps.T)
 
 
 def best_scale(inner: float, square: float) -> float:

@@ -16,6 +16,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.linalg.lapack import dpotri, dtrtri
 from scipy.optimize import minimize
 
+from pertwise._process import threads_for
 from pertwise.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -137,14 +138,15 @@ def fit_weights(
         gradient[:-1] += 2 * prior * away
         return value + prior * float(away @ away), gradient
 
-    found = minimize(
-        objective,
-        np.append(np.full(m, equal), np.log(noise)),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(equal - _LOG_BOUND, equal + _LOG_BOUND)] * m + [_LOG_NOISE],
-        options={"maxiter": max_iterations},
-    )
+    with threads_for(len(gram)):
+        found = minimize(
+            objective,
+            np.append(np.full(m, equal), np.log(noise)),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[(equal - _LOG_BOUND, equal + _LOG_BOUND)] * m + [_LOG_NOISE],
+            options={"maxiter": max_iterations},
+        )
     parameters = np.exp(found.x)
     total = float(parameters[:-1].sum())
     return KernelFit(parameters[:-1] / total, float(parameters[-1] / total), float(found.fun))

@@ -114,11 +114,10 @@ def gene(
     terms: Annotated[int, typer.Option(help="GO terms shown.")] = 8,
 ) -> None:
     """Show the card of a gene: names, one-sentence summary, GO terms (most specific first)."""
-    from pertwise.errors import UnknownNameError, suggest
-    from pertwise.knowledge import Knowledge
-    from pertwise.knowledge.genes.species import species_note
+    from pertwise.knowledge.cards import GeneCards
+    from pertwise.knowledge.tables import Tables
 
-    opened = Knowledge.open(knowledge)
+    opened = GeneCards(Tables.open(knowledge))
     resolution = opened.resolve(symbols)
     for name, card in opened.cards(symbols).items():
         if not card.known:
@@ -136,6 +135,9 @@ def gene(
     for name, found in resolution.ambiguous.items():
         typer.echo(f"{name} is ambiguous: it can mean {', '.join(found)}")
     if resolution.unknown:
+        from pertwise.errors import UnknownNameError, suggest
+        from pertwise.knowledge.genes.species import species_note
+
         near = suggest(resolution.unknown[0], opened.genes())
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         foreign = species_note(resolution.unknown)

@@ -283,7 +283,7 @@ def _inputs(
     from pertwise.config import read_settings
 
     config = read_settings(screen, RegimesConfig, folder=data)
-    opened, answers = open_regimes(config), config.data.lists or ""
+    opened, answers = open_regimes(config, plates=False), config.data.lists or ""
     return _Inputs(
         opened.screen, opened.knowledge, [], None, "fused" if answers else method, answers
     )

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import pandas as pd
 from scipy.sparse import csr_matrix
 
 from pertwise.errors import InputError
 from pertwise.knowledge import identity
-from pertwise.knowledge.genes import embeddings, gene_sets, go, networks, walks
+from pertwise.knowledge.cards import GeneCards
+from pertwise.knowledge.genes import embeddings, gene_sets, networks, walks
 from pertwise.knowledge.genes.features import idf_unit_rows, take_rows, unit_rows
 from pertwise.knowledge.genes.relations import relate
-from pertwise.knowledge.genes.text import one_sentence
 from pertwise.knowledge.layout import DIRECTED, UNDIRECTED
 from pertwise.knowledge.tables import Tables
 from pertwise.knowledge.types import (
     Embedding,
     GeneCard,
-    GoTerm,
     Graph,
     Pathway,
     Relation,
-    Resolution,
 )
 
 if TYPE_CHECKING:
@@ -38,7 +34,7 @@ T = TypeVar("T")
 Path = str | os.PathLike[str]
 
 
-class Knowledge:
+class Knowledge(GeneCards):
     """What is already known about genes, drugs and cell lines.
 
     About genes it is read from a folder made by `build_knowledge`: tables when first asked for, and
@@ -67,7 +63,7 @@ class Knowledge:
         lines: CellTable | None = None,
         ratings: Sequence[Ratings] = (),
     ) -> None:
-        self._tables = Tables.empty() if tables is None else tables
+        super().__init__(Tables.empty() if tables is None else tables)
         self.path = self._tables.path
         self.drugs, self.lines, self.ratings = drugs, lines, tuple(ratings)
 
@@ -173,24 +169,6 @@ class Knowledge:
         """What `make` returns, made once for this knowledge (kernels, read files)."""
         return self._tables.keep(key, make)
 
-    def table_names(self) -> tuple[str, ...]:
-        """Names of the tables of this folder."""
-        return self._tables.names()
-
-    def has(self, name: str) -> bool:
-        """Whether the folder holds a table."""
-        return self._tables.has(name)
-
-    def table(self, name: str) -> pd.DataFrame:
-        """A raw table by name (cached: do not change it in place).
-
-        Raises
-        ------
-        InputError
-            When this folder was built without it; says which file brings it.
-        """
-        return self._tables.table(name)
-
     # --- what a perturbation is, gene or compound ----------------------------------------------
 
     def kinds(self, names: Sequence[str]) -> dict[str, identity.Kind]:
@@ -233,26 +211,6 @@ class Knowledge:
 
     # --- symbols and cards ---------------------------------------------------------------------
 
-    def genes(self) -> tuple[str, ...]:
-        """All genes with any text, annotation, set or edge, as approved symbols, sorted."""
-
-        def make() -> tuple[str, ...]:
-            found: set[str] = set()
-            for name in self.table_names():
-                if name in ("symbols", "positions", "summaries_llm"):
-                    continue
-                table = self.table(name)
-                for column in ("symbol", "a", "b"):
-                    if column in table:
-                        found.update(table[column].unique())
-            return tuple(sorted(found or self._tables.symbols().approved))
-
-        return self._tables.keep("genes", make)
-
-    def resolve(self, names: Sequence[str]) -> Resolution:
-        """Names, previous symbols, aliases and Ensembl ids -> approved symbols, in any case."""
-        return self._tables.symbols().resolve(names)
-
     def cards(self, genes: Sequence[str]) -> dict[str, GeneCard]:
         """A card for every input name (keyed by the input name); unknown ones have known=False.
 
@@ -261,58 +219,8 @@ class Knowledge:
         if self.drugs is not None:
             drugs, rest = self.drugs, [g for g in genes if g not in self.drugs]
             found = {g: GeneCard(g, "", self.facts(g)) for g in genes if g in drugs}
-            return {g: found[g] if g in found else self._cards([g])[g] for g in (*found, *rest)}
-        return self._cards(genes)
-
-    def _cards(self, genes: Sequence[str]) -> dict[str, GeneCard]:
-        approved = self.resolve(genes).approved
-        return {
-            name: self._tables.keep(
-                ("card", approved[name]), functools.partial(self._card, approved[name])
-            )
-            if name in approved
-            else GeneCard(name, known=False)
-            for name in genes
-        }
-
-    def _card(self, symbol: str) -> GeneCard:
-        row = self._tables.keep("gene_rows", self._gene_rows).get(symbol, {})
-        written = self._tables.keep("written", self._written).get(symbol, "")
-        full_name = row.get("full_name", "")
-        summary = written or one_sentence(
-            row.get("refseq_summary", ""), row.get("string_annotation", ""), full_name
-        )
-        aliases = self._tables.keep("aliases", self._aliases).get(symbol, ())
-        return GeneCard(symbol, full_name, summary, self.go_terms(symbol), aliases)
-
-    def _gene_rows(self) -> dict[str, dict[str, str]]:
-        if not self.has("genes"):
-            return {}
-        table = self.table("genes").set_index("symbol")
-        return dict(zip(table.index, table.to_dict("records"), strict=True))
-
-    def _written(self) -> dict[str, str]:
-        if not self.has("summaries_llm"):
-            return {}
-        table = self.table("summaries_llm")
-        return dict(zip(table["symbol"], table["summary"], strict=True))
-
-    def _aliases(self) -> dict[str, tuple[str, ...]]:
-        table = self.table("symbols")
-        rest = table[table["kind"].isin(["alias", "previous"])]
-        # A groupby makes a table of each of the 40,000 groups: a second where this takes none.
-        found: dict[str, list[str]] = {}
-        for name, symbol in zip(rest["name"], rest["approved"], strict=True):
-            found.setdefault(symbol, []).append(name)
-        return {symbol: tuple(names) for symbol, names in found.items()}
-
-    def go_terms(self, symbol: str) -> tuple[GoTerm, ...]:
-        """GO terms of an approved symbol, most specific (fewest genes) first.
-
-        Terms implied by a more specific one of the same gene, the three roots and "protein
-        binding" are left out. Empty when the folder has no GO.
-        """
-        return go.terms_of(self._tables, symbol)
+            return {**found, **super().cards(rest)}
+        return super().cards(genes)
 
     # --- pathways and relations ----------------------------------------------------------------
 

@@ -7,16 +7,14 @@ import hashlib
 import io
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel
-from scipy.sparse import csr_matrix
 
 from pertwise._files import read_json_object, reading, reason_of
 from pertwise._io import atomic_path
@@ -25,7 +23,12 @@ from pertwise.errors import InputError, unknown_name
 from pertwise.knowledge.genes.symbols import SymbolIndex
 from pertwise.knowledge.layout import FORMAT, FORMAT_VERSION, HOW, MANIFEST, TABLES
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from scipy.sparse import csr_matrix
+
 T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 Arrays = dict[str, NDArray[Any]]
 
 _LOG = logging.getLogger(__name__)
@@ -211,18 +214,33 @@ class Tables:
         InputError
             When this folder was built without it; says which file brings it.
         """
-        entry = self.manifest["tables"].get(name)
+
+        def read() -> pd.DataFrame:
+            import pandas as pd
+
+            frame = pd.read_parquet(io.BytesIO(self.checked(self._entry(name))))
+            return frame.astype({"source": str})
+
+        return self.keep(("table", name), read)
+
+    def columns(self, name: str, *columns: str) -> list[list[Any]]:
+        """Columns of a table as lists, not kept: a look-up needs no pandas, whose import takes
+        longer. Errors as in `table`.
+        """
+        # `read_table` and `to_numpy` import pandas.
+        from pyarrow.parquet import ParquetFile
+
+        held = ParquetFile(io.BytesIO(self.checked(self._entry(name)))).read(columns=list(columns))
+        return [held[c].to_pylist() for c in columns]
+
+    def _entry(self, name: str) -> Mapping[str, Any]:
+        entry: Mapping[str, Any] | None = self.manifest["tables"].get(name)
         if entry is None:
             known = {*TABLES, *HOW, *self.manifest["tables"]}
             if name not in known:
                 raise unknown_name("knowledge table", name, known)
             raise InputError(self.lack(f"table {name!r}", name))
-
-        def read() -> pd.DataFrame:
-            frame = pd.read_parquet(io.BytesIO(self.checked(entry)))
-            return frame.astype({"source": str})
-
-        return self.keep(("table", name), read)
+        return entry
 
     def checked(self, entry: Mapping[str, Any]) -> bytes:
         """Bytes of a file of the folder, compared with the checksum it was written with.
@@ -252,12 +270,25 @@ class Tables:
     def symbols(self) -> SymbolIndex:
         """The look-up of names."""
         if not self.path:
-            return self.keep("symbols", lambda: SymbolIndex.from_symbols(()))
-        return self.keep("symbols", lambda: SymbolIndex.from_table(self.table("symbols")))
+            return self.keep("symbols", lambda: SymbolIndex((), (), ()))
+        return self.keep(
+            "symbols", lambda: SymbolIndex(*self.columns("symbols", "name", "approved", "kind"))
+        )
 
     def screen_sources(self) -> list[str]:
         """Ids of the sources that were derived from a perturbation screen."""
         return [s for s, entry in self.manifest["sources"].items() if entry["from_screen"]]
+
+
+def lists_of(keys: Iterable[K], values: Iterable[T]) -> dict[K, list[T]]:
+    """Key -> its values, in their order.
+
+    A groupby makes a table of each of tens of thousands of groups: a second where this takes none.
+    """
+    found: dict[K, list[T]] = {}
+    for key, value in zip(keys, values, strict=True):
+        found.setdefault(key, []).append(value)
+    return found
 
 
 def sparse_arrays(matrix: csr_matrix) -> Arrays:
@@ -274,6 +305,8 @@ def sparse_of(arrays: Arrays, shape: tuple[int, int]) -> csr_matrix:
     ValueError, KeyError
         If arrays are missing, do not fit together, or are of another shape.
     """
+    from scipy.sparse import csr_matrix
+
     parts = (arrays["data"], arrays["indices"], arrays["indptr"])
     if arrays["shape"].tolist() != list(shape):
         raise ValueError(f"a matrix of {arrays['shape'].tolist()}, not of {list(shape)}")

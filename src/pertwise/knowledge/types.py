@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
 from pertwise._shown import Shown
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 RelationKind = Literal[
     "direct_member", "upstream_regulator", "downstream_target", "interacting_partner", "unknown"

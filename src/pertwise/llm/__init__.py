@@ -1,14 +1,55 @@
 """How do we ask? Chat back ends, prompt templates, typed answers, the ledger."""
 
-from pertwise.llm.address import Address, key_variables, parse_address
-from pertwise.llm.base import Chat, ChatReply, ChatRequest, FatalChatError, Message
-from pertwise.llm.budget import Estimate, Price, read_prices
-from pertwise.llm.client import EndpointChat, open_chat
-from pertwise.llm.converse import Conversation, converse
-from pertwise.llm.ledger import Ledger
-from pertwise.llm.loop import run_sync
-from pertwise.llm.settings import ChatSettings
-from pertwise.llm.templates import PromptTemplate, load_prompt
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pertwise.llm.address import Address as Address
+    from pertwise.llm.address import key_variables as key_variables
+    from pertwise.llm.address import parse_address as parse_address
+    from pertwise.llm.base import Chat as Chat
+    from pertwise.llm.base import ChatReply as ChatReply
+    from pertwise.llm.base import ChatRequest as ChatRequest
+    from pertwise.llm.base import FatalChatError as FatalChatError
+    from pertwise.llm.base import Message as Message
+    from pertwise.llm.budget import Estimate as Estimate
+    from pertwise.llm.budget import Price as Price
+    from pertwise.llm.budget import read_prices as read_prices
+    from pertwise.llm.client import EndpointChat as EndpointChat
+    from pertwise.llm.client import open_chat as open_chat
+    from pertwise.llm.converse import Conversation as Conversation
+    from pertwise.llm.converse import converse as converse
+    from pertwise.llm.ledger import Ledger as Ledger
+    from pertwise.llm.loop import run_sync as run_sync
+    from pertwise.llm.settings import ChatSettings as ChatSettings
+    from pertwise.llm.templates import PromptTemplate as PromptTemplate
+    from pertwise.llm.templates import load_prompt as load_prompt
+
+#: The command line asks for the addresses of keys only; a client is imported when it is used.
+_LAZY = {
+    "Address": "pertwise.llm.address",
+    "Chat": "pertwise.llm.base",
+    "ChatReply": "pertwise.llm.base",
+    "ChatRequest": "pertwise.llm.base",
+    "ChatSettings": "pertwise.llm.settings",
+    "Conversation": "pertwise.llm.converse",
+    "EndpointChat": "pertwise.llm.client",
+    "Estimate": "pertwise.llm.budget",
+    "FatalChatError": "pertwise.llm.base",
+    "Ledger": "pertwise.llm.ledger",
+    "Message": "pertwise.llm.base",
+    "Price": "pertwise.llm.budget",
+    "PromptTemplate": "pertwise.llm.templates",
+    "converse": "pertwise.llm.converse",
+    "key_variables": "pertwise.llm.address",
+    "load_prompt": "pertwise.llm.templates",
+    "open_chat": "pertwise.llm.client",
+    "parse_address": "pertwise.llm.address",
+    "read_prices": "pertwise.llm.budget",
+    "run_sync": "pertwise.llm.loop",
+}
 
 __all__ = [
     "Address",
@@ -32,3 +73,9 @@ __all__ = [
     "read_prices",
     "run_sync",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'pertwise.llm' has no attribute {name!r}")

@@ -36,7 +36,7 @@ from pertwise.arrays.component_scales import (
     N_BLOCKS,
     block_products,
     block_scales,
-    leading_axes,
+    leading_maps,
     rescaled,
 )
 from pertwise.arrays.folds import group_folds
@@ -247,11 +247,11 @@ class ContextKernelPredictor(ContextPredictor):
 
         self._choose_scales(data, among)
         system = self._inside(data, among(data.names), every, every)
-        axes = leading_axes(rest)
-        factor = factored(system.T, self.noise)
-        self._coefficients = rescaled(
-            cho_solve(factor, rest, check_finite=False), axes, self.scales
-        )
+        gram = rest @ rest.T
+        self._maps = leading_maps(gram)
+        self._along = gram @ self._maps
+        # Solved for what is asked: that is less than for every feature.
+        self._factor, self._rest = factored(system.T, self.noise), rest
         self._spread = np.sqrt(np.mean(rest**2, axis=0) * max(0.0, 1.0 - self.explained))
 
     def _found(self, data: ContextData, rest: Floats, some: NDArray[np.int64]) -> KernelFit:
@@ -300,13 +300,16 @@ class ContextKernelPredictor(ContextPredictor):
             sums = among(sorted({data.names[i] for i in data.who[train]}))
             rest = data.residuals(self._means_without(data, train))
             factor = factored(self._inside(data, sums, train, train).T, self.noise)
-            # Solved for the rows to predict: there are fewer of them than of features.
             k = self._inside(data, sums, test, train)
-            guess = cho_solve(factor, k.T, check_finite=False).T @ rest[train]
-            axes = leading_axes(rest[train])
-            inner.append(block_products(guess, rest[test], axes))
-            square.append(block_products(guess, guess, axes))
-            total += float((rest[test] ** 2).sum())
+            rows = cho_solve(factor, k.T, check_finite=False).T
+            # Everything by products of rows: there are more features than rows.
+            gram = rest @ rest.T
+            own, across = gram[np.ix_(train, train)], gram[np.ix_(test, train)]
+            maps, through = leading_maps(own), rows @ own
+            guess = through @ maps
+            inner.append(block_products(guess, across @ maps, float(np.vdot(rows, across))))
+            square.append(block_products(guess, guess, float(np.vdot(through, rows))))
+            total += float(np.trace(gram[np.ix_(test, test)]))
         if not inner:
             self.scales, self.explained = np.zeros(N_BLOCKS), 0.0
             return
@@ -341,10 +344,12 @@ class ContextKernelPredictor(ContextPredictor):
             np.broadcast_to(contexts, (len(asked), len(who))),
             same_names(asked, [data.names[i] for i in who]),
         )
+        rows = cho_solve(self._factor, k.T, check_finite=False).T
+        rows = rescaled(rows, rows @ self._along, self._maps, self.scales)
         related = (parts > 0).any(axis=0).sum(axis=1)
         fallback = [joined(borrowed, "" if n else _NOTHING) for n in related]
         return make_prediction(
-            self.name, asked, here, data.features, mean + k @ self._coefficients, related,
+            self.name, asked, here, data.features, mean + rows @ self._rest, related,
             fallback,
             spread=np.tile(self._spread, (len(asked), 1)).astype(np.float32),
             neighbours=self._nearest(asked, parts),

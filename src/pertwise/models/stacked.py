@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from pertwise._process import threads_for
 from pertwise.arrays.direction import (
     Turn,
     choose_stretch,
@@ -137,7 +138,7 @@ class StackedPredictor:
         data = TrainingData.from_screen(screen, self.name)
         self._data = data
         measured = screen.only_measured().of_perturbations(data.names)
-        with keeping_rows(data.names):
+        with keeping_rows(data.names), threads_for(len(data.names)):
             return self._fit(measured, knowledge, data)
 
     def _fit(self, measured: Screen, knowledge: Knowledge | None, data: TrainingData) -> Self:
@@ -226,7 +227,8 @@ class StackedPredictor:
         data = self._trained()
         only_context(self.name, data.context, context)
         names = canonical(perturbations)
-        found = [model.predict(names) for model in self._models]
+        with threads_for(len(data.names)):
+            found = [model.predict(names) for model in self._models]
         silent = np.array([(p.support["fallback"] == MEAN_FALLBACK).to_numpy() for p in found])
         weights = speaking_weights(self._weights, silent)
         change = sum(

@@ -101,8 +101,8 @@ class RegimesConfig(Settings):
     keep_predictions: bool = False
 
 
-def open_regimes(config: RegimesConfig) -> Inputs:
-    """Read the screen and the tables; report filters, duplicates and plate confounding.
+def open_regimes(config: RegimesConfig, *, plates: bool = True) -> Inputs:
+    """Read the screen and the tables; report filters, duplicates and (`plates`) confounding.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def open_regimes(config: RegimesConfig) -> Inputs:
     knowledge = knowledge.spelt(screen.perturbations)
     table = knowledge.drugs or DrugTable.from_cards(())
     notes: dict[str, Any] = {"dropped": dict(screen.meta.get("dropped", {}))}
-    if data.plate_column:
+    if data.plate_column and (plates or config.centre_within_plate):
         everything = _read_screen(data, filtered=False)
         notes["plates"] = plate_confounding(everything, data.plate_column)
         centred, _ = centre_within(everything, data.plate_column)

@@ -5,6 +5,7 @@ RDKit is the optional extra ``pertwise[drugs]``; the similarity kernels need num
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -78,19 +79,25 @@ def _why(chem: Any, smiles: str) -> str:
     return problems[0].Message() if problems else "no reason given"
 
 
-def _parent_molecule(molecule: Any, *, stereo: bool = False) -> Any:
+def _parent_molecule(molecule: Any) -> Any:
+    return _parents(molecule)[0]
+
+
+def _parents(molecule: Any) -> tuple[Any, Any]:
+    """The parent compound without and with its stereochemistry."""
     chem = _rdkit()
     tools = optional_import("rdkit.Chem.MolStandardize.rdMolStandardize", "drugs", "Parents")
     base = optional_import("rdkit.rdBase", "drugs", "Parents")
     with base.BlockLogs():
-        parent = tools.Uncharger().uncharge(tools.FragmentParent(molecule))
-        if not stereo:
-            chem.RemoveStereochemistry(parent)
+        stereo = tools.Uncharger().uncharge(tools.FragmentParent(molecule))
+        flat = chem.Mol(stereo)
+        chem.RemoveStereochemistry(flat)
         # Through SMILES once more: the tools above leave ring information unset on some molecules.
-        again = chem.MolFromSmiles(chem.MolToSmiles(parent))
-    return parent if again is None else again
+        again = [chem.MolFromSmiles(chem.MolToSmiles(parent)) for parent in (flat, stereo)]
+    return (again[0] or flat, again[1] or stereo)
 
 
+@functools.lru_cache(maxsize=20_000)
 def structure(smiles: str) -> Structure:
     """Canonical forms of a SMILES (salts, stereo, charges resolved to a parent compound).
 
@@ -105,12 +112,12 @@ def structure(smiles: str) -> Structure:
     murcko = optional_import("rdkit.Chem.Scaffolds.MurckoScaffold", "drugs", "Scaffolds")
     base = optional_import("rdkit.rdBase", "drugs", "Reading SMILES")
     molecule = _parse(smiles)
-    parent = _parent_molecule(molecule)
+    parent, stereo = _parents(molecule)
     with base.BlockLogs():
         key = chem.MolToInchiKey(parent)
         scaffold = chem.MolToSmiles(murcko.GetScaffoldForMol(parent))
         own = chem.MolToInchiKey(molecule)
-        stereo = chem.MolToInchiKey(_parent_molecule(molecule, stereo=True))
+        stereo_key = chem.MolToInchiKey(stereo)
     canonical = chem.MolToSmiles(parent)
     return Structure(
         smiles=chem.MolToSmiles(molecule),
@@ -119,7 +126,7 @@ def structure(smiles: str) -> Structure:
         # InChI refuses a few exotic inorganics; the parent's SMILES then identifies it as well.
         compound=key[:14] if key else canonical,
         scaffold=scaffold,
-        stereo_parent=stereo,
+        stereo_parent=stereo_key,
     )
 
 

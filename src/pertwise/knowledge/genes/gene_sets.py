@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack
 
-from pertwise._tables import lists_of
 from pertwise.errors import unknown_name
 from pertwise.knowledge.genes import features as kernels
 from pertwise.knowledge.genes import pathways
@@ -20,7 +19,7 @@ from pertwise.knowledge.genes.modules import TermTable, compute_modules
 from pertwise.knowledge.genes.networks import load_graph, missing_for, set_matrix
 from pertwise.knowledge.genes.ontology import UNINFORMATIVE
 from pertwise.knowledge.layout import UNDIRECTED
-from pertwise.knowledge.tables import Tables
+from pertwise.knowledge.tables import Tables, lists_of
 from pertwise.knowledge.types import Pathway
 
 #: Broader terms are not used to find modules; the name of one may be somewhat broader.
@@ -47,7 +46,7 @@ def find_pathway(tables: Tables, name: str) -> Pathway:
 def _stored(tables: Tables, name: str) -> Pathway:
     sets, rows = tables.table("gene_sets"), tables.table("gene_set_members")
     row = tables.keep("set_rows", lambda: sets.set_index("name")).loc[name]
-    by_name = tables.keep("members", lambda: lists_of(rows, "name", "symbol"))
+    by_name = tables.keep("members", lambda: lists_of(rows["name"], rows["symbol"]))
     members, source = tuple(sorted(by_name[name])), str(row["source"])
     curated = curated_pathways().get("RIBOSOME" if name == "KEGG_RIBOSOME" else name)
     if curated is not None:

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from pertwise._tables import lists_of
+import numpy as np
+from numpy.typing import NDArray
+
 from pertwise.knowledge.genes import ontology
-from pertwise.knowledge.tables import Tables
+from pertwise.knowledge.tables import Tables, lists_of
 from pertwise.knowledge.types import GoTerm
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 
 class Ontology:
     """GO terms as arrays, in the order of the table."""
 
-    def __init__(self, terms: pd.DataFrame) -> None:
-        self.ids: list[str] = terms["id"].tolist()
-        self.names: list[str] = terms["name"].tolist()
-        self.namespaces: list[str] = terms["namespace"].tolist()
-        self.depth: NDArray[np.int32] = terms["depth"].to_numpy(np.int32)
-        self.n_genes: NDArray[np.int64] = terms["n_genes"].to_numpy(np.int64)
+    def __init__(self, tables: Tables) -> None:
+        self.ids: list[str]
+        self.names: list[str]
+        self.namespaces: list[str]
+        self.ids, self.names, self.namespaces, depth, n_genes, parents = tables.columns(
+            "go_terms", "id", "name", "namespace", "depth", "n_genes", "parents"
+        )
+        self.depth: NDArray[np.int32] = np.array(depth, dtype=np.int32)
+        self.n_genes: NDArray[np.int64] = np.array(n_genes, dtype=np.int64)
         self.position = {t: i for i, t in enumerate(self.ids)}
-        parents = ontology.parent_matrix(self.ids, terms["parents"].tolist())
-        self.closure = ontology.ancestor_closure(parents)
+        self.parents: dict[str, str] = dict(zip(self.ids, parents, strict=True))
+
+    @cached_property
+    def closure(self) -> csr_matrix:
+        """(n_terms, n_terms) 0/1: row = term, columns = its ancestors and itself."""
+        return ontology.ancestor_closure(
+            ontology.parent_matrix(self.ids, list(self.parents.values()))
+        )
 
     def complexes(self, max_genes: int) -> NDArray[np.int64]:
         """Terms below "protein-containing complex" with 2..max_genes genes.
@@ -44,24 +56,31 @@ class Ontology:
 
 def load_ontology(tables: Tables) -> Ontology:
     """The GO graph of a folder (kept)."""
-    return tables.keep("ontology", lambda: Ontology(tables.table("go_terms")))
+    return tables.keep("ontology", lambda: Ontology(tables))
 
 
 def terms_of(tables: Tables, symbol: str) -> tuple[GoTerm, ...]:
-    """GO terms of an approved symbol, most specific first; see `Knowledge.go_terms`."""
+    """GO terms of an approved symbol, most specific first; see `Knowledge.go_terms`.
+
+    A term that another one implies is left out. Order: fewest genes (propagated), that is highest
+    information content; then greatest depth; then place in the table.
+    """
     if not tables.has("gene_go"):
         return ()
 
-    of = tables.keep("go_of", lambda: lists_of(tables.table("gene_go"), "symbol", "go"))
+    of = tables.keep("go_of", lambda: lists_of(*tables.columns("gene_go", "symbol", "go")))
     ids = [t for t in of.get(symbol, []) if t not in ontology.UNINFORMATIVE]
     if not tables.has("go_terms"):
         return tuple(GoTerm(t, t, "") for t in ids)
     go = load_ontology(tables)
-    at = np.array([go.position[t] for t in ids if t in go.position], dtype=np.int64)
-    return tuple(
-        GoTerm(go.ids[i], go.names[i], go.namespaces[i], int(go.depth[i]), int(go.n_genes[i]))
-        for i in ontology.most_specific(at, go.closure, go.n_genes, go.depth)
-    )
+    chosen = {t for t in ids if t in go.position}
+    found = [
+        (GoTerm(t, go.names[i], go.namespaces[i], int(go.depth[i]), int(go.n_genes[i])), i)
+        for t in chosen - ontology.ancestors(chosen, go.parents)
+        for i in (go.position[t],)
+    ]
+    found.sort(key=lambda at: (at[0].n_genes, -at[0].depth, at[1]))
+    return tuple(term for term, _ in found)
 
 
 def propagated(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, identity
 
 from pertwise.errors import InputError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 #: Roots of the three namespaces and the binding term that says nothing about a gene.
 UNINFORMATIVE = frozenset({"GO:0003674", "GO:0005575", "GO:0008150", "GO:0005515"})
@@ -26,6 +28,8 @@ def parent_matrix(terms: Sequence[str], parents: Sequence[str]) -> csr_matrix:
     parents
         For each term its parents joined by "|" ("" for none); parents not in `terms` are ignored.
     """
+    from scipy.sparse import csr_matrix
+
     position = {t: i for i, t in enumerate(terms)}
     rows: list[int] = []
     cols: list[int] = []
@@ -48,6 +52,8 @@ def ancestor_closure(parents: csr_matrix) -> csr_matrix:
     Repeated squaring: after k steps all paths up to length 2^k are in, so the ~16 levels of GO
     need 4-5 sparse products.
     """
+    from scipy.sparse import identity
+
     n = parents.shape[0]
     closure = (parents + identity(n, dtype=np.float32, format="csr")).tocsr()
     closure.data[:] = 1.0
@@ -83,6 +89,9 @@ def annotation_matrix(
     genes: Sequence[str], gene_of: Sequence[str], terms: Sequence[str], term_of: Sequence[str]
 ) -> csr_matrix:
     """Direct annotations, 0/1 csr (n_genes, n_terms); unknown genes and terms are left out."""
+    import pandas as pd
+    from scipy.sparse import csr_matrix
+
     g = pd.Index(genes).get_indexer(pd.Index(gene_of))
     t = pd.Index(terms).get_indexer(pd.Index(term_of))
     keep = (g >= 0) & (t >= 0)
@@ -102,24 +111,16 @@ def propagate(annotations: csr_matrix, closure: csr_matrix) -> csr_matrix:
     return full
 
 
-def most_specific(
-    term_indices: NDArray[np.int64],
-    closure: csr_matrix,
-    n_genes: NDArray[np.int64],
-    depth: NDArray[np.int32],
-) -> list[int]:
-    """Order terms from most to least specific, leaving out those implied by another one.
-
-    A term is implied when another term of the list has it as ancestor. Order: fewest genes
-    (propagated) first, that is highest information content; then greatest depth; then index.
-    """
-    chosen = np.unique(term_indices)
-    if not len(chosen):
-        return []
-    within = closure[chosen][:, chosen]
-    implied = np.asarray(within.sum(axis=0)).ravel() > 1
-    left = chosen[~implied]
-    return sorted(left.tolist(), key=lambda t: (int(n_genes[t]), -int(depth[t]), t))
+def ancestors(terms: Iterable[str], parents: Mapping[str, str]) -> set[str]:
+    """All terms above any of `terms`; `parents`: term -> its parents joined by "|"."""
+    found: set[str] = set()
+    waiting = list(terms)
+    while waiting:
+        above = parents.get(waiting.pop(), "")
+        fresh = {p for p in above.split("|") if p in parents} - found if above else set()
+        found |= fresh
+        waiting += fresh
+    return found
 
 
 def go_namespace(text: str) -> str:

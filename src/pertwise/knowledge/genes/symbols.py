@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-
-import pandas as pd
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from pertwise.knowledge.types import Resolution
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Meant = dict[str, tuple[str, ...]]
 
 #: Ensembl, HGNC and UniProt ids (the pattern of uniprot.org/help/accession_numbers), with what may
 #: stand around them: STRING's taxon, version, isoform, copy on Y.
@@ -20,6 +24,7 @@ _ID = re.compile(
 )
 #: Kinds of names that are identifiers.
 ID_KINDS = ("ensembl", "hgnc", "uniprot")
+NO_ALIAS = frozenset({"approved", *ID_KINDS})
 
 
 def plain_id(name: str) -> tuple[str, str]:
@@ -30,55 +35,50 @@ def plain_id(name: str) -> tuple[str, str]:
     return found[1].upper(), "ensembl" if found[2] else "hgnc" if found[3] else "uniprot"
 
 
-@dataclass(frozen=True)
 class SymbolIndex:
-    """Look-up tables for names.
+    """Look-up tables for names, from the columns of the `symbols` table; each made when needed.
 
-    Attributes
-    ----------
-    approved
-        All approved symbols.
-    approved_upper
-        upper-case spelling -> approved symbols spelt so.
-    other
-        alias or previous symbol -> approved symbols it stands for.
-    other_upper
-        The same by upper-case spelling.
-    ids
-        Ensembl id or UniProt accession, without version -> approved symbols it stands for.
+    An approved symbol as spelt needs none of them, and a folder has 200,000 names.
     """
 
-    approved: frozenset[str]
-    approved_upper: dict[str, tuple[str, ...]]
-    other: dict[str, tuple[str, ...]]
-    other_upper: dict[str, tuple[str, ...]]
-    ids: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    def __init__(self, names: Sequence[str], approved: Sequence[str], kinds: Sequence[str]) -> None:
+        self._rows = (names, approved, kinds)
+        #: All approved symbols.
+        self.approved = frozenset(approved)
 
     @classmethod
     def from_table(cls, symbols: pd.DataFrame) -> SymbolIndex:
         """From the `symbols` table: columns name, approved, kind."""
-        approved = frozenset(symbols["approved"])
-        upper: dict[str, set[str]] = {}
-        for symbol in approved:
-            upper.setdefault(symbol.upper(), set()).add(symbol)
-        other: dict[str, set[str]] = {}
-        other_upper: dict[str, set[str]] = {}
-        ids: dict[str, set[str]] = {}
-        rest = symbols[symbols["kind"] != "approved"]
-        for name, symbol, kind in zip(rest["name"], rest["approved"], rest["kind"], strict=True):
-            if kind in ID_KINDS:
-                ids.setdefault(name, set()).add(symbol)
-                continue
-            other.setdefault(name, set()).add(symbol)
-            other_upper.setdefault(name.upper(), set()).add(symbol)
-        return cls(approved, _freeze(upper), _freeze(other), _freeze(other_upper), _freeze(ids))
+        return cls(*(symbols[c].tolist() for c in ("name", "approved", "kind")))
 
-    @classmethod
-    def from_symbols(cls, symbols: Iterable[str]) -> SymbolIndex:
-        """An index that knows approved symbols only."""
-        approved = sorted(set(symbols))
-        return cls.from_table(
-            pd.DataFrame({"name": approved, "approved": approved, "kind": "approved"})
+    @cached_property
+    def approved_upper(self) -> Meant:
+        """Upper-case spelling -> approved symbols spelt so."""
+        return _meant((symbol.upper(), symbol) for symbol in self.approved)
+
+    @cached_property
+    def other(self) -> Meant:
+        """Alias or previous symbol -> approved symbols it stands for."""
+        return _meant(
+            (name, symbol)
+            for name, symbol, kind in zip(*self._rows, strict=True)
+            if kind not in NO_ALIAS
+        )
+
+    @cached_property
+    def other_upper(self) -> Meant:
+        """The same by upper-case spelling."""
+        return _meant(
+            (name.upper(), symbol) for name, symbols in self.other.items() for symbol in symbols
+        )
+
+    @cached_property
+    def ids(self) -> Meant:
+        """Ensembl id or UniProt accession, without version -> approved symbols it stands for."""
+        return _meant(
+            (name, symbol)
+            for name, symbol, kind in zip(*self._rows, strict=True)
+            if kind in ID_KINDS
         )
 
     def candidates(self, name: str) -> tuple[str, ...]:
@@ -94,15 +94,16 @@ class SymbolIndex:
         upper = text.upper()
         plain, _ = plain_id(text)
         for table, key in (
-            (self.approved_upper, upper),
-            (self.other, text),
-            (self.other_upper, upper),
-            (self.ids, plain),
-            (self.approved_upper, plain),
-            (self.other_upper, plain),
+            ("approved_upper", upper),
+            ("other", text),
+            ("other_upper", upper),
+            ("ids", plain),
+            ("approved_upper", plain),
+            ("other_upper", plain),
         ):
-            if key in table:
-                return table[key]
+            meant: Meant = getattr(self, table)
+            if key in meant:
+                return meant[key]
         return ()
 
     def resolve(self, names: Sequence[str]) -> Resolution:
@@ -126,5 +127,12 @@ class SymbolIndex:
         return names.map(lambda n: resolved.get(str(n), ""))
 
 
-def _freeze(table: dict[str, set[str]]) -> dict[str, tuple[str, ...]]:
-    return {key: tuple(sorted(values)) for key, values in table.items()}
+def _meant(pairs: Iterable[tuple[str, str]]) -> Meant:
+    """Name -> all it stands for, sorted. Nearly all names stand for one."""
+    listed = list(pairs)
+    last = dict(listed)
+    found: Meant = {name: (symbol,) for name, symbol in last.items()}
+    for name, symbol in listed:
+        if symbol not in found[name]:
+            found[name] = tuple(sorted((*found[name], symbol)))
+    return found
