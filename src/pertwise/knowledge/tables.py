@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -69,6 +69,7 @@ class _LeftOut(BaseModel):
 
 class _Manifest(BaseModel):
     built: str
+    taxon: Literal["9606", "10090"] = "9606"
     tables: dict[str, _Table]
     embeddings: dict[str, _Matrix]
     sources: dict[str, _Source]
