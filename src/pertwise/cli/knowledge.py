@@ -77,7 +77,8 @@ def _describe(knowledge: Knowledge) -> None:
     label = f" [{knowledge.label}]" if knowledge.label else ""
     typer.echo(
         f"knowledge {knowledge.path}{label}: {knowledge.species} genes, format "
-        f"{manifest['format_version']}, built {manifest['built']}, fingerprint {knowledge.fingerprint()}"
+        f"{manifest['format_version']}, built {manifest['built']}, "
+        f"fingerprint {knowledge.fingerprint()}"
     )
     typer.echo("tables:")
     for name, entry in manifest["tables"].items():

@@ -62,7 +62,8 @@ def taxon_id(text: str) -> str:
     for species, (taxon, name) in TAXA_BUILT.items():
         if plain in (species, taxon, name.casefold()):
             return taxon
-    raise unknown_name("taxon", text, [w for s, (t, _) in TAXA_BUILT.items() for w in (s, t)])
+    listed = ", ".join(f"{s} ({t})" for s, (t, _) in TAXA_BUILT.items())
+    raise unknown_name("taxon", text, TAXA_BUILT, f"(there are {listed})")
 
 
 def species_of(name: str) -> str:
