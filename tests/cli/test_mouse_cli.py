@@ -132,3 +132,22 @@ def test_a_human_guide_library_is_refused_for_mouse_genes(place, tmp_path):
     assert isinstance(done.exception, InputError) or done.exit_code
     assert "human genes" in f"{done.output} {done.exception}"
     call(*words, tmp_path / "mouse.csv")
+
+
+def test_benches_refuse_a_folder_of_the_other_species(place, tmp_path):
+    (tmp_path / "gene_alias.tsv").write_text("symbol\tapproved\nTP53\tTP53\nGATA1\tGATA1\n")
+    call("knowledge", "build", tmp_path / "gene_alias.tsv", "--out", tmp_path / "kb")
+    read_screen(place / "screen.csv").save(tmp_path / "screen.h5ad")
+    screen, common = str(tmp_path / "screen.h5ad"), ["--knowledge", str(tmp_path / "kb"), "--out"]
+    for words in (["prediction", "--screen", screen, "--method", "training-mean"],
+                  ["acquisition", screen, "--strategy", "random"]):  # fmt: skip
+        done = RUNNER.invoke(app, ["bench", *words, *common, str(tmp_path / words[0])])
+        assert "mouse genes" in f"{done.output} {done.exception}", done.output
+    for task in ("de", "dir"):
+        rows = "".join(f"{s}1,G{i},{i % 2},{s}\n" for i in range(4) for s in ("train", "test"))
+        (tmp_path / f"k562-{task}.csv").write_text("pert,gene,label,split\n" + rows)
+    done = RUNNER.invoke(
+        app, ["bench", "perturbqa", str(tmp_path), "--knowledge", str(place / "kb"),
+              "--out", str(tmp_path / "qa")],
+    )  # fmt: skip
+    assert "lines are human" in f"{done.output} {done.exception}", done.output
