@@ -72,7 +72,7 @@ OLDEST ?= tests/screen tests/arrays tests/acquire tests/knowledge/test_facts.py 
 oldest:
 	python3.11 -m venv .venv-3.11-oldest
 	.venv-3.11-oldest/bin/python -m pip install --quiet --constraint constraints-oldest.txt \
-	  --editable . pytest pytest-xdist hypothesis
+	  --editable . pytest pytest-xdist hypothesis "zarr<3"
 	.venv-3.11-oldest/bin/python -m pytest -n 2 --dist loadfile $(OLDEST)
 
 clean:

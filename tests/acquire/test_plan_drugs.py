@@ -12,6 +12,7 @@ from pertwise.cli.main import app
 from pertwise.errors import InputError
 from pertwise.knowledge.types import Pathway, Resolution
 
+pytest.importorskip("rdkit")
 KNOWN, SCREEN = drug_knowledge(), drug_screen()
 UNMEASURED = ["Vorinostat", "Lapatinib", "Aspirin"]
 

@@ -15,16 +15,12 @@ from pertwise.models.llmpert.bagged import BaggedRidge
 
 BLOCK = """
 import sys
-class Without:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {blocked!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Without())
+sys.modules.update(dict.fromkeys({blocked!r}))  # as if it were not installed
 sys.argv = ["pertwise", *{args!r}]
 from pertwise.cli.main import main
 main()
 """
-#: What the extras bring. Not dask: anndata asks whether it is there and stops at the answer.
+#: What the extras bring.
 EXTRAS = ("torch", "rdkit", "sentence_transformers", "starlette", "uvicorn", "openpyxl")
 
 

@@ -125,6 +125,35 @@ def test_on_strong_effects_metrics_tell_the_duplicate_from_the_mean(cells):
     assert calibrate_cells(blind).set_index("metric").loc["pearson_reference", "drf"] < 0.5
 
 
+def test_distances_of_cells_tell_the_duplicate_from_cells_of_others(cells):
+    table = calibrate_cells(cells).set_index("metric")
+    for metric in ("energy_distance", "mmd"):
+        row = table.loc[metric]
+        assert row["better"] == "low"
+        assert row["n"] == 5
+        assert abs(row["positive"]) < 0.1 * row["negative"]
+        assert row["drf"] > 0.8
+        assert row["bds"] == 1.0
+    calls = table.loc[["de_sig_jaccard", "de_direction_yield", "de_direction_reach"]]
+    assert (calls["positive"] > calls["negative"]).all()
+    assert table.loc["de_lfc_error", "positive"] < 0.6 < table.loc["de_lfc_error", "negative"]
+
+
+def test_a_sample_of_cells_is_of_its_own_half(cells):
+    found = read_halves(cells, seed=3, sample=1000)
+    x = found.cells.toarray()
+    base = np.log1p(cells.X / cells.X.sum(axis=1, keepdims=True) * 1e4)
+    base = base[cells.obs["perturbation"].to_numpy() == "control"].mean(axis=0)
+    for i in range(5):
+        for half, mean in ((0, found.first), (1, found.second)):
+            own = x[found.half_of == 2 * i + half]
+            assert len(own) == 40
+            np.testing.assert_allclose(own.mean(axis=0) - base, mean[i], atol=1e-4)
+    few = read_halves(cells, seed=3, sample=7, sampled=2)
+    assert sorted(np.bincount(few.half_of)[np.bincount(few.half_of) > 0]) == [7, 7, 7, 7]
+    assert read_halves(cells).cells.shape[0] == 0
+
+
 def test_too_few_perturbations_or_no_control_are_told(cells):
     with pytest.raises(InputError, match="three are needed"):
         calibrate_cells(cells, min_cells=100)

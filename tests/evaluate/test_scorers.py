@@ -15,7 +15,7 @@ import pytest
 from scipy import sparse
 
 import pertwise as pw
-from pertwise.evaluate import genes, metrics, retrieval
+from pertwise.evaluate import genes, metrics, retrieval, vcc2026
 from pertwise.evaluate.auroc import de_auprc, de_auroc
 from pertwise.evaluate.distribution import energy_distance, mmd
 from pertwise.evaluate.genes import benjamini_hochberg
@@ -254,3 +254,57 @@ def test_scaled_scores_are_those_of_vcc2026():
             for v in values
         ]
         np.testing.assert_allclose(got, want, atol=1e-6, err_msg=name)
+
+
+def test_members_of_vcc2026_on_the_same_tables_are_equal():
+    """Their scored members on given tables, and the discrimination score by our retrieval."""
+    rng = np.random.default_rng(3)
+    truth = rng.normal(size=(5, 60))
+    truth[:, 7] = 0.0
+    answer = 0.6 * truth + rng.normal(0, 0.7, size=truth.shape)
+    p_truth, p_answer = rng.uniform(size=(2, *truth.shape)) ** 5
+    p_truth[4] = 1.0
+    q_truth, q_answer = benjamini_hochberg(p_truth), benjamini_hochberg(p_answer)
+    found = theirs(
+        "import polars as pl\n"
+        "from functools import partial\n"
+        "from cell_eval2.de import prepare_de\n"
+        "from cell_eval2.catalog import CATALOG\n"
+        "from cell_eval2.metrics.discrimination import discrimination_score\n"
+        "n, d = a['truth'].shape\n"
+        "perts, genes = [f'p{i}' for i in range(n)], [f'g{j:03d}' for j in range(d)]\n"
+        "def table(x, p, q):\n"
+        "    return pl.DataFrame({'target': np.repeat(perts, d), 'feature': genes * n,\n"
+        "        'log2_fold_change': x.ravel(), 'p_value': p.ravel(), 'p_adj': q.ravel()})\n"
+        "ready = prepare_de(table(a['answer'], a['pa'], a['qa']), table(a['truth'], a['pt'],\n"
+        "    a['qt']), control='non-targeting', sort_by='abs_log2_fold_change',\n"
+        "    p_adj_threshold=0.05, nan_lfc_policy='mask')\n"
+        "from cell_eval2.de import TargetResolution\n"
+        "own = {p: genes[i] for i, p in enumerate(perts)}\n"
+        "ready.target_resolution = TargetResolution(own, n)\n"
+        "for m in ('sig_jaccard', 'lfc_nmae', 'direction_fidelity_yield_raw',\n"
+        "          'direction_reach_raw'):\n"
+        "    got = CATALOG['de_wilcoxon_' + m].func(ready)\n"
+        "    out[m] = [got.get(p, float('nan')) for p in perts]\n"
+        "labels = np.array([*perts, 'non-targeting'])\n"
+        "bulk = lambda x: (labels, np.vstack([x, np.zeros(d)]))\n"
+        "got = discrimination_score(pred_bulk=bulk(a['answer']), real_bulk=bulk(a['truth']),\n"
+        "    distance='cosine', exclude_target_gene=False)\n"
+        "out['pds'] = [got[p] for p in perts]",
+        truth=truth, answer=answer, pt=p_truth, pa=p_answer, qt=q_truth, qa=q_answer,
+    )  # fmt: skip
+    real, called = q_truth < 0.05, q_answer < 0.05
+    keep = np.ones(truth.shape, bool)
+    keep[np.arange(5), np.arange(5)] = False
+    assert (real & keep)[:4].sum(axis=1).min() >= 10
+    ours = {
+        "sig_jaccard": vcc2026.sig_jaccard(real, called, keep),
+        "lfc_nmae": vcc2026.lfc_error(truth, answer, real, keep),
+        "direction_fidelity_yield_raw": vcc2026.direction_yield(truth, answer, real, called, keep),
+        "direction_reach_raw": vcc2026.direction_reach(
+            truth, answer, real, q_answer, p_answer, keep
+        ),
+        "pds": 1 - (1 - retrieval(answer, truth, kind="cosine").score) * 4 / 5,
+    }
+    for name, values in ours.items():
+        np.testing.assert_allclose(values, found[name], atol=1e-6, err_msg=name)

@@ -261,6 +261,8 @@ def test_a_screen_of_another_species_is_told(names, tmp_path):
                   ["predict", str(screen), *common, "--genes", "KLF3", "--method",
                    "training mean", "--out", str(tmp_path / "p")]):  # fmt: skip
         result = CliRunner().invoke(app, ["-q", *given])
-        assert "mouse" in result.output, result.output
+        assert isinstance(result.exception, InputError)
+        assert "mouse genes" in str(result.exception)
+        assert "are found in it" in str(result.exception)
     result = CliRunner().invoke(app, ["knowledge", "gene", names[0], *common])
     assert (names is MOUSE) or "mouse" in str(result.exception)

@@ -113,7 +113,7 @@ def _program(state: AcquisitionState, feature: str) -> Program | None:
     table = None if state.screen is None else state.screen.feature_table
     if table is not None and feature in table.index:
         return feature_programs([feature], table)[0]
-    shipped = {p.name: p for p in general_programs("genes")}
+    shipped = {p.name: p for p in general_programs("genes", state.knowledge)}
     name = named_by(feature, list(shipped))
     if name is not None:
         return shipped[name]

@@ -12,7 +12,7 @@ from pertwise.acquire.panel import LeftOut, RepairNote
 from pertwise.acquire.targets import targetable
 from pertwise.errors import InputError, suggest
 from pertwise.knowledge import Knowledge, read_gene_list
-from pertwise.knowledge.genes.species import species_note, species_notes
+from pertwise.knowledge.genes.species import same_species, species_note
 from pertwise.screen import Screen
 from pertwise.screen.labels import guide_gene, numbered_gene
 
@@ -147,7 +147,7 @@ def make_pool(
     ------
     pertwise.errors.InputError
         A pinned name that is measured, excluded or unknown; an exclude that is on no list;
-        no candidate left, or none known.
+        no candidate left, or none known; a screen of another species than the folder.
     """
     measured: tuple[str, ...] = ()
     if screen is not None:
@@ -157,6 +157,10 @@ def make_pool(
         [canonical_perturbation(n) for n in group] for group in (include, exclude, pin)
     )
     symbols, known = _symbols(knowledge, [*names, *measured, *include, *exclude, *pin])
+    told = same_species("measured", measured, knowledge)
+    drugs = () if knowledge.drugs is None else knowledge.drugs
+    foreign = species_note([n for n in names if n not in drugs], knowledge.species)
+    told += [f"candidates: {foreign}"] if foreign else []
     guides, notes = _unknown_measured(measured, known, knowledge)
     measured_as = guides | {symbols[m]: m for m in measured}
     excluded = {symbols[e]: e for e in exclude}
@@ -217,7 +221,7 @@ def make_pool(
             if name not in known:
                 unknown.append(name)
     if not candidates and not pinned:
-        _nobody_left(names, left_out, known)
+        _nobody_left(names, left_out, foreign or f"are they {knowledge.species} gene symbols?")
     return Pool(
         candidates=tuple(sorted(candidates)),
         measured=measured,
@@ -227,7 +231,7 @@ def make_pool(
         origin=origin,
         left_out=tuple(_unique(left_out)),
         repairs=tuple(repairs),
-        notes=(*notes, *species_notes({"measured": measured, "candidates": names}, knowledge)),
+        notes=(*notes, *told),
     )
 
 
@@ -294,7 +298,7 @@ def _unique(rows: Sequence[LeftOut]) -> list[LeftOut]:
     return list({(r.gene, r.kind): r for r in rows}.values())
 
 
-def _nobody_left(names: Sequence[str], left_out: Sequence[LeftOut], known: set[str]) -> None:
+def _nobody_left(names: Sequence[str], left_out: Sequence[LeftOut], doubt: str) -> None:
     """Say which of the possible reasons emptied the list."""
     if not names:
         raise InputError("the candidate list is empty")
@@ -302,8 +306,7 @@ def _nobody_left(names: Sequence[str], left_out: Sequence[LeftOut], known: set[s
     if kinds == {"unknown"}:
         raise InputError(
             f"none of the {len(set(names))} candidates (e.g. {names[0]!r}) is known to the "
-            f"knowledge folder; {species_note(names) or 'are they human gene symbols?'} Keep them "
-            "anyway with --keep-unknown"
+            f"knowledge folder; {doubt} Keep them anyway with --keep-unknown"
         )
     counts = {k: sum(r.kind == k for r in left_out) for k in sorted(kinds)}
     text = ", ".join(f"{n} {k}" for k, n in counts.items())

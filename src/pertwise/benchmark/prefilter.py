@@ -16,6 +16,7 @@ from pertwise.evaluate.given import split_given
 from pertwise.evaluate.prefilter import PREFILTERS, mean_recall, split_recall
 from pertwise.evaluate.splits import Split, split_folds
 from pertwise.knowledge import Knowledge
+from pertwise.knowledge.genes.species import same_species
 from pertwise.knowledge.recorded import read_recorded
 from pertwise.provenance import contents, identity, input_facts
 from pertwise.screen.read import read_screen
@@ -68,7 +69,9 @@ class PrefilterTask(Task):
         """Measured rows of one context, and the folder."""
         given = self.settings
         screen = one_context(read_screen(given.screen), given.context, given.screen)
-        return screen, Knowledge.open(given.knowledge)
+        knowledge = Knowledge.open(given.knowledge)
+        same_species("screen", screen.perturbations, knowledge)
+        return screen, knowledge
 
     @cached_property
     def inputs(self) -> Mapping[str, Mapping[str, str]]:

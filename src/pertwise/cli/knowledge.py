@@ -15,6 +15,7 @@ app = typer.Typer(no_args_is_help=True, help="What is already known: build and l
 Folder = Annotated[
     Path, typer.Option("--knowledge", "-k", help="Knowledge folder (made by build).")
 ]
+Taxon = Annotated[str, typer.Option(help="Whose genes: human (9606) or mouse (10090).")]
 
 
 @app.command()
@@ -31,6 +32,7 @@ def build(
     text_mining: Annotated[
         bool, typer.Option(help="Use STRING's text-mining channel (links files).")
     ] = True,
+    taxon: Taxon = "human",
 ) -> None:
     """Build a knowledge folder from public files."""
     from pertwise.knowledge import Knowledge, build_knowledge
@@ -41,6 +43,7 @@ def build(
         overwrite=overwrite,
         string_min_score=string_min_score,
         string_text_mining=text_mining,
+        taxon=taxon,
     )
     typer.echo(f"built {out}")
     _describe(Knowledge.open(out))
@@ -73,8 +76,9 @@ def _describe(knowledge: Knowledge) -> None:
     manifest = knowledge.manifest
     label = f" [{knowledge.label}]" if knowledge.label else ""
     typer.echo(
-        f"knowledge {knowledge.path}{label}: format {manifest['format_version']}, built "
-        f"{manifest['built']}, fingerprint {knowledge.fingerprint()}"
+        f"knowledge {knowledge.path}{label}: {knowledge.species} genes, format "
+        f"{manifest['format_version']}, built {manifest['built']}, "
+        f"fingerprint {knowledge.fingerprint()}"
     )
     typer.echo("tables:")
     for name, entry in manifest["tables"].items():
@@ -140,7 +144,7 @@ def gene(
 
         near = suggest(resolution.unknown[0], opened.genes())
         hint = f"; did you mean {', '.join(near)}?" if near else ""
-        foreign = species_note(resolution.unknown)
+        foreign = species_note(resolution.unknown, opened.species)
         hint += f"; {foreign}" if foreign else ""
         raise UnknownNameError(f"unknown gene {', '.join(resolution.unknown)}{hint}", near)
 
@@ -172,16 +176,21 @@ def fetch(
     ] = None,
     mirror: Annotated[str, typer.Option(help="Take the files from this address instead.")] = "",
     show: Annotated[bool, typer.Option("--list", help="Show names and addresses only.")] = False,
+    taxon: Taxon = "human",
 ) -> None:
     """Download the public source files (then: pertwise knowledge build OUT --out DIR)."""
-    from pertwise.knowledge.build.fetch import REMOTES, fetch_sources
+    from pertwise.knowledge.build.fetch import fetch_sources
+    from pertwise.knowledge.build.remotes import remotes_of
 
     if show:
-        for remote in REMOTES:
+        for remote in remotes_of(taxon):
             typer.echo(f"{remote.name}\t{remote.url}\t{remote.licence}")
         return
-    folder = fetch_sources(out, only or (), mirror=mirror)
-    typer.echo(f"fetched into {folder}; next: pertwise knowledge build {folder} --out knowledge")
+    folder = fetch_sources(out, only or (), remotes=remotes_of(taxon), mirror=mirror)
+    own = "" if taxon == "human" else f" --taxon {taxon}"
+    typer.echo(
+        f"fetched into {folder}; next: pertwise knowledge build {folder}{own} --out knowledge"
+    )
 
 
 @app.command(name="add-embedding")

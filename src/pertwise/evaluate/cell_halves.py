@@ -1,4 +1,4 @@
-"""Means of two random halves of every perturbation's cells."""
+"""Two random halves of every perturbation's cells: their means, and a sample of the cells."""
 
 from __future__ import annotations
 
@@ -33,10 +33,15 @@ class Halves:
     ----------
     first, second
         (n, d) mean of each half minus the mean of all controls of the context.
-    variance
-        (n, d) sampling variance of the first half's response.
-    significant
-        (n, d) differential in the first half: Benjamini-Hochberg q < 0.05 of Welch's t.
+    variance, second_variance
+        (n, d) sampling variance of each half's response.
+    q, second_q
+        (n, d) Benjamini-Hochberg q of each half's Welch test against the controls, 1 where there
+        is none.
+    cells
+        (m, d) csr of log values: up to so many cells of each half as were asked for.
+    half_of
+        (m,) half h of perturbation i is 2 i + h.
     """
 
     perturbations: tuple[str, ...]
@@ -44,7 +49,16 @@ class Halves:
     first: Floats
     second: Floats
     variance: Floats
-    significant: NDArray[np.bool_]
+    second_variance: Floats
+    q: Floats
+    second_q: Floats
+    cells: sparse.csr_matrix
+    half_of: NDArray[np.int64]
+
+    @property
+    def significant(self) -> NDArray[np.bool_]:
+        """(n, d) differential in the first half: q < 0.05."""
+        return np.asarray(self.q < FDR)
 
 
 def read_halves(
@@ -54,11 +68,18 @@ def read_halves(
     min_cells: int = 30,
     keys: Keys | None = None,
     target_sum: float = 1e4,
+    sample: int = 0,
+    sampled: int = 500,
 ) -> Halves:
     """Read single cells block by block into the sums of two halves of every perturbation.
 
     Counts are normalised to `target_sum` and logged; a perturbation in several contexts or at
     several doses is taken apart by them (a name then carries its context).
+
+    Parameters
+    ----------
+    sample, sampled
+        Cells of each half that are kept, of so many perturbations at most (chosen by `seed`).
 
     Raises
     ------
@@ -82,6 +103,10 @@ def read_halves(
         place[order] = np.arange(len(codes)) - np.searchsorted(codes[order], codes[order])
         second = (place % 2 == 1) & ~control[codes]
         slot = np.where(codes >= 0, codes + second * len(groups), -1)
+        enough = np.flatnonzero(~control & (count >= max(min_cells, 4)))
+        chosen = np.isin(codes, np.random.default_rng(seed).permutation(enough)[:sampled])
+        chosen &= place < 2 * sample
+        kept_cells: list[sparse.csr_matrix] = []
         shape = (2 * len(groups), len(file.features))
         total, squares = np.zeros(shape), np.zeros(shape)
         for start, block in file.blocks():
@@ -92,14 +117,14 @@ def read_halves(
             put = sparse.csr_matrix((np.ones(len(rows)), (own[rows], rows)), (len(total), len(own)))
             total += (put @ x).toarray()
             squares += (put @ x.multiply(x)).toarray()
+            kept_cells.append(sparse.csr_matrix(x)[chosen[start : start + block.shape[0]]])
         features = file.features
     n = np.bincount(slot[slot >= 0], minlength=len(total)).astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = total / n[:, None]
         spread = (squares - n[:, None] * mean**2) / np.maximum(n[:, None] - 1, 1) / n[:, None]
     at = {c: i for i, c in enumerate(groups["context"]) if control[i]}
-    kept = np.flatnonzero(~control & (count >= max(min_cells, 4)))
-    kept = np.array([g for g in kept if groups["context"].iloc[g] in at], dtype=int)
+    kept = np.array([g for g in enough if groups["context"].iloc[g] in at], dtype=int)
     base = np.array([at[groups["context"].iloc[g]] for g in kept], dtype=int)
     names = list(groups["perturbation"].iloc[kept])
     if len(set(names)) < len(names):
@@ -107,14 +132,24 @@ def read_halves(
         names = [f"{p}|{c}|{d}" for p, c, d in zip(
             parts["perturbation"], parts["context"], parts["dose"], strict=True
         )]  # fmt: skip
-    one = mean[kept] - mean[base]
-    variance = np.maximum(spread[kept] + spread[base], 1e-12)
-    tests = compare_to_control(one, variance, n[kept])
+    at_row = np.full(len(groups), -1)
+    at_row[kept] = np.arange(len(kept))
+    halves = []
+    for rows in (kept, kept + len(groups)):
+        delta = mean[rows] - mean[base]
+        variance = np.maximum(spread[rows] + spread[base], 1e-12)
+        q = np.nan_to_num(compare_to_control(delta, variance, n[rows]).q, nan=1.0)
+        halves.append((delta, variance, q))
+    (first, variance, q), (other, other_variance, other_q) = halves
     return Halves(
         perturbations=tuple(names),
         features=features,
-        first=one,
-        second=mean[kept + len(groups)] - mean[base],
+        first=first,
+        second=other,
         variance=variance,
-        significant=np.asarray(np.nan_to_num(tests.q, nan=1.0) < FDR),
+        second_variance=other_variance,
+        q=q,
+        second_q=other_q,
+        cells=sparse.vstack(kept_cells, format="csr"),
+        half_of=2 * at_row[codes[chosen]] + second[chosen],
     )

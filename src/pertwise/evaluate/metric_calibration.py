@@ -10,6 +10,7 @@ a replicate (Virtual Cell Challenge 2026).
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -17,7 +18,11 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from pertwise.errors import InputError
+from pertwise.evaluate import vcc2026
+from pertwise.evaluate.cell_halves import FDR, Halves, read_halves
+from pertwise.evaluate.distribution import energy_distance, mmd
 from pertwise.evaluate.metrics import Floats
+from pertwise.screen.degs import compare_to_control
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -29,6 +34,8 @@ Better = Literal["high", "low"]
 _LITTLE = 1e-6
 #: Error metrics worse than the baseline: exponent of the tail, and where it ends.
 TAIL_EXPONENT, TAIL_CAP = 2.0, 6.0
+#: Cells of each half, and genes, between which distances of cells are taken (scPertEval: top 50).
+MOST_CELLS, MOST_GENES = 100, 50
 
 
 def dynamic_range_fraction(
@@ -88,7 +95,9 @@ def scaled_score(
     return float(np.clip(score, floor, np.inf if high is None else high))
 
 
-def calibrate(positive: pd.DataFrame, negative: pd.DataFrame) -> pd.DataFrame:
+def calibrate(
+    positive: pd.DataFrame, negative: pd.DataFrame, more: Mapping[str, Better] | None = None
+) -> pd.DataFrame:
     """Dynamic range fraction and bound discrimination of every metric.
 
     Parameters
@@ -96,6 +105,8 @@ def calibrate(positive: pd.DataFrame, negative: pd.DataFrame) -> pd.DataFrame:
     positive, negative
         Scores of the two controls (`evaluate.score.Scores.values`): the same perturbations and
         columns.
+    more
+        Whether high or low is better in the columns that are no metric of a score table.
 
     Returns
     -------
@@ -107,10 +118,10 @@ def calibrate(positive: pd.DataFrame, negative: pd.DataFrame) -> pd.DataFrame:
 
     rows = []
     for column in positive.columns:
-        about = metric_of(column)
+        direction = (more or {}).get(column) or metric_of(column).better
         p, n = positive[column].to_numpy(float), negative[column].to_numpy(float)
-        better: Better = "high" if about.better == "high" else "low"
-        if about.better == "one":
+        better: Better = "high" if direction == "high" else "low"
+        if direction == "one":
             p, n = np.abs(p - 1.0), np.abs(n - 1.0)
         known = np.isfinite(p) & np.isfinite(n)
         drf = dynamic_range_fraction(
@@ -121,7 +132,7 @@ def calibrate(positive: pd.DataFrame, negative: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "metric": column,
-                "better": about.better,
+                "better": direction,
                 "positive": float(positive[column][known].mean()),
                 "negative": float(negative[column][known].mean()),
                 "drf": float(np.nanmean(drf)),
@@ -147,15 +158,20 @@ def calibrate_cells(
     (the technical duplicate) the positive control; the negative one is the mean response of all
     other perturbations. Perturbations with fewer than `min_cells` cells are left out.
 
+    Of cells are taken, besides: energy distance and MMD to the second half, and to as many cells of
+    the other perturbations, in the `MOST_GENES` genes of largest truth (up to `MOST_CELLS` cells a
+    half); and the members of `evaluate.vcc2026` by Welch tests of each side against the controls.
+
     Raises
     ------
     pertwise.errors.InputError
         For fewer than three perturbations with enough cells, or what `read_halves` finds.
     """
-    from pertwise.evaluate.cell_halves import read_halves
     from pertwise.evaluate.score import score_predictions
 
-    halves = read_halves(cells, seed=seed, min_cells=min_cells, keys=keys, target_sum=target_sum)
+    halves = read_halves(
+        cells, seed=seed, min_cells=min_cells, keys=keys, target_sum=target_sum, sample=MOST_CELLS
+    )
     names, first, second = halves.perturbations, halves.first, halves.second
     if len(names) < 3:
         raise InputError(
@@ -171,4 +187,63 @@ def calibrate_cells(
             tops=(20, 50, 100),
         )  # fmt: skip
         found[side] = scored.values
-    return calibrate(found["positive"], found["negative"])
+    # The mean of the others is as sure as they are together; the share of the controls in it is
+    # counted as often as there are others, so it is too large rather than too small.
+    both = (halves.variance + halves.second_variance) / 4
+    spread = (both.sum(axis=0) - both) / (len(names) - 1) ** 2
+    others_q = np.nan_to_num(compare_to_control(others, spread).q, nan=1.0)
+    pairs = _cell_distances(halves, seed)
+    for side, answer, q in (
+        ("positive", second, halves.second_q), ("negative", others, others_q)
+    ):  # fmt: skip
+        extra = pairs[side] | _members(halves, answer, q)
+        found[side] = found[side].assign(**extra)
+    return calibrate(found["positive"], found["negative"], _OF_CELLS)
+
+
+#: Columns that only cells have -> what is better.
+_OF_CELLS: Mapping[str, Better] = {
+    "energy_distance": "low",
+    "mmd": "low",
+    "de_sig_jaccard": "high",
+    "de_lfc_error": "low",
+    "de_direction_yield": "high",
+    "de_direction_reach": "high",
+}
+
+
+def _cell_distances(halves: Halves, seed: int) -> dict[str, dict[str, Floats]]:
+    """Energy distance and MMD of the first half's cells to each control, by side and name."""
+    n = len(halves.perturbations)
+    rng = np.random.default_rng(seed)
+    found = {
+        side: {m: np.full(n, np.nan) for m in ("energy_distance", "mmd")}
+        for side in ("positive", "negative")
+    }
+    size = np.abs(halves.first) / np.sqrt(halves.variance)
+    owner = halves.half_of // 2
+    for i in np.unique(owner[owner >= 0]):
+        genes = np.argsort(-size[i], kind="stable")[:MOST_GENES]
+        truth, repeat = (np.flatnonzero(halves.half_of == 2 * i + h) for h in (0, 1))
+        rest = np.flatnonzero((owner >= 0) & (owner != i))
+        if min(len(truth), len(repeat), len(rest)) < 2:
+            continue
+        others = rng.choice(rest, min(len(repeat), len(rest)), replace=False)
+        t, *sides = (halves.cells[np.sort(r)][:, genes].toarray() for r in (truth, repeat, others))
+        for side, cells in zip(found, sides, strict=True):
+            found[side]["energy_distance"][i] = energy_distance(t, cells, unbiased=True)
+            found[side]["mmd"][i] = mmd(t, cells)
+    return found
+
+
+def _members(halves: Halves, answer: Floats, q: Floats) -> dict[str, Floats]:
+    """The members of vcc2026 without each perturbation's own gene; fold changes are natural logs,
+    whose base no member depends on."""
+    keep = np.array([[f != p for f in halves.features] for p in halves.perturbations])
+    truth, real, called = halves.first, halves.significant, q < FDR
+    return {
+        "de_sig_jaccard": vcc2026.sig_jaccard(real, called, keep),
+        "de_lfc_error": vcc2026.lfc_error(truth, answer, real, keep),
+        "de_direction_yield": vcc2026.direction_yield(truth, answer, real, called, keep),
+        "de_direction_reach": vcc2026.direction_reach(truth, answer, real, q, keep=keep),
+    }

@@ -45,17 +45,17 @@ STRING_CHANNELS = {
 
 #: How to get what is missing: shown when something is asked of a folder built without it.
 HOW = {
-    "symbols": "hgnc_complete_set.txt (HGNC) or gene_alias.tsv.gz",
-    "genes": "Homo_sapiens.gene_info.gz + gene_summary.gz (NCBI), 9606.protein.info (STRING) "
+    "symbols": "hgnc_complete_set.txt (HGNC), MRK_List2.rpt (MGI) or gene_alias.tsv.gz",
+    "genes": "gene_info.gz of the species + gene_summary.gz (NCBI), protein.info (STRING) "
     "or gene_summary.tsv.gz",
     "go_terms": "go-basic.obo or go_ontology.tsv.gz",
-    "gene_go": "goa_human.gaf.gz or gene_go.tsv.gz",
+    "gene_go": "goa_human.gaf.gz, mgi.gaf.gz or gene_go.tsv.gz",
     "gene_sets": "any .gmt file (MSigDB Hallmark, Reactome)",
     "positions": "a GENCODE/Ensembl .gtf.gz or gene_position_grch38.tsv.gz",
-    "edges_string": "9606.protein.links(.detailed) + 9606.protein.info (STRING)",
+    "edges_string": "protein.links(.detailed) + protein.info of the species (STRING)",
     "edges_string_ge800": "string_v12_ge800_pairs.tsv.gz",
     **{
-        f"edges_string_{c}": "STRING with channel scores (9606.protein.links.detailed)"
+        f"edges_string_{c}": "STRING with channel scores (protein.links.detailed)"
         for c in STRING_CHANNELS
     },
     "edges_omnipath": "OmniPath interactions (genesymbols=1)",

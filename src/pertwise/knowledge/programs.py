@@ -98,12 +98,21 @@ def strength() -> Program:
     return Program(**_shipped()["strength"], signed=False)
 
 
-def general_programs(kind: str) -> tuple[Program, ...]:
-    """The shipped programs of "genes" or "drugs" for any screen, strength last."""
+def general_programs(kind: str, knowledge: Knowledge | None = None) -> tuple[Program, ...]:
+    """The shipped programs of "genes" or "drugs" for any screen, strength last.
+
+    Their marker genes are human; of a folder of another species they get the symbols that differ in
+    letter case only or are listed as aliases, and the others are left out.
+    """
     listed: list[dict[str, Any]] = [
         {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
         for entry in _shipped()[kind]
     ]
+    if knowledge is not None and knowledge.species != "human":
+        for entry in listed:
+            for side in {"up", "down"} & set(entry):
+                own = knowledge.resolve(entry[side]).approved
+                entry[side] = tuple(own[g] for g in entry[side] if g in own)
     return (*(Program(**entry) for entry in listed), strength())
 
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,7 @@ class _LeftOut(BaseModel):
 
 class _Manifest(BaseModel):
     built: str
+    taxon: Literal["9606", "10090"] = "9606"
     tables: dict[str, _Table]
     embeddings: dict[str, _Matrix]
     sources: dict[str, _Source]

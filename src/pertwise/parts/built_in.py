@@ -115,6 +115,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
         "source": {
             "hgnc": _READERS + "genes:read_hgnc",
+            "mgi": _READERS + "genes:read_mgi",
             "alias": _READERS + "genes:read_alias",
             "gene-info": _READERS + "genes:read_gene_info",
             "gene-summary": _READERS + "genes:read_gene_summary",

@@ -13,7 +13,7 @@ from pertwise._names import canonical_perturbation, split_combination, with_part
 from pertwise._shown import Shown
 from pertwise.errors import InputError, suggest, unknown_name
 from pertwise.evaluate.splits import things
-from pertwise.knowledge.genes.species import species_notes
+from pertwise.knowledge.genes.species import species_note
 from pertwise.screen.core import Screen
 
 if TYPE_CHECKING:
@@ -174,4 +174,5 @@ def unknown_genes(asked: Sequence[str], knowledge: Knowledge | None) -> list[str
             near = suggest(gene, known)
             words = f"; did you mean {', '.join(near)}?" if near else ""
             notes.append(f"{gene} is not a gene of the knowledge folder{words}")
-    return notes + species_notes({"genes asked for": genes}, knowledge)
+    foreign = species_note(genes, knowledge.species)
+    return notes + ([f"genes asked for: {foreign}"] if foreign else [])

@@ -11,7 +11,7 @@ import pandas as pd
 
 from pertwise._names import canonical_perturbation, genes_of, is_combination, with_parts_of
 from pertwise.errors import InputError, unknown_name
-from pertwise.knowledge.genes.species import species_notes
+from pertwise.knowledge.genes.species import same_species
 from pertwise.prediction.asked import unknown_genes
 from pertwise.prediction.predicting import one_context_of, screen_of
 from pertwise.screen.core import Screen
@@ -227,7 +227,7 @@ def langpert_questions(
     ]
     notes += unknown_genes(named, knowledge)
     if knowledge is not None:
-        notes += species_notes({"measured": rows}, knowledge)
+        notes += same_species("measured", rows, knowledge)
     subjects = list(dict.fromkeys([*named, *(genes_of(rows) if measured else ())]))
     if not subjects:
         raise InputError("no gene to ask about: give --genes MYC,SMG5, or leave out --no-measured")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from pertwise._names import canonical_perturbation
 from pertwise._text import one_line
 from pertwise.errors import InputError, unknown_name
-from pertwise.knowledge.genes.species import species_notes
+from pertwise.knowledge.genes.species import same_species, species_told
 from pertwise.knowledge.programs import (
     Program,
     checked_programs,
@@ -55,6 +55,8 @@ class ToMark:
         What a perturbation is called.
     notes
         What a person must know before paying.
+    species
+        Whose cells the questions say they are.
     """
 
     names: Mapping[str, tuple[str, ...]]
@@ -64,6 +66,7 @@ class ToMark:
     knowledge: Knowledge | None = None
     notes: tuple[str, ...] = ()
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    species: str = "human"
 
     def programs_in(self, context: str) -> tuple[Program, ...]:
         """Programs that are asked in a context."""
@@ -146,11 +149,13 @@ def list_marks(
     drugs = knowledge is not None and knowledge.mostly_compounds(every)
     notes = unknown_genes([n for n in dict.fromkeys(names) if n in every], knowledge)
     if knowledge is not None:
-        notes += species_notes({"perturbations": every}, knowledge)
+        notes += same_species("perturbations", every, knowledge)
+    genes = () if drugs else every
+    species = species_told(knowledge, genes, () if screen is None else screen.features)
     texts = {c: what.get("context_text") or _facts_of(c, knowledge) for c in asked}
     notes += [_cells_note(c) for c, text in texts.items() if not cell_line_text(c, text)]
     own = _own_programs(screen, what.get("features", False), what.get("pathways", ()), knowledge)
-    listed = _listed(programs, "drugs" if drugs else "genes", has_own=bool(own))
+    listed = _listed(programs, "drugs" if drugs else "genes", knowledge, has_own=bool(own))
     more = [p for p in listed if p.name not in {o.name for o in own}]
     whole = checked_programs(distinct_keys([*more, *own]))
     columns = tuple(p for p in whole if any(p in programs_for(whole, c) for c in asked))
@@ -171,6 +176,7 @@ def list_marks(
         knowledge,
         tuple(notes),
         inputs,
+        species,
     )
 
 
@@ -262,12 +268,16 @@ def _own_programs(
 
 
 def _listed(
-    programs: Sequence[Program] | str | os.PathLike[str] | None, usual: str, *, has_own: bool
+    programs: Sequence[Program] | str | os.PathLike[str] | None,
+    usual: str,
+    knowledge: Knowledge | None,
+    *,
+    has_own: bool,
 ) -> Sequence[Program]:
     if programs is None:
-        return () if has_own else general_programs(usual)
+        return () if has_own else general_programs(usual, knowledge)
     if isinstance(programs, str) and programs in KINDS:
-        return general_programs(programs)
+        return general_programs(programs, knowledge)
     if isinstance(programs, str | os.PathLike):
         return read_programs(programs)
     return programs

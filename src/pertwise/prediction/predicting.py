@@ -17,7 +17,7 @@ from pertwise.errors import InputError, unknown_name
 from pertwise.evaluate.prefilter import N_NEAREST, check_prefilter
 from pertwise.evaluate.specs import ORACLE
 from pertwise.evaluate.splits import INNER
-from pertwise.knowledge.genes.species import species_notes
+from pertwise.knowledge.genes.species import same_species
 from pertwise.models.base import MEAN_FALLBACK, predict_in
 from pertwise.models.methods import (
     Method,
@@ -319,7 +319,7 @@ def predict(
     regime = _regime(asked.names, train, here) if several else ""
     notes += unknown_genes(asked.names, known) + mixed_note(whole, known)
     if known is not None:
-        notes += species_notes({"measured": whole.perturbations}, known)
+        notes += same_species("measured", whole.perturbations, known)
     notes += recorded_notes(method, settings or {}, asked.names, train)
     seen = seen_elsewhere(made, asked.names, train, here, known)
     notes += seen.notes

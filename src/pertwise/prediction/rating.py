@@ -60,7 +60,7 @@ def rater_of(asked: ToMark, chat: Chat, **settings: Any) -> ChatRater:
     if known is not None:
         given["facts"] = partial(anonymous_facts, known) if blind else known.facts
         given["resolve"] = knowledge_resolver(known)
-    return ChatRater(chat, kind=asked.kind, **given, **settings)
+    return ChatRater(chat, kind=asked.kind, species=asked.species, **given, **settings)
 
 
 def rate_all(

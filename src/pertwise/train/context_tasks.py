@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pertwise.errors import ChatError, InputError
+from pertwise.knowledge.genes.species import species_told
 from pertwise.knowledge.programs import (
     Program,
     distinct_keys,
@@ -133,6 +134,12 @@ class Place:
     def facts(self, split: str) -> Any:
         return masked_facts(self.knowledge, functools.partial(self.mask, split))
 
+    @property
+    def species(self) -> str:
+        """Whose cells the questions say they are."""
+        genes = () if self.compounds else self.screen.perturbations
+        return species_told(self.knowledge, genes, self.screen.features)
+
     def context_text(self, split: str) -> str:
         known = "" if self.knowledge is None else self.knowledge.context_facts(self.context)
         return self.mask(split, cell_line_text(self.context, known))
@@ -229,6 +236,7 @@ class Place:
             "max_candidates": self.how.max_candidates,
             "prefilter": self.prefilter(available),
             "seed": self.seed,
+            "species": self.species,
         }
         if self.compounds:
             return lgr_selector(_Paper(), k=self.how.n_picks or 10, **given)
@@ -252,6 +260,7 @@ class Place:
                 resolve=self.resolve(),
                 batch_size=self.how.batch and min(self.how.batch, len(subjects)),
                 seed=self.seed,
+                species=self.species,
             )
             shown = [q for p in programs if (q := self._quiet(p, split)) is not None]
             text = self.context_text(split)
@@ -277,7 +286,7 @@ class Place:
         )
         if len(named) <= 100:
             return named
-        return general_programs("drugs" if self.compounds else "genes")
+        return general_programs("drugs" if self.compounds else "genes", self.knowledge)
 
     def _quiet(self, program: Program, split: str) -> Program | None:
         """The program without held-out genes; None for one that is called like one."""

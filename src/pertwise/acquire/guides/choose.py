@@ -15,6 +15,7 @@ from pertwise.acquire.guides.library import GuideLibrary
 from pertwise.acquire.panel import PanelPick, Plan
 from pertwise.errors import InputError
 from pertwise.knowledge import Knowledge
+from pertwise.knowledge.genes.species import species_named
 
 #: Lengths of a spacer that are ordered; others are a typing error or a whole oligo.
 LENGTHS = (17, 25)
@@ -79,12 +80,13 @@ def choose_guides(
     ------
     pertwise.errors.InputError
         An unusable guide of a gene of the panel (unless `skip_bad`), fewer controls than asked for,
-        no guide for any gene.
+        no guide for any gene; a library of another species.
     """
     if per_gene < 1:
         raise InputError(f"--guides-per-gene must be at least 1, got {per_gene}")
     if controls is not None and controls < 0:
         raise InputError(f"--controls must be 0 or more, got {controls}")
+    _check_species(library, plan, knowledge)
     shelf = _Shelf(library, plan, knowledge, skip_bad)
     replaced: dict[str, str] = {}
     if replace_missing:
@@ -111,6 +113,18 @@ def choose_guides(
     return Choice(
         pd.DataFrame(rows), plan, missing, replaced, tuple(shelf.told(missing, controls, len(rows)))
     )
+
+
+def _check_species(library: GuideLibrary, plan: Plan, knowledge: Knowledge | None) -> None:
+    """Guides of another species do not cut a gene whose symbol differs in letter case only."""
+    mine = knowledge.species if knowledge is not None and knowledge.path else ""
+    mine = mine or species_named(plan.genes)
+    theirs = species_named(library.table["gene"].unique())
+    if mine and theirs and mine != theirs:
+        raise InputError(
+            f"{library.path} names {theirs} genes ({library.table['gene'].iloc[0]} ...), but the "
+            f"panel is of {mine} genes: give a library for {mine}"
+        )
 
 
 def _parts(pick: PanelPick) -> tuple[tuple[str, ...], tuple[str, ...]]:

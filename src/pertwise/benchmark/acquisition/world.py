@@ -15,6 +15,7 @@ from pertwise.acquire.state import choose_embedding, gene_features, neighbour_we
 from pertwise.benchmark.acquisition.config import AcquisitionConfig, TargetSpec
 from pertwise.errors import InputError
 from pertwise.knowledge import Knowledge, Pathway, Relation
+from pertwise.knowledge.genes.species import same_species
 from pertwise.screen import Screen
 
 
@@ -145,6 +146,8 @@ def make_world(
     # Sorted, so that splits do not depend on the order of rows in a file.
     names = tuple(sorted(screen.perturbations))
     screen = screen.of_perturbations(names)
+    if knowledge is not None:
+        same_species("screen", names, knowledge)
     embedding, neighbours = None, None
     unknown: tuple[str, ...] = ()
     kind = "text"

@@ -113,7 +113,13 @@ class PerturbqaTask(Task):
         given = self.settings
         if given.knowledge is None and not given.ratings:
             return None
-        return Knowledge.open(given.knowledge, ratings=given.ratings)
+        opened = Knowledge.open(given.knowledge, ratings=given.ratings)
+        if opened.species != "human":
+            raise InputError(
+                f"{given.knowledge} is of {opened.species} genes, but PerturbQA's lines are human: "
+                "give a folder of human genes"
+            )
+        return opened
 
     @cached_property
     def files(self) -> dict[tuple[str, str], Path]:

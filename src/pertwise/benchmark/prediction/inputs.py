@@ -15,6 +15,7 @@ from pertwise.benchmark.prediction.config import PredictionConfig, SplitSpec
 from pertwise.errors import InputError
 from pertwise.evaluate.ceiling import ceiling_from_variance
 from pertwise.evaluate.cells import CellBank, open_cell_bank, split_half_table
+from pertwise.knowledge.genes.species import same_species
 from pertwise.provenance import input_facts
 from pertwise.screen.training import one_context
 
@@ -57,8 +58,9 @@ def open_inputs(config: PredictionConfig) -> Inputs:
     Raises
     ------
     pertwise.errors.InputError
-        For unreadable files, or a transfer between screens that share no feature or only
-        component names (PC1 of one file is not PC1 of another).
+        For unreadable files, a screen of another species than the folder, or a transfer between
+        screens that share no feature or only component names (PC1 of one file is not PC1 of
+        another).
     """
     from pertwise.screen import read_screen
 
@@ -96,6 +98,7 @@ def open_inputs(config: PredictionConfig) -> Inputs:
         knowledge = Knowledge.open(config.knowledge, drugs=config.drugs, lines=config.lines)
     if knowledge is not None and config.knowledge:
         facts["knowledge"] = input_facts(knowledge)
+        same_species("screen", screen.perturbations, knowledge)
     cells = None if config.cells is None else open_cell_bank(config.cells, screen, config.seed)
     return Inputs(screen, source, knowledge, facts, cells)
 

@@ -19,7 +19,7 @@ _GENE_TEXT = (
     "full_name", "entrez", "ensembl", "string_id", "string_annotation", "refseq_summary",
 )  # fmt: skip
 #: Whose full names and ids win where several files name a gene.
-_GENE_PRIORITY = ("hgnc", "gene_text", "gene_info", "string_info", "gene_summary")
+_GENE_PRIORITY = ("hgnc", "mgi", "gene_text", "gene_info", "string_info", "gene_summary")
 
 
 def _collect(found: list[Source], name: str) -> pd.DataFrame | None:
@@ -57,7 +57,7 @@ def assemble(found: list[Source]) -> tuple[dict[str, pd.DataFrame], dict[str, An
 def _symbols(found: list[Source]) -> pd.DataFrame:
     """The table of names.
 
-    HGNC, an alias table that lists the approved symbols themselves, or else NCBI gene_info
+    HGNC, MGI, an alias table that lists the approved symbols themselves, or else NCBI gene_info
     decides what a gene is; other sources add names only. Without any of them every name of every
     table is a gene.
     """
@@ -66,7 +66,7 @@ def _symbols(found: list[Source]) -> pd.DataFrame:
     def lists_genes(source: Source) -> bool:
         return bool((source.parsed.tables["symbols"]["kind"] == "approved").any())
 
-    first = [s for s in named if s.kind in ("hgnc", "alias") and lists_genes(s)]
+    first = [s for s in named if s.kind in ("hgnc", "mgi", "alias") and lists_genes(s)]
     authority = first or [s for s in named if lists_genes(s)]
     parts = [s.parsed.tables["symbols"].assign(source=s.id) for s in authority]
     if authority:
@@ -112,7 +112,8 @@ def _symbols(found: list[Source]) -> pd.DataFrame:
 
 #: Whose ids win where several files name the same one.
 _ID_PRIORITY = (
-    "hgnc", "alias", "gene_info", "gene_text", "gtf", "positions", "string_info", "string_aliases",
+    "hgnc", "mgi", "alias", "gene_info", "gene_text", "gtf", "positions", "string_info",
+    "string_aliases",
 )  # fmt: skip
 
 
@@ -255,7 +256,7 @@ def _sets(
     ribosome = ribosome_members(
         members,
         tables.get("gene_go"),
-        index.approved,
+        index,
         sets is not None and "KEGG_RIBOSOME" in set(sets["name"]),
     )
     if ribosome:
@@ -285,7 +286,7 @@ def _edges(
         names = _collect(found, "string_names")
         if names is None:
             raise InputError(
-                f"{protein[0].path}: STRING protein ids need 9606.protein.info (or "
+                f"{protein[0].path}: STRING protein ids need protein.info (or "
                 "protein.aliases) beside them to be mapped to genes"
             )
         names["symbol"] = index.map_column(names["name"])

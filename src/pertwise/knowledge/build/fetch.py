@@ -9,7 +9,6 @@ import logging
 import os
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -20,132 +19,9 @@ from pertwise._text import shown_url
 from pertwise.errors import InputError, unknown_name
 from pertwise.knowledge.build.readers import recognise
 from pertwise.knowledge.build.readers._text import head
+from pertwise.knowledge.build.remotes import REMOTES, Remote
 from pertwise.knowledge.build.sources import read_sidecar
 from pertwise.knowledge.layout import SIDECAR
-
-
-@dataclass(frozen=True)
-class Remote:
-    """One public file: short name, file name here, address, title, licence.
-
-    `kind` is what `readers.recognise` must say of it; `sums` the name of the list of checksums
-    that stands beside it ("" = none is published).
-    """
-
-    name: str
-    file: str
-    url: str
-    title: str
-    licence: str
-    kind: str = ""
-    sums: str = ""
-
-
-_STRING = "https://stringdb-downloads.org/download"
-_NCBI = "https://ftp.ncbi.nlm.nih.gov/gene/DATA"
-_OMNIPATH = "https://omnipathdb.org/interactions?genesymbols=1&organisms=9606&fields=type&datasets="
-#: Where the public files are. Addresses change: `fetch_sources` takes others.
-REMOTES = (
-    Remote(
-        "hgnc",
-        "hgnc_complete_set.txt",
-        "https://storage.googleapis.com/public-download-files/hgnc/tsv/tsv/hgnc_complete_set.txt",
-        "HGNC complete set",
-        "CC0 1.0",
-        "hgnc",
-    ),
-    Remote(
-        "gene_info",
-        "Homo_sapiens.gene_info.gz",
-        f"{_NCBI}/GENE_INFO/Mammalia/Homo_sapiens.gene_info.gz",
-        "NCBI gene_info",
-        "public domain",
-        "gene_info",
-    ),
-    Remote(
-        "gene_summary",
-        "gene_summary.gz",
-        f"{_NCBI}/gene_summary.gz",
-        "NCBI gene_summary (RefSeq)",
-        "public domain",
-        "gene_summary",
-    ),
-    Remote(
-        "gaf",
-        "goa_human.gaf.gz",
-        "https://current.geneontology.org/annotations/goa_human.gaf.gz",
-        "GO annotations (goa_human)",
-        "CC BY 4.0",
-        "gaf",
-    ),
-    Remote(
-        "obo",
-        "go-basic.obo",
-        "https://current.geneontology.org/ontology/go-basic.obo",
-        "Gene Ontology (go-basic)",
-        "CC BY 4.0",
-        "obo",
-    ),
-    Remote(
-        "hallmark",
-        "h.all.v2024.1.Hs.symbols.gmt",
-        "https://data.broadinstitute.org/gsea-msigdb/msigdb/release/2024.1.Hs/"
-        "h.all.v2024.1.Hs.symbols.gmt",
-        "MSigDB Hallmark",
-        "CC BY 4.0",
-        "gmt",
-    ),
-    Remote(
-        "reactome",
-        "ReactomePathways.gmt.zip",
-        "https://reactome.org/download/current/ReactomePathways.gmt.zip",
-        "Reactome pathways",
-        "CC0 1.0",
-        "gmt",
-    ),
-    Remote(
-        "string_info",
-        "9606.protein.info.v12.0.txt.gz",
-        f"{_STRING}/protein.info.v12.0/9606.protein.info.v12.0.txt.gz",
-        "STRING protein.info",
-        "CC BY 4.0",
-        "string_info",
-    ),
-    Remote(
-        "string_links",
-        "9606.protein.links.detailed.v12.0.txt.gz",
-        f"{_STRING}/protein.links.detailed.v12.0/9606.protein.links.detailed.v12.0.txt.gz",
-        "STRING protein.links.detailed",
-        "CC BY 4.0",
-        "string_links",
-    ),
-    Remote(
-        "omnipath",
-        "omnipath_interactions.tsv",
-        f"{_OMNIPATH}omnipath",
-        "OmniPath interactions",
-        "composite (per source)",
-        "omnipath",
-    ),
-    Remote(
-        "collectri",
-        "collectri_interactions.tsv",
-        f"{_OMNIPATH}collectri",
-        "CollecTRI (OmniPath)",
-        "composite (per source)",
-        "omnipath",
-    ),
-    Remote(
-        "gtf",
-        "gencode.v46.basic.annotation.gtf.gz",
-        "https://ftp.ebi.ac.uk/pub/databases/gencode/Gencode_human/release_46/"
-        "gencode.v46.basic.annotation.gtf.gz",
-        "GENCODE basic annotation",
-        "open (EMBL-EBI)",
-        "gtf",
-        "MD5SUMS",
-    ),
-)
 
 
 def fetch_sources(

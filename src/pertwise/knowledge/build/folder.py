@@ -18,6 +18,7 @@ from pertwise.errors import InputError
 from pertwise.knowledge.build.assemble import assemble
 from pertwise.knowledge.build.readers import read_source
 from pertwise.knowledge.build.sources import Sources, gather, new_manifest, sidecar_label
+from pertwise.knowledge.genes.species import taxon_id
 from pertwise.knowledge.layout import HOW, MANIFEST
 from pertwise.knowledge.tables import leftovers, put_back
 
@@ -32,6 +33,7 @@ def build_knowledge(
     string_min_score: int = 400,
     string_text_mining: bool = True,
     embeddings: Mapping[str, str | os.PathLike[str]] | None = None,
+    taxon: str = "human",
 ) -> Path:
     """Build a knowledge folder; the folder appears complete or not at all.
 
@@ -56,6 +58,9 @@ def build_knowledge(
         False recomputes STRING's combined score without text mining (needs links.detailed).
     embeddings
         Precomputed gene matrices to register: name -> npz or parquet, see `add_embedding`.
+    taxon
+        "human" (9606) or "mouse" (10090): whose genes the sources are to be of. Rows of another
+        species are left out; a file that holds nothing else is an error.
 
     Returns
     -------
@@ -68,6 +73,7 @@ def build_knowledge(
         Naming the file, and the row or column where it is wrong, or what is missing.
     """
     # A link is followed: the folder it stands for is replaced, not the link.
+    taxon = taxon_id(taxon)
     target = Path(os.path.realpath(out))
     put_back(target)
     _check_target(target, overwrite)
@@ -75,7 +81,9 @@ def build_knowledge(
     if not found:
         raise InputError(f"{sources!s}: no file that is recognised as a knowledge source")
     for source in track(found, "reading sources", len(found)):
-        source.parsed = read_source(source.kind, source.path, string_min_score, string_text_mining)
+        source.parsed = read_source(
+            source.kind, source.path, string_min_score, string_text_mining, taxon
+        )
     tables, dropped = assemble(found)
     target.parent.mkdir(parents=True, exist_ok=True)
     for what in ("building", "old"):
@@ -85,7 +93,8 @@ def build_knowledge(
     prefix = f".{target.name}.building-{os.getpid()}-"
     work = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     try:
-        manifest = new_manifest(found, ignored, dropped, label or sidecar_label(found, ignored))
+        label = label or sidecar_label(found, ignored)
+        manifest = new_manifest(found, ignored, dropped, label, taxon)
         manifest["tables"] = _write_tables(tables, work, manifest["sources"])
         manifest["unavailable"] = {n: HOW[n] for n in HOW if n not in tables}
         if overwrite and target.exists():

@@ -100,14 +100,22 @@ def _spelled(kind: str) -> str:
     return part.name if part.own else f"{part.facts.label or part.name}{given}"
 
 
-_SUFFIX = re.compile(r"(?:\.(?:gz|zip|tsv|txt|csv|gmt|gtf|obo|gaf))+$")
+_SUFFIX = re.compile(r"(?:\.(?:gz|zip|tsv|txt|csv|rpt|gmt|gtf|obo|gaf))+$")
 
 
 def _recognise(path: Path, from_folder: bool) -> str | None:
     try:
         return recognise(path)
     except InputError:
-        if from_folder and path.suffix not in (".gz", ".zip", ".tsv", ".txt", ".gmt", ".obo"):
+        if from_folder and path.suffix not in (
+            ".gz",
+            ".zip",
+            ".tsv",
+            ".txt",
+            ".rpt",
+            ".gmt",
+            ".obo",
+        ):
             return None
         raise
 
@@ -135,7 +143,7 @@ def sidecar_label(found: list[Source], ignored: Sequence[str]) -> str:
 
 
 _VERSION = re.compile(
-    r"(?:[._-]v?)(\d{4}-\d{2}(?:-\d{2})?|v?\d+(?:\.\d+)+(?:\.Hs)?|v\d+)(?=[._-]|$)"
+    r"(?:[._-]v?)(\d{4}-\d{2}(?:-\d{2})?|v?\d+(?:\.\d+)+(?:\.Hs|\.Mm)?|v\d+)(?=[._-]|$)"
 )
 
 
@@ -151,7 +159,11 @@ def _provider(source: Source, title: str, licence: str) -> tuple[str, str]:
 
 
 def new_manifest(
-    found: list[Source], ignored: list[str], dropped: Mapping[str, Any], label: str
+    found: list[Source],
+    ignored: list[str],
+    dropped: Mapping[str, Any],
+    label: str,
+    taxon: str = "9606",
 ) -> dict[str, Any]:
     """The manifest without its tables: format, sources with checksums, what was left out."""
     sources: dict[str, Any] = {}
@@ -196,6 +208,7 @@ def new_manifest(
         "built_by": f"pertwise {__version__}",
         "built": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "label": label,
+        "taxon": taxon,
         "sources": sources,
         "ignored_files": ignored,
         "unresolved_names": dict(dropped),

@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 Meant = dict[str, tuple[str, ...]]
 
-#: Ensembl, HGNC and UniProt ids (the pattern of uniprot.org/help/accession_numbers), with what may
-#: stand around them: STRING's taxon, version, isoform, copy on Y.
+#: Ensembl, HGNC, MGI and UniProt ids (the pattern of uniprot.org/help/accession_numbers), with what
+#: may stand around them: STRING's taxon, version, isoform, copy on Y.
 _ID = re.compile(
-    r"(?:9606\.|UniProtKB:)?"
-    r"((ENS[GTP]\d{11})|(HGNC:\d{1,6})|[OPQ]\d[A-Z0-9]{3}\d|[A-NR-Z]\d(?:[A-Z][A-Z0-9]{2}\d){1,2})"
+    r"(?:9606\.|10090\.|UniProtKB:|MGI:(?=MGI:))?"
+    r"((ENS(?:MUS)?[GTP]\d{11})|(HGNC:\d{1,6})|(MGI:\d{1,8})|[OPQ]\d[A-Z0-9]{3}\d|[A-NR-Z]\d(?:[A-Z][A-Z0-9]{2}\d){1,2})"
     r"(?:[.-]\d+)?(?:_PAR_Y)?$",
     re.IGNORECASE,
 )
 #: Kinds of names that are identifiers.
-ID_KINDS = ("ensembl", "hgnc", "uniprot")
+ID_KINDS = ("ensembl", "hgnc", "mgi", "uniprot")
 NO_ALIAS = frozenset({"approved", *ID_KINDS})
 
 
@@ -32,7 +32,8 @@ def plain_id(name: str) -> tuple[str, str]:
     found = _ID.match(name.strip())
     if found is None:
         return "", ""
-    return found[1].upper(), "ensembl" if found[2] else "hgnc" if found[3] else "uniprot"
+    kinds = zip(ID_KINDS, (found[2], found[3], found[4], True), strict=True)
+    return found[1].upper(), next(kind for kind, hit in kinds if hit)
 
 
 class SymbolIndex:

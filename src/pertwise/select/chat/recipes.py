@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pertwise.errors import InputError
 from pertwise.knowledge.annotations import anonymous_facts
+from pertwise.knowledge.genes.species import species_told
 from pertwise.llm import load_prompt, open_chat
 from pertwise.parts import part
 from pertwise.select.base import Selector
@@ -59,6 +60,7 @@ def langpert(
         prompt=prompt,
         anonymise=anonymise,
         seed=seed,
+        species=species_told(knowledge, screen.perturbations, screen.features),
     )
 
 
@@ -88,6 +90,7 @@ def lgr(
         prompt=prompt,
         anonymise=anonymise,
         seed=seed,
+        species=species_told(knowledge, screen.features),
     )
 
 

@@ -103,6 +103,8 @@ class SheetAsker:
         Ask for one sentence a row.
     batch_size
         Rows of a question; None = by the rule above.
+    species
+        Whose cells the question says they are.
     """
 
     chat: Chat
@@ -111,6 +113,7 @@ class SheetAsker:
     resolve: Resolver | None = None
     reasons: bool = False
     batch_size: int | None = None
+    species: str = "human"
     max_reasks: int = 2
     seed: int = 0
     name: str = "marks"
@@ -163,6 +166,7 @@ class SheetAsker:
         return {
             "context": question.context,
             "context_text": cell_line_text(question.context, question.context_text),
+            "species": self.species,
             "programs": [
                 {
                     "key": p.key,

@@ -70,6 +70,7 @@ def langpert_selector(
     anonymise: bool = False,
     seed: int = 0,
     replicate: int = 0,
+    species: str = "human",
     name: str = "langpert",
 ) -> ChatSelector:
     """LangPert: the measured knock-downs whose response is most like the query's.
@@ -88,11 +89,13 @@ def langpert_selector(
     anonymise
         Show codes instead of names, each with its `facts`: what remains of an answer is not from
         memory of these names.
+    species
+        Whose cells the question says they are.
     """
     return ChatSelector(
         chat,
         load_prompt(prompt),
-        _similar_values(facts, anonymise),
+        _similar_values(facts, anonymise, species),
         name=name,
         n_min=(lambda n: n) if k is not None else (lambda n: min(5, n)),
         k_max=k if k is not None else 10,
@@ -122,6 +125,7 @@ def lgr_selector(
     anonymise: bool = False,
     seed: int = 0,
     replicate: int = 0,
+    species: str = "human",
     name: str = "lgr",
 ) -> ChatSelector:
     """LGR: the `k` profiled drugs most alike in one cell line, each with one sentence.
@@ -133,7 +137,7 @@ def lgr_selector(
     return ChatSelector(
         chat,
         load_prompt(prompt),
-        _similar_values(facts, anonymise),
+        _similar_values(facts, anonymise, species),
         name=name,
         k_max=k,
         on_short="keep",
@@ -152,7 +156,7 @@ def lgr_selector(
 HIDDEN = "G0000"
 
 
-def _similar_values(facts: Callable[[str], str] | None, anonymise: bool) -> Any:
+def _similar_values(facts: Callable[[str], str] | None, anonymise: bool, species: str) -> Any:
     def values(
         query: Query,
         shown: tuple[str, ...],
@@ -164,6 +168,7 @@ def _similar_values(facts: Callable[[str], str] | None, anonymise: bool) -> Any:
         about = facts(subject) if facts is not None else ""
         found: dict[str, Any] = {
             "context_text": cell_line_text(query.context or "", query.context_text),
+            "species": species,
             "subject_facts": about,
             "candidate_facts": {},
         }

@@ -8,7 +8,7 @@ from pertwise import parts
 from pertwise._files import reading
 from pertwise.errors import InputError
 from pertwise.knowledge.build.readers._text import Parsed, head, split_header
-from pertwise.knowledge.genes.species import human_rows
+from pertwise.knowledge.genes.species import TAXA, own_rows
 
 __all__ = ["Parsed", "read_source", "recognise"]
 
@@ -40,6 +40,7 @@ def recognise(path: Path) -> str | None:
 def _by_columns(columns: set[str], name: str) -> str | None:
     required: tuple[tuple[str, set[str]], ...] = (
         ("hgnc", {"hgnc_id", "symbol", "alias_symbol", "prev_symbol"}),
+        ("mgi", {"mgi accession id", "marker symbol", "marker type"}),
         ("gene_info", {"tax_id", "geneid", "symbol", "synonyms"}),
         ("gene_summary", {"tax_id", "geneid", "summary"}),
         ("string_info", {"string_protein_id", "preferred_name"}),
@@ -71,7 +72,11 @@ def _by_columns(columns: set[str], name: str) -> str | None:
 
 
 def read_source(
-    kind: str, path: Path, string_min_score: int = 400, string_text_mining: bool = True
+    kind: str,
+    path: Path,
+    string_min_score: int = 400,
+    string_text_mining: bool = True,
+    taxon: str = "9606",
 ) -> Parsed:
     """Read one source file of a known kind; rows of another species are left out and counted.
 
@@ -79,14 +84,14 @@ def read_source(
     ------
     InputError
         When the file does not have the form of its kind (names the file and the row or column),
-        or is of another species than human.
+        or is of another species than `taxon`.
     """
     reader = parts.describe("source", kind).serve(
-        min_score=string_min_score, text_mining=string_text_mining
+        min_score=string_min_score, text_mining=string_text_mining, taxon=taxon
     )
     with reading(path, f"a source of the kind {kind!r}"):
         parsed: Parsed = reader(path)
-        parsed.tables, others, wrong = human_rows(parsed.tables)
+        parsed.tables, others, wrong = own_rows(parsed.tables, TAXA[taxon])
     if wrong:
         raise InputError(f"{path}: {wrong}, or leave the file out")
     if others:

@@ -1,4 +1,4 @@
-"""Readers of gene names and texts: HGNC, NCBI gene_info and gene_summary, STRING protein.info."""
+"""Readers of gene names and texts: HGNC, MGI, NCBI gene_info and gene_summary, STRING."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import pandas as pd
 from pertwise._files import open_text
 from pertwise.errors import InputError
 from pertwise.knowledge.build.readers._text import Parsed, ids_of, read_table
+from pertwise.knowledge.genes.species import TAXA
 from pertwise.parts import part
-
-HUMAN = "9606"
 
 
 def _explode(table: pd.DataFrame, symbol: str, column: str, kind: str) -> pd.DataFrame:
@@ -54,6 +53,36 @@ def read_hgnc(path: Path) -> Parsed:
     )
 
 
+@part(label="mgi", about="MGI marker list", licence="CC BY 4.0")
+def read_mgi(path: Path) -> Parsed:
+    """MGI's MRK_List1.rpt or MRK_List2.rpt: symbols, names and synonyms of genes and pseudogenes.
+
+    Other markers (QTLs, clones ...) and withdrawn symbols are left out.
+    """
+    columns = ["MGI Accession ID", "Marker Symbol", "Marker Name", "Marker Type"]
+    table = read_table(path, columns)
+    n = len(table)
+    table = table[table["Marker Type"].isin(["Gene", "Pseudogene"])]
+    if "Status" in table:
+        table = table[table["Status"] != "W"]
+    symbol = table["Marker Symbol"]
+    parts = [_own(symbol)]
+    parts += [
+        _explode(table, "Marker Symbol", c, "alias")
+        for c in table
+        if c.startswith("Marker Synonyms")
+    ]
+    genes = pd.DataFrame({"symbol": symbol, "full_name": table["Marker Name"]})
+    return Parsed(
+        {
+            "symbols": pd.concat(parts),
+            "genes": genes,
+            "ids": ids_of(symbol, table, "MGI Accession ID"),
+        },
+        counts={"not_a_gene": n - len(table)},
+    )
+
+
 @part(label="alias", about="HGNC aliases (symbol, approved)", licence="CC0 1.0")
 def read_alias(path: Path) -> Parsed:
     """A two-column table symbol, approved: each approved symbol itself and its other names."""
@@ -69,19 +98,20 @@ def read_alias(path: Path) -> Parsed:
 
 
 @part(label="gene_info", about="NCBI gene_info", licence="public domain")
-def read_gene_info(path: Path) -> Parsed:
-    """NCBI gene_info: symbols, synonyms, Ensembl ids (dbXrefs), full names; human rows only."""
+def read_gene_info(path: Path, taxon: str = "9606") -> Parsed:
+    """NCBI gene_info: symbols, synonyms, ids (dbXrefs), full names; rows of one species."""
     table = read_table(path, ["tax_id", "GeneID", "Symbol", "Synonyms", "description"])
     n = len(table)
-    table = table[table["tax_id"] == HUMAN]
+    table = table[table["tax_id"] == taxon]
     if n and table.empty:
-        raise InputError(f"{path}: no human rows (tax_id 9606)")
+        raise InputError(f"{path}: no {TAXA[taxon]} rows (tax_id {taxon})")
     authority = table.get("Symbol_from_nomenclature_authority", pd.Series("-", index=table.index))
     symbol = table["Symbol"].where(authority.isin(["-", ""]), authority)
     full = table.get("Full_name_from_nomenclature_authority", pd.Series("-", index=table.index))
     full = table["description"].where(full.isin(["-", ""]), full)
-    # ENSG ids are of fixed width, so one pattern finds all of them.
-    xrefs = table.get("dbXrefs", pd.Series("", index=table.index)).str.findall(r"ENSG\d{11}")
+    cross = table.get("dbXrefs", pd.Series("", index=table.index))
+    # Ensembl ids are of fixed width, so one pattern finds all of them.
+    xrefs = cross.str.findall(r"ENS(?:MUS)?G\d{11}")
     ensembl = xrefs.str[0].fillna("")
     table = table.assign(_symbol=symbol)
     # NCBI holds many records (loci, regions) that are not genes with a symbol of their own; when
@@ -101,16 +131,16 @@ def read_gene_info(path: Path) -> Parsed:
         }
     )
     # "HGNC:HGNC:5" names the id with its authority before it.
-    hgnc = table.get("dbXrefs", pd.Series("", index=table.index)).str.extract(r"(HGNC:\d{1,6})")[0]
-    ids = ids_of(symbol, table.assign(ensembl=xrefs.str.join("|"), hgnc=hgnc), "ensembl", "hgnc")
+    own = cross.str.extract(r"((?:HGNC|MGI):\d{1,8})")[0]
+    ids = ids_of(symbol, table.assign(ensembl=xrefs.str.join("|"), own=own), "ensembl", "own")
     return Parsed(
-        {"symbols": symbols, "genes": genes, "ids": ids}, counts={"not_human": n - len(table)}
+        {"symbols": symbols, "genes": genes, "ids": ids}, counts={"other_taxon": n - len(table)}
     )
 
 
 @part(label="gene_summary", about="NCBI gene_summary (RefSeq)", licence="public domain")
-def read_gene_summary(path: Path) -> Parsed:
-    """NCBI gene_summary (tax_id, GeneID, Source, Summary): human RefSeq texts by Entrez id.
+def read_gene_summary(path: Path, taxon: str = "9606") -> Parsed:
+    """NCBI gene_summary (tax_id, GeneID, Source, Summary): RefSeq texts by Entrez id.
 
     Read line by line: the public file holds all species and most of it is thrown away.
     """
@@ -130,15 +160,15 @@ def read_gene_summary(path: Path) -> Parsed:
                     f"{path}, line {number}: {len(fields)} fields, fewer than the header has; if "
                     "the file was cut, get it again"
                 )
-            if fields[tax] != HUMAN:
+            if fields[tax] != taxon:
                 others += 1
                 continue
             entrez.append(fields[gene])
             texts.append(fields[summary])
     if others and not entrez:
-        raise InputError(f"{path}: no human rows (tax_id 9606)")
+        raise InputError(f"{path}: no {TAXA[taxon]} rows (tax_id {taxon})")
     genes = pd.DataFrame({"entrez": entrez, "refseq_summary": texts})
-    return Parsed({"genes": genes}, counts={"not_human": others})
+    return Parsed({"genes": genes}, counts={"other_taxon": others})
 
 
 @part(
@@ -180,8 +210,10 @@ def read_string_aliases(path: Path) -> Parsed:
     """STRING protein.aliases: the gene symbols among them, to map proteins to genes, and ids."""
     table = read_table(path, ["string_protein_id", "alias", "source"])
     source = table["source"]
-    hgnc = source.str.contains("HGNC", regex=False) & source.str.contains("symbol", case=False)
-    names = table.loc[hgnc, ["string_protein_id", "alias"]]
+    symbol = source.str.contains("HGNC", regex=False) & source.str.contains("symbol", case=False)
+    # Of a mouse protein "Ensembl_MGI" gives symbol and id.
+    symbol |= source.str.startswith("Ensembl_MGI") & ~table["alias"].str.startswith("MGI:")
+    names = table.loc[symbol, ["string_protein_id", "alias"]]
     names = names.set_axis(["string_id", "name"], axis=1).drop_duplicates().assign(rank=1)
     own = table["string_protein_id"].map(
         names.drop_duplicates("string_id").set_index("string_id")["name"]
@@ -190,5 +222,5 @@ def read_string_aliases(path: Path) -> Parsed:
     listed = (accession | table["alias"].str.startswith("ENS")) & own.notna()
     ids = ids_of(own[listed], table[listed], "alias", "string_protein_id")
     return Parsed(
-        {"string_names": names, "ids": ids}, counts={"aliases_not_symbols": int((~hgnc).sum())}
+        {"string_names": names, "ids": ids}, counts={"aliases_not_symbols": int((~symbol).sum())}
     )

@@ -78,7 +78,7 @@ def read_string_ge800(path: Path) -> Parsed:
 
 @part(label="string_links", about="STRING protein.links", licence="CC BY 4.0")
 def read_string_links(path: Path, min_score: int = 400, text_mining: bool = True) -> Parsed:
-    """STRING 9606.protein.links(.detailed): protein pairs, score >= `min_score`.
+    """STRING protein.links(.detailed): protein pairs, score >= `min_score`.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def read_string_links(path: Path, min_score: int = 400, text_mining: bool = True
         if not channels:
             raise InputError(
                 f"{path}: leaving out text mining needs the channel scores; "
-                "download 9606.protein.links.detailed instead"
+                "download protein.links.detailed instead"
             )
         values = np.stack([numeric(path, table, c).to_numpy() for c in channels], axis=1)
         score = pd.Series(combine_channels(values / 1000.0) * 1000.0, index=table.index)

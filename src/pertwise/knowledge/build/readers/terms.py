@@ -12,6 +12,7 @@ from pertwise._files import open_text
 from pertwise.errors import InputError
 from pertwise.knowledge.build.readers._text import Parsed, ids_of, numeric, read_table
 from pertwise.knowledge.genes.ontology import go_namespace
+from pertwise.knowledge.genes.species import TAXA
 from pertwise.parts import part
 
 #: Evidence codes of annotations that come from a high-throughput mutant-phenotype assay, that
@@ -24,8 +25,8 @@ _COLLECTIONS = (
 )  # fmt: skip
 
 
-@part(label="gaf", about="GO annotations (goa_human)", licence="CC BY 4.0")
-def read_gaf(path: Path) -> Parsed:
+@part(label="gaf", about="GO annotations", licence="CC BY 4.0")
+def read_gaf(path: Path, taxon: str = "9606") -> Parsed:
     """GO annotation file 2.x: symbol, term, evidence. Rows with a NOT qualifier are left out."""
     version = date = ""
     rows: list[tuple[str, str, str]] = []
@@ -45,7 +46,7 @@ def read_gaf(path: Path) -> Parsed:
                 raise InputError(
                     f"{path}, line {number}: {len(fields)} fields, a GAF row has at least 15"
                 )
-            if not re.search(r"taxon:9606\b", fields[12]):
+            if f"taxon:{taxon}" not in fields[12].split("|"):
                 other_taxon += 1
                 continue
             ids[fields[1], fields[2]] = None
@@ -54,7 +55,9 @@ def read_gaf(path: Path) -> Parsed:
             else:
                 rows.append((fields[2], fields[4], fields[6]))
     if other_taxon and not ids:
-        raise InputError(f"{path}: no human rows (taxon:9606), all are of another species")
+        raise InputError(
+            f"{path}: no {TAXA[taxon]} rows (taxon:{taxon}), all are of another species"
+        )
     table = pd.DataFrame(rows, columns=["symbol", "go", "evidence"]).drop_duplicates()
     codes = table.groupby(["symbol", "go"], sort=False)["evidence"].agg(
         lambda c: "|".join(sorted(set(c)))

@@ -11,6 +11,8 @@ from types import MappingProxyType
 
 import pandas as pd
 
+from pertwise.knowledge.genes.symbols import SymbolIndex
+
 OTHER = "other"
 #: GO terms and Reactome pathway whose ribosomal proteins make up the set RIBOSOME.
 _RIBOSOME_GO = ("GO:0022625", "GO:0022627", "GO:0022626")
@@ -72,7 +74,7 @@ def assign_modules(
 def ribosome_members(
     set_members: pd.DataFrame | None,
     gene_go: pd.DataFrame | None,
-    approved: Iterable[str],
+    index: SymbolIndex,
     have_kegg: bool,
 ) -> list[str]:
     """Members of the set RIBOSOME: curated cytosolic ribosomal proteins that the data supports.
@@ -90,5 +92,5 @@ def ribosome_members(
         support.update(set_members["symbol"][rows])
     if gene_go is not None:
         support.update(gene_go["symbol"][gene_go["go"].isin(_RIBOSOME_GO)])
-    listed = {g for genes in curated.modules.values() for g in genes}
-    return sorted(listed & support & set(approved))
+    listed = [g for genes in curated.modules.values() for g in genes]
+    return sorted(set(index.resolve(listed).approved.values()) & support)
