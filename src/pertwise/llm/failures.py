@@ -168,7 +168,7 @@ _KEY = re.compile(
 _CREDIT = re.compile(
     r"insufficient[ _](?:quota|credit|balance|fund)|credit balance|out of credit|no credit|"
     r"(?:enough|more|remaining) credit|exceeded your current quota|billing|payment[ _]required|"
-    r"account balance|spend(?:ing)? limit|add funds|top[ -]up|overdue"
+    r"account balance|spend(?:ing)? limit|add funds|top[ -]up|overdue|arrear"
 )
 _NO_MODEL = re.compile(
     r"not[ _]found|(?:does not|doesn't|not) exist|unknown model|no such model|invalid model|"
