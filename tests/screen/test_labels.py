@@ -270,16 +270,16 @@ def test_numbers_that_became_floats_are_whole_names():
     assert made.groups["perturbation"].tolist() == ["", "0.5", "2623"]
 
 
-def doses(unit, dose=(0.0, 1.0, 500.0), **keys):
+def doses(unit, dose=(0.0, 1.0, 500.0), key=None):
     frame = pd.DataFrame({"drug": ["DMSO", "X", "X"], "dose": dose, "dose_unit": unit})
-    layout = recognise(frame, Keys(**keys))
+    layout = recognise(frame, Keys(dose=key))
     return layout, group_rows(frame, layout).groups["dose"].tolist()[1:]
 
 
 def test_doses_of_several_units_are_not_compared_as_numbers():
     with pytest.raises(InputError, match=r"different units \('dose_unit': nM, uM\)"):
         doses(["%", "uM", "nM"])
-    assert len(doses(["%", "uM", "nM"], dose="")[1]) == 1
+    assert len(doses(["%", "uM", "nM"], key="")[1]) == 1, "no doses are compared"
     layout, found = doses([None, "uM", "µM"])
     assert found == [1.0, 500.0]
     assert layout.describe().endswith("doses in µM")

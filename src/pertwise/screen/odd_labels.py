@@ -60,7 +60,7 @@ def odd_notes(
         )
     if drugs:
         return notes
-    dates = [n for n in (*names, *features) if is_date(n)]
+    dates = sorted({n for n in (*names, *features) if is_date(n)})
     if dates:
         notes.append(
             f"{some_labels(dates)}: dates, as a spreadsheet makes of MARCH1 or MARC1 (1-Mar) and "
