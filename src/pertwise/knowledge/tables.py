@@ -253,7 +253,11 @@ class Tables:
         """The look-up of names."""
         if not self.path:
             return self.keep("symbols", lambda: SymbolIndex.from_symbols(()))
-        return self.keep("symbols", lambda: SymbolIndex.from_table(self.table("symbols")))
+        return self.keep("symbols", self._index)
+
+    def _index(self) -> SymbolIndex:
+        index = SymbolIndex.from_table(self.table("symbols"))
+        return index.with_entrez(lambda: self.table("genes")) if self.has("genes") else index
 
     def screen_sources(self) -> list[str]:
         """Ids of the sources that were derived from a perturbation screen."""

@@ -37,6 +37,7 @@ def assemble(found: list[Source]) -> tuple[dict[str, pd.DataFrame], dict[str, An
     genes = _genes(found, index, dropped)
     if genes is not None:
         tables["genes"] = genes
+        index = index.with_entrez(lambda: genes)
     _go(found, index, tables, dropped)
     _sets(found, index, tables, dropped)
     _edges(found, index, tables, dropped)

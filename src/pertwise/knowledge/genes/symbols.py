@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import pandas as pd
 
@@ -18,6 +19,8 @@ _ID = re.compile(
     r"(?:[.-]\d+)?(?:_PAR_Y)?$",
     re.IGNORECASE,
 )
+#: Entrez ids; the three hundred below 100 are left out: as names, such numbers count rows.
+_ENTREZ = re.compile(r"(?:(?:entrez|GeneID|NCBIGene):)?(\d{3,9})(?:\.0)?\Z", re.IGNORECASE)
 #: Kinds of names that are identifiers.
 ID_KINDS = ("ensembl", "hgnc", "uniprot")
 
@@ -46,6 +49,8 @@ class SymbolIndex:
         The same by upper-case spelling.
     ids
         Ensembl id or UniProt accession, without version -> approved symbols it stands for.
+    genes
+        Makes the table with columns symbol and entrez; only called for a number.
     """
 
     approved: frozenset[str]
@@ -53,6 +58,7 @@ class SymbolIndex:
     other: dict[str, tuple[str, ...]]
     other_upper: dict[str, tuple[str, ...]]
     ids: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    genes: Callable[[], pd.DataFrame] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def from_table(cls, symbols: pd.DataFrame) -> SymbolIndex:
@@ -81,12 +87,26 @@ class SymbolIndex:
             pd.DataFrame({"name": approved, "approved": approved, "kind": "approved"})
         )
 
+    def with_entrez(self, genes: Callable[[], pd.DataFrame]) -> SymbolIndex:
+        """This index, which also knows the Entrez ids of `genes`."""
+        return replace(self, genes=genes)
+
+    @cached_property
+    def entrez(self) -> dict[str, tuple[str, ...]]:
+        """Entrez id -> approved symbols."""
+        found: dict[str, set[str]] = {}
+        table = None if self.genes is None else self.genes()
+        if table is not None and "entrez" in table:
+            for number, symbol in zip(table["entrez"], table["symbol"], strict=True):
+                found.setdefault(str(number).strip(), set()).add(symbol)
+        return _freeze(found)
+
     def candidates(self, name: str) -> tuple[str, ...]:
         """Approved symbols a name can mean: one when it is clear, none when unknown.
 
         Order of trust: the approved symbol as spelt, the approved symbol in another letter case,
         an alias as spelt, an alias in another case, an Ensembl or UniProt id whatever its version
-        or isoform. Only within one step can it be ambiguous.
+        or isoform, an Entrez id. Only within one step can it be ambiguous.
         """
         text = name.strip()
         if text in self.approved:
@@ -103,7 +123,8 @@ class SymbolIndex:
         ):
             if key in table:
                 return table[key]
-        return ()
+        number = _ENTREZ.match(text)
+        return self.entrez.get(number[1], ()) if number else ()
 
     def resolve(self, names: Sequence[str]) -> Resolution:
         """Resolve names; see `Resolution`. An approved symbol is never ambiguous."""
