@@ -233,3 +233,26 @@ def test_a_packed_file_called_h5ad_is_named(tmp_path, start, words):
     (tmp_path / "x.h5ad").write_bytes(start)
     with pytest.raises(InputError, match=words), open_cells(tmp_path / "x.h5ad"):
         pass
+
+
+def test_one_negative_value_among_logs_is_refused_unless_said(tmp_path):
+    data = cells()
+    data.X = np.log1p(data.X / data.X.sum(axis=1, keepdims=True) * 1e4)
+    data = ad.concat([data] * 4, index_unique="-")
+    # A row that lies between those of the sample.
+    data.X[131, 7] = -0.5
+    data.write_h5ad(tmp_path / "x.h5ad")
+    with pytest.raises(
+        InputError, match=r"cell 'c41-2' has the value -0.5 for 'G7'.*log1p if"
+    ):
+        screen_of(tmp_path / "x.h5ad")
+    assert screen_of(tmp_path / "x.h5ad", scale="log1p").perturbations == ("AAA", "BBB")
+
+
+def test_zeros_and_ones_are_not_taken_for_counts(tmp_path):
+    data = cells()
+    data.X = data.X > 3
+    data.write_h5ad(tmp_path / "x.h5ad")
+    with pytest.raises(InputError, match="counts, or only what was detected"):
+        screen_of(tmp_path / "x.h5ad")
+    assert screen_of(tmp_path / "x.h5ad", scale="counts").perturbations == ("AAA", "BBB")

@@ -102,6 +102,8 @@ def judge_values(sample: NDArray[Any] | sparse.csr_matrix) -> tuple[Scale | None
     if np.array_equal(values, np.rint(values)):
         if largest <= 2 and values.size < 50:
             return None, "only a few small integers"
+        if largest == 1:
+            return None, "all values are 0 or 1: counts, or only what was detected"
         return "counts", f"all values are non-negative integers (largest {largest:g})"
     shares: dict[Scale, list[bool]] = {"normalised": [], "log1p": [], "log2": [], "log10": []}
     again: list[bool] = []
