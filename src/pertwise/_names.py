@@ -12,6 +12,10 @@ _OPEN, _CLOSE = "([{", ")]}"
 _ION = re.compile(r"(?<![A-Za-z0-9])(?:NADP?|NH4|H|Na|K|Li|Ca2?|Mg2?|Zn2?|Mn2?|Fe[23]?|Cu2?)$")
 
 
+# "2.31E+13": what a spreadsheet makes of the clone 2310000K13.
+_POWER = re.compile(r"\d+(?:\.\d+)?[eE]\+\d+")
+
+
 def with_parts_of(names: Iterable[str], held: Iterable[str]) -> set[str]:
     """Those of `names` that are combinations with all parts of one of `held`, which they are not.
 
@@ -29,11 +33,12 @@ def with_parts_of(names: Iterable[str], held: Iterable[str]) -> set[str]:
 def split_combination(name: str) -> list[str]:
     """The parts of a combination, in order; one part for a single perturbation.
 
-    A plus sign inside brackets, after an ion, or beside nothing that could be a name belongs to
-    the name: "JQ1 (+)", "S-(+)-ibuprofen", "Ca2+ ionophore" and "AAAS_+_53715355.23" are single.
+    A plus sign inside brackets, after an ion, in a power of ten, or beside nothing that could be a
+    name belongs to the name: "JQ1 (+)", "S-(+)-ibuprofen", "Ca2+ ionophore", "2.31E+13" and
+    "AAAS_+_53715355.23" are single.
     """
     whole = str(name).strip()
-    if COMBINATION not in whole:
+    if COMBINATION not in whole or _POWER.fullmatch(whole):
         return [whole]
     parts, start, depth = [], 0, 0
     for i, character in enumerate(whole):

@@ -71,6 +71,12 @@ def read_frame(path: str | os.PathLike[str], **options: Any) -> pd.DataFrame:
         if separator != ",":
             frame = _decimal_comma(file, frame, given)
     if not isinstance(frame.index, pd.RangeIndex):
+        if frame.iloc[:, -1].isna().all():
+            raise InputError(
+                f"{file}: every row has one field more than the header, and the last one is empty: "
+                f"either rows end with {separator!r} (remove that), or the first field is a row "
+                "name and the last column has no value (name all columns in the header)"
+            )
         # R's write.table: one field more in the rows than in the header.
         notes = frame.attrs
         frame = _named_index(frame)
@@ -94,6 +100,35 @@ def _check_end(file: Path, encoding: str, separator: str, n_fields: int) -> None
         )
 
 
+def check_widths(path: str | os.PathLike[str]) -> None:
+    """Refuse a text table with a row shorter than its header, which pandas fills up with gaps.
+
+    Rows with quotation marks are passed over.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        Names the line.
+    """
+    from pandas.io.common import get_handle
+
+    file = Path(path)
+    encoding, separator, skipped = _dialect(file)
+    with get_handle(file, "r", encoding=encoding, compression="infer") as opened:
+        wanted = 0
+        for number, line in enumerate(opened.handle, start=1):
+            text = str(line).rstrip("\r\n")
+            if number <= skipped or not text.strip() or '"' in text:
+                continue
+            fields = len(text.split()) if separator == _SPACES else text.count(separator) + 1
+            wanted = wanted or fields
+            if fields < wanted:
+                raise InputError(
+                    f"{file}: line {number} has {fields} of {wanted} fields; complete it, and "
+                    "leave a field empty where nothing was measured"
+                )
+
+
 def _dialect(file: Path) -> tuple[str, str, int]:
     """Encoding, separator and lines of comment, from the first bytes and lines."""
     from pandas.io.common import get_handle
@@ -105,6 +140,8 @@ def _dialect(file: Path) -> tuple[str, str, int]:
     encoding = next((name for bom, name in _BOMS if first.startswith(bom)), "utf-8")
     if encoding != "utf-16" and (looks := looks_like(first)):
         raise InputError(f"{file} cannot be read as a table: it is {looks}")
+    if first.startswith(b"\x1f\x8b"):
+        raise InputError(f"{file} cannot be read as a table: it is gzipped; name it {file.name}.gz")
     if encoding != "utf-16" and b"\0" in first:
         raise InputError(f"{file} cannot be read as a table: it holds binary data, not text")
     with get_handle(file, "r", encoding=encoding, compression="infer") as opened:

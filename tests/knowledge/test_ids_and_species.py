@@ -13,6 +13,7 @@ from pertwise.errors import InputError
 from pertwise.knowledge import Knowledge, build_knowledge
 from pertwise.knowledge.genes.species import foreign, species_note, species_of
 from pertwise.screen import read_screen
+from pertwise.select.chat.selector import knowledge_resolver
 
 GATA1, TP53 = "ENSG00000102145", "ENSG00000141510"
 UNIPROT = "P15976"
@@ -266,3 +267,35 @@ def test_a_screen_of_another_species_is_told(names, tmp_path):
         assert "are found in it" in str(result.exception)
     result = CliRunner().invoke(app, ["knowledge", "gene", names[0], *common])
     assert (names is MOUSE) or "mouse" in str(result.exception)
+
+
+@pytest.mark.parametrize("text", [HGNC, GENE_TEXT, GENE_INFO])
+def test_entrez_ids_resolve_and_small_numbers_do_not(tmp_path, text):
+    (tmp_path / "src").mkdir()
+    name = "hgnc_complete_set.txt" if text == HGNC else "gene_summary.tsv"
+    name = "Homo_sapiens.gene_info" if text == GENE_INFO else name
+    (tmp_path / "src" / name).write_text(text)
+    if text == GENE_TEXT:
+        (tmp_path / "src" / "alias.tsv").write_text("symbol\tapproved\nGATA1\tGATA1\n")
+    (tmp_path / "src" / "sets.gmt").write_text("A\tx\t2623\nB\tx\tGATA1\n")
+    build_knowledge(tmp_path / "src", tmp_path / "kb")
+    kb = Knowledge.open(tmp_path / "kb")
+    asked = ["2623", "2623.0", "GeneID:2623", "entrez:2623", "26", "2623.5", "262"]
+    assert kb.canonical(asked) == dict.fromkeys(asked[:4], "GATA1")
+    members = pd.read_parquet(tmp_path / "kb" / "gene_set_members.parquet")
+    assert sorted(members["symbol"]) == ["GATA1", "GATA1"]
+
+
+def test_a_number_in_an_answer_of_a_model_is_no_gene(tmp_path):
+    (tmp_path / "hgnc_complete_set.txt").write_text(HGNC)
+    build_knowledge(tmp_path / "hgnc_complete_set.txt", tmp_path / "kb")
+    resolve = knowledge_resolver(Knowledge.open(tmp_path / "kb"))
+    assert resolve(["2623", "GF1"]) == {"GF1": "GATA1"}
+
+
+@pytest.mark.parametrize("name", ["hgnc_complete_set.txt", "alias.tsv", "edges.tsv"])
+def test_a_header_without_rows_is_refused(tmp_path, name):
+    heads = {"alias.tsv": "symbol\tapproved\n", "edges.tsv": "source\ttarget\tweight\n"}
+    (tmp_path / name).write_text(heads.get(name, HGNC.splitlines()[0] + "\n"))
+    with pytest.raises(InputError, match=f"{name}: there is a header but no row below it"):
+        build_knowledge(tmp_path / name, tmp_path / "kb")

@@ -9,7 +9,8 @@ from pertwise import _progress
 from pertwise.errors import ChatError
 from pertwise.llm import Ledger, Message, open_chat, run_sync
 from pertwise.llm import pace as pace_module
-from pertwise.llm.stream import whole_body
+from pertwise.llm.failures import CallFailure
+from pertwise.llm.stream import is_stream, whole_body
 from pertwise.testing.server import Answer, Fault, ScriptedServer, first_alphabetical
 
 PROTOCOLS = ["openai", "anthropic"]
@@ -110,6 +111,53 @@ def test_an_error_in_a_stream_is_an_error():
         with pytest.raises(ChatError, match="no credit"):
             ask(chat)
         assert server.count == 1
+
+
+@pytest.mark.parametrize("protocol", ["chunks", "native"])
+def test_one_object_a_line_is_a_stream_too(protocol):
+    pieces = ['{"picks": ', "[]}"]
+    if protocol == "native":
+        lines = [{"message": {"role": "assistant", "content": p}, "done": False} for p in pieces]
+        end = {"message": {"content": ""}, "done": True, "done_reason": "length"}
+        end |= {"prompt_eval_count": 7, "eval_count": 3}
+    else:
+        lines = [{"choices": [{"index": 0, "delta": {"content": p}}]} for p in pieces]
+        end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}
+        end |= {"usage": {"prompt_tokens": 7, "completion_tokens": 3}}
+    body = "\n".join(json.dumps(line) for line in (*lines, end)).encode()
+    assert is_stream("application/x-ndjson", body)
+    assert not is_stream("application/json", body)
+    made = json.loads(whole_body(body))
+    assert made["choices"][0]["message"]["content"] == '{"picks": []}'
+    assert made["choices"][0]["finish_reason"] == "length"
+    assert made["usage"] == {"prompt_tokens": 7, "completion_tokens": 3}
+    with pytest.raises(CallFailure, match="broke off"):
+        whole_body("\n".join(json.dumps(line) for line in lines).encode())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "System role not supported",
+        "Conversation roles must alternate user/assistant/user/assistant/...",
+        "Developer instruction is not enabled for models/m",
+    ],
+)
+def test_a_model_without_a_system_role_is_told_in_the_first_question(words):
+    def script(asked):
+        system = asked.body["messages"][0]["role"] == "system"
+        return Fault(400, words) if system else Answer("fine")
+
+    with ScriptedServer(script) as server:
+        chat = open_chat(server.address("openai"))
+        messages = (Message(role="system", content="Rules"), Message(role="user", content="Q"))
+        for _ in range(2):
+            reply = run_sync(chat.complete(chat.request(messages)))
+            assert (reply.text, reply.degraded) == ("fine", ("system_role",))
+            messages = (*messages, Message(role="user", content="R"))
+        bodies = [a.body["messages"] for a in server.asked]
+    assert bodies[1] == [{"role": "user", "content": "Rules\n\nQ"}]
+    assert [len(b) for b in bodies] == [2, 1, 2], "remembered"
 
 
 def test_a_run_starts_with_few_calls_and_grows_while_answers_come():

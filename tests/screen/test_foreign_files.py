@@ -1,5 +1,7 @@
 """h5ad of old versions and other writers, every type of value, contradictory scales."""
 
+from pathlib import Path
+
 import anndata as ad
 import h5py
 import numpy as np
@@ -9,6 +11,8 @@ from scipy import sparse
 
 from pertwise.errors import InputError
 from pertwise.screen import PseudobulkSettings, read_screen
+from pertwise.screen.anndata_file import feature_names
+from pertwise.screen.cells import open_cells
 from pertwise.screen.info import describe_screen
 
 GENES = [f"G{i}" for i in range(80)]
@@ -207,3 +211,46 @@ def test_one_odd_cell_of_many_is_found(right):
     a.X[1201] = np.log1p(a.X[1201])
     with pytest.raises(InputError, match="c31-26"):
         screen_of(a)
+
+
+@pytest.mark.parametrize("names", ["ENSG{:011d}.2", "{}", "ENSMUSG{:011d}"])
+@pytest.mark.parametrize("column", ["Symbol", "SYMBOL", "hgnc_symbol", "gene_short_name"])
+def test_symbols_beside_ids_or_numbers_are_the_names(names, column):
+    var = pd.DataFrame({"n": 1, column: ["KLF1", "MYB", "MYB", None]})
+    var.index = pd.Index([names.format(i) for i in range(4)])
+    found, notes = feature_names(var, None, Path("x.h5ad"))
+    assert found == ("KLF1", names.format(1), names.format(2), names.format(3))
+    assert f"var[{column!r}]" in notes[0]
+    named = var.set_axis(["A", "B", "C", "D"])
+    assert feature_names(named, None, Path("x.h5ad")) == (("A", "B", "C", "D"), ())
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [(b"PK\x03\x04ab", "a zip archive or an Excel workbook"), (b"\x1f\x8bab", "gzipped: unpack")],
+)
+def test_a_packed_file_called_h5ad_is_named(tmp_path, start, words):
+    (tmp_path / "x.h5ad").write_bytes(start)
+    with pytest.raises(InputError, match=words), open_cells(tmp_path / "x.h5ad"):
+        pass
+
+
+def test_one_negative_value_among_logs_is_refused_unless_said(tmp_path):
+    data = cells()
+    data.X = np.log1p(data.X / data.X.sum(axis=1, keepdims=True) * 1e4)
+    data = ad.concat([data] * 4, index_unique="-")
+    # A row that lies between those of the sample.
+    data.X[131, 7] = -0.5
+    data.write_h5ad(tmp_path / "x.h5ad")
+    with pytest.raises(InputError, match=r"cell 'c41-2' has the value -0.5 for 'G7'.*log1p if"):
+        screen_of(tmp_path / "x.h5ad")
+    assert screen_of(tmp_path / "x.h5ad", scale="log1p").perturbations == ("AAA", "BBB")
+
+
+def test_zeros_and_ones_are_not_taken_for_counts(tmp_path):
+    data = cells()
+    data.X = data.X > 3
+    data.write_h5ad(tmp_path / "x.h5ad")
+    with pytest.raises(InputError, match="counts, or only what was detected"):
+        screen_of(tmp_path / "x.h5ad")
+    assert screen_of(tmp_path / "x.h5ad", scale="counts").perturbations == ("AAA", "BBB")

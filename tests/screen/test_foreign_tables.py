@@ -196,3 +196,51 @@ def test_guides_in_a_table_are_averaged_to_genes(tmp_path):
     assert screen.perturbations == ("KLF1",)
     np.testing.assert_allclose(screen.responses, [[2.0]])
     assert len(read_screen(tmp_path / "t.csv", values="deltas", labels="as-is")) == 2
+
+
+HEAD = "perturbation,F1,F2\nctrl,0,0\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        # Two columns of three would have been left out without a word.
+        (HEAD + 'KLF1,"1,234.5",2\nMYB,"2,000.0",1\n', "F1': '1,234.5' is not a number"),
+        (HEAD + "KLF1,.,2\nMYB,-,1\n", "F1': '.' is not a number"),
+        (HEAD + "KLF1,12%,2\nMYB,7%,1\n", "'12%' is not a number"),
+        ("perturbation;F1\nctrl;0\nKLF1;1.234,5\nMYB;2,5\n", "'1.234,5' is not a number"),
+        # pandas fills up what is missing, or takes the first field for a row name and shifts.
+        (HEAD + "KLF1,1.5\nMYB,-1,2\n", "line 3 has 2 of 3 fields"),
+        (HEAD.replace("0\n", "0,\n") + "KLF1,1,2,\nMYB,3,4,\n", "one field more than the header"),
+        # Genes as rows.
+        ("gene,control,KLF1,MYB\nF1,0,.5,-1.5\nF2,0,2.25,3\n", "turn the table round"),
+        (",NT,KLF1,MYB\nF1,1.5,.5,-1.5\nF2,2,2.25,3\n", "turn the table round"),
+    ],
+)
+def test_what_would_be_misread_is_refused(tmp_path, text, words):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(InputError, match=words) as caught:
+        read_screen(tmp_path / "t.csv")
+    assert "t.csv" in str(caught.value)
+
+
+def test_words_are_said_to_be_left_out_and_reporters_may_be_measured(tmp_path):
+    text = "perturbation,F1,F2,who\nctrl,0,0,x\nKLF1,0.5,2.25,y\nMYB,-1.5,3,z 3\n"
+    (tmp_path / "t.csv").write_text(text)
+    assert "columns of words, not features: who" in check(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("perturbation,F1,EGFP\nKLF1,0.5,2.25\nMYB,-1.5,3\n")
+    assert read_screen(tmp_path / "t.csv").features == ("F1", "EGFP")
+
+
+def test_text_of_another_encoding_and_packed_text_without_its_ending_are_named(tmp_path):
+    (tmp_path / "t.csv").write_bytes((HEAD + "KLF1é,1,2\n").encode("latin-1"))
+    with pytest.raises(InputError, match=r"not UTF-8 text \(byte 0xe9\); save it as UTF-8"):
+        read_screen(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_bytes(gzip.compress(HEAD.encode()))
+    with pytest.raises(InputError, match=r"it is gzipped; name it t\.csv\.gz"):
+        read_screen(tmp_path / "t.csv")
+
+
+def test_a_power_of_ten_is_no_combination(tmp_path):
+    (tmp_path / "t.csv").write_text(HEAD + "2.31E+13,1,-2\nMYB,3,4\n")
+    assert read_screen(tmp_path / "t.csv").perturbations == ("2.31E+13", "MYB")

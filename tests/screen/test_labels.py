@@ -219,3 +219,86 @@ def test_names_of_compounds_are_no_controls_of_guides():
     layout = recognise(obs, Keys())
     groups = group_rows(obs, layout).groups
     assert set(groups.loc[~groups["is_control"], "perturbation"]) == set(names)
+
+
+@pytest.mark.parametrize("mark", ["|", ";", ",", " & ", "/", "_", " | "])
+def test_joined_names_of_the_same_file_are_combinations(mark):
+    both = f"KLF1{mark}GATA1"
+    layout = recognise(pd.DataFrame({"perturbation": ["ctrl", "GATA1", "KLF1", both, "MYB_X"]}))
+    assert layout.rename == {both: "GATA1+KLF1"}
+    assert "read as combinations (--labels as-is" in " ".join(layout.notes)
+    kept = recognise(pd.DataFrame({"perturbation": ["ctrl", "GATA1", both]}), Keys(labels="as-is"))
+    assert kept.rename == {}
+    alone = pd.DataFrame({"perturbation": ["ctrl", "GATA1", both]})
+    assert recognise(alone).rename == {}, "a part that nothing knows"
+    assert recognise(alone, features=["KLF1"]).rename == {both: "GATA1+KLF1"}
+    assert recognise(alone, features=["KLF1", both]).rename == {}, "the whole is measured"
+
+
+def test_names_of_drugs_are_not_taken_apart_at_slash_comma_or_bar():
+    names = ["DMSO", "A", "B", "A/B", "A,B", "A_B", "A & B"]
+    layout = recognise(pd.DataFrame({"drug": names}))
+    assert layout.rename == {"A & B": "A+B"}
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["GATA1", "Gata1"], "'GATA1', 'Gata1': differ only in letter case"),
+        (["1-Mar", "Sep-02"], "'1-Mar', 'Sep-02': dates, as a spreadsheet makes of MARCH1"),
+        (["Mar-01", "Mar-02"], "dates, as a spreadsheet"),
+        (["TP53", "BP1", "TP53-BP1"], "'TP53-BP1': taken as one name"),
+        (["JQ1_1uM", "JQ1 (0.5 µM)"], ": end in a dose, which is"),
+    ],
+)
+def test_names_that_may_be_wrong_are_said_and_kept(names, said):
+    layout = recognise(pd.DataFrame({"perturbation": ["ctrl", *names]}))
+    assert said in " ".join(layout.notes)
+    assert not layout.rename
+    assert not layout.left_out
+
+
+def test_dates_among_the_features_are_said():
+    layout = recognise(pd.DataFrame({"perturbation": ["ctrl", "A1"]}), features=["MYC", "2-Sep"])
+    assert "'2-Sep': dates" in " ".join(layout.notes)
+
+
+def test_numbers_that_became_floats_are_whole_names():
+    frame = pd.DataFrame({"gene": [0.0, 2623.0, 0.5, None]})
+    layout = recognise(frame, Keys(control=("0",)))
+    made = group_rows(frame, layout, drop_empty=True)
+    assert made.groups["perturbation"].tolist() == ["", "0.5", "2623"]
+
+
+def doses(unit, dose=(0.0, 1.0, 500.0), key=None):
+    frame = pd.DataFrame({"drug": ["DMSO", "X", "X"], "dose": dose, "dose_unit": unit})
+    layout = recognise(frame, Keys(dose=key))
+    return layout, group_rows(frame, layout).groups["dose"].tolist()[1:]
+
+
+def test_doses_of_several_units_are_not_compared_as_numbers():
+    with pytest.raises(InputError, match=r"different units \('dose_unit': nM, uM\)"):
+        doses(["%", "uM", "nM"])
+    assert len(doses(["%", "uM", "nM"], key="")[1]) == 1, "no doses are compared"
+    layout, found = doses([None, "uM", "µM"])
+    assert found == [1.0, 500.0]
+    assert layout.describe().endswith("doses in µM")
+    assert doses([None, "nM", "nM"], dose=(-666, 1, 5))[1] == [1.0, 5.0], "a control may say so"
+
+
+@pytest.mark.parametrize(
+    ("dose", "words"),
+    [
+        ((0, -6, -5), "dose -6 .* negative; give concentrations"),
+        (("0", "1 uM", "2"), "in one unit"),
+    ],
+)
+def test_doses_that_are_no_amounts_are_refused(dose, words):
+    with pytest.raises(InputError, match=words):
+        doses("uM", dose)
+
+
+def test_the_unit_inside_a_label_is_read():
+    frame = pd.DataFrame({"drugname_drugconc": ["[('DMSO_TF', 0.0, 'uM')]", "[('X', 5.0, 'nM')]"]})
+    with pytest.raises(InputError, match="in nM, not in uM"):
+        recognise(frame)

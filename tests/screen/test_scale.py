@@ -76,3 +76,18 @@ def test_a_tag_of_logs_with_values_too_large_for_them_is_refused(base):
     logs = np.log1p(1e4 * counts / counts.sum(1, keepdims=True)) / np.log(base)
     with pytest.raises(InputError, match="too large for such logarithms"):
         decide_scale(logs, tag=Verdict("log1p", "uns['log1p'] is set (scanpy)"))
+
+
+def test_values_logged_twice_are_told_from_values_logged_once():
+    x = np.log1p(np.log1p(normalised(counts(3))))
+    scale, evidence = judge_values(x)
+    assert (scale, "logged twice" in evidence) == (None, True)
+    with pytest.raises(InputError, match=r"contradicts itself: .*logged twice"):
+        decide_scale(x, tag=tag_of({"log1p": None}))
+
+
+def test_a_cell_with_nan_does_not_hide_what_the_others_are():
+    x = counts(4)
+    x[3, 5], x[4, 0] = np.nan, np.inf
+    assert judge_values(x)[0] == "counts"
+    assert judge_values(x[3:5]) == (None, "NaN or infinite values")

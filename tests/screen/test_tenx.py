@@ -10,8 +10,9 @@ import pytest
 from scipy import io, sparse
 
 from pertwise.errors import InputError
-from pertwise.screen import read_screen
+from pertwise.screen import PseudobulkSettings, read_screen
 from pertwise.screen.info import describe_screen
+from pertwise.screen.shards import pseudobulk_shards
 
 COUNTS = np.random.default_rng(5).poisson(3, (40, 12))
 BARCODES = [f"AC{i:02d}-1" for i in range(40)]
@@ -60,6 +61,10 @@ def test_h5_and_mtx_with_calls_are_read_alike(tmp_path, calls):
     assert one.features == tuple(SYMBOLS)
     np.testing.assert_array_equal(one.responses, two.responses)
     assert list(one.obs["n_cells"]) == [10, 10]
+    three = pseudobulk_shards(
+        [tmp_path / "mtx"], PseudobulkSettings(min_cells=1), workdir=tmp_path / "w"
+    )
+    np.testing.assert_allclose(three.responses, two.responses, atol=1e-6)
     notes = " ".join(describe_screen(tmp_path / "mtx").notes)
     assert "35 of 40 cells" in notes
     assert "unassigned" in notes
@@ -123,3 +128,12 @@ def test_other_single_cell_formats_are_named(tmp_path):
         h.create_group("row_attrs")
     with pytest.raises(InputError, match="loom"):
         read_screen(tmp_path / "x.loom")
+
+
+def test_h5_of_cell_ranger_2_is_named(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as h:
+        group = h.create_group("GRCh38")
+        group["barcodes"] = np.array(BARCODES, "S8")
+        group["gene_names"] = np.array(SYMBOLS, "S8")
+    with pytest.raises(InputError, match=r"Cell Ranger 2: read it with scanpy\.read_10x_h5"):
+        read_screen(tmp_path / "x.h5", pseudobulk=True)

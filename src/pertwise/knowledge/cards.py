@@ -11,6 +11,7 @@ from itertools import compress
 from typing import TYPE_CHECKING
 
 from pertwise.knowledge.genes import go
+from pertwise.knowledge.genes.species import TAXA
 from pertwise.knowledge.genes.text import one_sentence
 from pertwise.knowledge.tables import Tables, lists_of
 from pertwise.knowledge.types import GeneCard, GoTerm, Resolution
@@ -42,6 +43,11 @@ class GeneCards:
             When this folder was built without it; says which file brings it.
         """
         return self._tables.table(name)
+
+    @property
+    def species(self) -> str:
+        """Whose genes the folder is about: "human" (also without a folder) or "mouse"."""
+        return TAXA[str(self._tables.manifest.get("taxon", "9606"))]
 
     def genes(self) -> tuple[str, ...]:
         """All genes with any text, annotation, set or edge, as approved symbols, sorted."""

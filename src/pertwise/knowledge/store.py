@@ -15,7 +15,6 @@ from pertwise.knowledge.cards import GeneCards
 from pertwise.knowledge.genes import embeddings, gene_sets, networks, walks
 from pertwise.knowledge.genes.features import idf_unit_rows, take_rows, unit_rows
 from pertwise.knowledge.genes.relations import relate
-from pertwise.knowledge.genes.species import TAXA
 from pertwise.knowledge.layout import DIRECTED, UNDIRECTED
 from pertwise.knowledge.tables import Tables
 from pertwise.knowledge.types import (
@@ -155,11 +154,6 @@ class Knowledge(GeneCards):
     def label(self) -> str:
         """What the folder must be labelled with wherever it is shown, e.g. "simulated"."""
         return str(self.manifest.get("label", ""))
-
-    @property
-    def species(self) -> str:
-        """Whose genes the folder is about: "human" (also without a folder) or "mouse"."""
-        return TAXA[str(self.manifest.get("taxon", "9606"))]
 
     def fingerprint(self) -> str:
         """Short hash over all tables: goes into plans and reports."""

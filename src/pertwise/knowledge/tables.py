@@ -272,8 +272,14 @@ class Tables:
         """The look-up of names."""
         if not self.path:
             return self.keep("symbols", lambda: SymbolIndex((), (), ()))
-        return self.keep(
-            "symbols", lambda: SymbolIndex(*self.columns("symbols", "name", "approved", "kind"))
+        return self.keep("symbols", self._index)
+
+    def _index(self) -> SymbolIndex:
+        index = SymbolIndex(*self.columns("symbols", "name", "approved", "kind"))
+        if not self.has("genes"):
+            return index
+        return index.with_entrez(
+            lambda: zip(*self.columns("genes", "entrez", "symbol"), strict=True)
         )
 
     def screen_sources(self) -> list[str]:

@@ -70,9 +70,22 @@ def _as_list(value: Any) -> Any:
     return value
 
 
+_KEPT = ("selected", "chosen", "include", "included", "keep", "kept", "pick", "picked", "accepted")
+_ALIKE = ("match", "similar", "is_similar", "relevant")
+_REJECTED = ("rejected", "excluded", "discarded", "dropped")
+_GONE = ("reject", "exclud", "discard", "drop", "not ")
+
+
 def _unchosen(item: dict[str, Any]) -> bool:
-    return any(item.get(n) is False for n in ("selected", "chosen", "include", "included")) or any(
-        item.get(n) is True for n in ("rejected", "excluded", "discarded")
+    said = {k: v.strip().lower() if isinstance(v, str) else v for k, v in item.items()}
+    return (
+        any(
+            said.get(n) in (False, "false", "no")
+            for n in (*_KEPT, *_ALIKE)
+            if said.get(n) is not None
+        )
+        or any(said.get(n) in (True, "true", "yes") for n in _REJECTED)
+        or any(str(said.get(n)).startswith(_GONE) for n in ("status", "decision", "verdict"))
     )
 
 

@@ -65,7 +65,16 @@ class CallFailure(Exception):
         refused = self.kind in ("bad_request", "not_found") or self.status in (405, 500, 501)
         return refused and bool(_STREAM.search(" ".join((*self.fields, self.said)).lower()))
 
+    @property
+    def blames_system(self) -> bool:
+        """Whether the model's chat template knows no system message."""
+        return self.kind in ("bad_request", "server") and bool(_SYSTEM.search(self.said))
 
+
+_SYSTEM = re.compile(
+    r"(?:system|developer) (?:role|messages?|instructions?|prompts?) (?:is |are )?not "
+    r"(?:supported|enabled|allowed)|roles must alternate|does not support (?:the )?system"
+)
 _STREAM = re.compile(r"(?<![a-z])stream(?:ing|ed|s|_options)?(?![a-z])")
 
 
@@ -168,7 +177,7 @@ _KEY = re.compile(
 _CREDIT = re.compile(
     r"insufficient[ _](?:quota|credit|balance|fund)|credit balance|out of credit|no credit|"
     r"(?:enough|more|remaining) credit|exceeded your current quota|billing|payment[ _]required|"
-    r"account balance|spend(?:ing)? limit|add funds|top[ -]up|overdue"
+    r"account balance|spend(?:ing)? limit|add funds|top[ -]up|overdue|arrear"
 )
 _NO_MODEL = re.compile(
     r"not[ _]found|(?:does not|doesn't|not) exist|unknown model|no such model|invalid model|"
@@ -343,7 +352,8 @@ def _seconds(value: Any) -> float | None:
 
 
 def as_json(data: bytes) -> Any:
-    """A body as JSON: invalid UTF-8 replaced, absurdly long numbers as floats, bounded nesting.
+    """A body as JSON of any UTF: invalid bytes replaced, absurdly long numbers as floats, bounded
+    nesting.
 
     Raises
     ------
@@ -352,7 +362,7 @@ def as_json(data: bytes) -> Any:
     """
     try:
         return json.loads(
-            data.decode("utf-8-sig", "replace"),
+            data.decode(json.detect_encoding(data), "replace"),
             strict=False,
             parse_int=lambda digits: int(digits) if len(digits) < 20 else float(digits),
         )

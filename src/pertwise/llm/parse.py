@@ -54,8 +54,8 @@ class AnswerError(Exception):
 def json_values(text: str) -> list[Any]:
     """All complete outermost JSON objects and arrays in `text`, up to one that breaks off.
 
-    Tolerated: prose and code fences around, trailing commas, Python literals, control characters
-    in strings.
+    Tolerated: prose and code fences around, comments, trailing commas, Python literals, control
+    characters in strings.
     """
     return [r.value for r in _regions(text[:MAX_CHARS]) if r.readable]
 
@@ -65,9 +65,9 @@ def parse_answer(text: str, model: type[A], finish_reason: str = "stop") -> A:
 
     It may stand in an object under a key such as "answer" or "final". None is accepted when it is
     introduced or taken back as rejected or a draft, when a later object with these keys cannot be
-    read, when JSON breaks off anywhere, when reasoning without marks goes on after it, or when the
-    text was cut (``finish_reason`` "length") after it. A list without a key is accepted only if it
-    is the whole text.
+    read or says something else without being called final, when JSON breaks off anywhere, when
+    reasoning without marks goes on after it, or when the text was cut (``finish_reason`` "length")
+    after it. A list without a key is accepted only if it is the whole text.
 
     Raises
     ------
@@ -146,8 +146,12 @@ def _only_value(text: str, model: type[BaseModel], cut: bool) -> tuple[Any, str]
         elif _disowned(label):
             problem = problem or "what it holds is called a draft or rejected"
         else:
-            # A later object speaks for the model even when it turns out to be unusable.
-            found, problem = (shape, region.end), ""
+            # A later object speaks for the model even when it turns out to be unusable, if the
+            # words before it say so.
+            if found is None or found[0] == shape or _replaces(label, text):
+                found, problem = (shape, region.end), ""
+            else:
+                return None, "it holds two different answers"
     if found is None and len(lists) == 1 and not cut and not problem:
         outside = text[: lists[0].start] + text[lists[0].end :]
         return (lists[0].value, "") if not _bare(outside) else (None, "")
@@ -161,6 +165,10 @@ def _only_value(text: str, model: type[BaseModel], cut: bool) -> tuple[Any, str]
     if _TAKEN_BACK.search(rest[:300]):
         return None, "you took back what you answered"
     return found[0], ""
+
+
+def _replaces(label: str, text: str) -> bool:
+    return thinks_aloud(text) or bool(_FINAL.search(label) or _TAKEN_BACK.search(label))
 
 
 def _with_keys(value: Any, keys: tuple[str, ...], depth: int = 0) -> dict[str, Any] | None:
@@ -181,14 +189,22 @@ def _with_keys(value: Any, keys: tuple[str, ...], depth: int = 0) -> dict[str, A
 
 _NOT_MEANT = re.compile(
     r"\b(?:reject|exclud|discard|dismiss|eliminat|omit|avoid|scrap|ignor|skip|drop|discount)\w*|"
-    r"\b(?:unlike|drafts?|least|worst|wrong|bad|poor|inferior|unsuitable|unrelated|dissimilar|"
+    r"\b(?:un(?:like(?:ly)?|related|suitable)|drafts?|least|less (?:likely|similar|related|close)|"
+    r"weak(?:er|est)?|worst|wrong|bad|poor|inferior|dissimilar|runners?[- ]up|"
     r"considered|tentative(?:ly)?|maybe|perhaps|example|instead of|rather than|rul(?:e|ed|ing) out|"
     r"left out|leav(?:e|ing) out|previous(?:ly)?|earlier|"
     r"first (?:idea|attempt|thought|guess|try)|initial(?:ly)?|(?:not|n['’]t) (?:be )?"
-    r"(?:chosen|choose|pick(?:ed)?|selected?|use|these|those|take))\b",
+    r"(?:chosen|choose|pick(?:ed)?|selected?|use|these|those|take|"
+    r"(?:as )?(?:similar|related|relevant|likely|close)))\b",
     re.IGNORECASE,
 )
 _MEANT = re.compile(r"\b(?:final\w*|corrected|revised|instead|answer)\b", re.IGNORECASE)
+#: Words before an answer that replaces the one above it.
+_FINAL = re.compile(
+    _MEANT.pattern
+    + r"|\b(?:response|update[ds]?|improved|better|on reflection|actually|refined)\b",
+    re.IGNORECASE,
+)
 _TAKEN_BACK = re.compile(
     r"\b(?:wait|scratch that|on second thoughts?|correction|hmm+|let me (?:re|correct|fix)\w*|"
     r"i (?:reject|retract)|no, (?:those|these|that)|(?:those|these) are (?:wrong|not right)|"
@@ -229,7 +245,7 @@ class _Region:
 
 
 #: What begins like JSON and not like a bracket in prose.
-_JSON_LIKE = re.compile(r"\{\s*(?:[\"'“}]|\w{1,40}\s*:|$)|\[\s*(?:[\[{\"'“\]]|$)")
+_JSON_LIKE = re.compile(r"\{\s*(?:[\"'“}]|/[/*]|\w{1,40}\s*:|$)|\[\s*(?:[\[{\"'“\]]|/[/*]|$)")
 #: Characters looked at in all, as a multiple of the text: bounds what unbalanced brackets can cost.
 _MAX_PASSES = 8
 
@@ -286,7 +302,7 @@ class _Twice(Exception):
 
 def _loads(text: str, generous: bool) -> tuple[bool, Any]:
     """(whether it can be read, value); with `generous` also other notations than JSON."""
-    for candidate in (text, _without_trailing_commas(text)) if generous else (text,):
+    for candidate in (text, _without_extras(text)) if generous else (text,):
         try:
             return True, json.loads(candidate, strict=False, object_pairs_hook=_object)
         except (ValueError, RecursionError):
@@ -309,11 +325,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _without_trailing_commas(text: str) -> str:
-    # Strings are matched first, so that a comma inside one is never touched.
-    return re.sub(
-        r'("(?:[^"\\]++|\\.)*+")|,(?=\s*[}\]])',
-        lambda m: m.group(1) or "",
-        text,
-        flags=re.DOTALL,
-    )
+#: A string, or a comment, which may run to the end.
+_COMMENT = re.compile(
+    r'("(?:[^"\\]++|\\.)*+")|//[^\n]*+|/\*(?:[^*]++|\*(?!/))*+(?:\*/)?', re.DOTALL
+)
+_COMMA = re.compile(r'("(?:[^"\\]++|\\.)*+")|,(?=\s*[}\]])', re.DOTALL)
+
+
+def _without_extras(text: str) -> str:
+    # Strings are matched first, so that nothing inside one is ever touched.
+    for extra in (_COMMENT, _COMMA):
+        text = extra.sub(lambda m: m.group(1) or "", text)
+    return text

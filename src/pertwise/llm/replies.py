@@ -142,7 +142,8 @@ def error_in_choice(payload: Any) -> Any:
 
 def _first(choices: Any) -> dict[str, Any]:
     if isinstance(choices, list):
-        return next((c for c in choices if isinstance(c, dict)), {})
+        found = [c for c in choices if isinstance(c, dict)]
+        return next((c for c in found if c.get("index") == 0), found[0] if found else {})
     return {}
 
 

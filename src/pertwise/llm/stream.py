@@ -1,4 +1,7 @@
-"""Server-sent events of either protocol -> the body that the server would have sent unstreamed."""
+"""A streamed answer -> the body that the server would have sent unstreamed.
+
+Server-sent events of either protocol, or one JSON object a line.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ _TEXTS = ("content", "reasoning_content", "reasoning", "thinking", "refusal", "t
 def is_stream(content_type: str, data: bytes) -> bool:
     """Whether a body is a stream of events, by its declared type or its first bytes."""
     start = data[:16].lstrip(b"\xef\xbb\xbf\r\n ")
-    return "text/event-stream" in content_type or start.startswith((b"data:", b"event:", b": "))
+    said = any(t in content_type for t in ("text/event-stream", "ndjson", "jsonl", "json-seq"))
+    return said or start.startswith((b"data:", b"event:", b": "))
 
 
 def whole_body(data: bytes) -> bytes:
@@ -39,16 +43,23 @@ def _events(data: bytes) -> Iterator[dict[str, Any]]:
     """The JSON objects of a stream, in order; what is none (marks, pings) is passed over."""
     lines: list[bytes] = []
     for line in [*data.splitlines(), b""]:
-        if line.startswith(b"data:"):
+        if line.startswith(b"{") and not lines:
+            # A line of its own without the frame of an event, as Ollama sends.
+            yield from _objects(line)
+        elif line.startswith(b"data:"):
             lines.append(line[5:].removeprefix(b" "))
         elif not line and lines:
-            try:
-                event = as_json(b"\n".join(lines))
-            except ValueError:
-                event = None
+            yield from _objects(b"\n".join(lines))
             lines.clear()
-            if isinstance(event, dict):
-                yield event
+
+
+def _objects(data: bytes) -> Iterator[dict[str, Any]]:
+    try:
+        event = as_json(data)
+    except ValueError:
+        return
+    if isinstance(event, dict):
+        yield event
 
 
 class _Message:
@@ -76,6 +87,13 @@ class _Message:
             choice = next((c for c in event["choices"] if isinstance(c, dict)), {})
             if choice.get("index") in (None, 0):
                 self._choice(choice)
+            return
+        if isinstance(event.get("message"), dict):
+            self._add(event["message"])
+            self.finished = (event.get("done") and (event.get("done_reason") or "stop")) or None
+            for name, own in (("prompt", "prompt_eval_count"), ("completion", "eval_count")):
+                if own in event:
+                    self._usage[f"{name}_tokens"] = event[own]
             return
         if event.get("type") == "message_stop":
             self.finished = self.finished or "stop"

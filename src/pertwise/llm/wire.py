@@ -39,12 +39,20 @@ MAX_BODY = 16 * 1024 * 1024
 MAX_STREAM = 4 * MAX_BODY
 
 
+#: What a dialect lacks when its models know no such role: the words then lead the first question.
+SYSTEM = "system_role"
+
+
+def _has_system(request: ChatRequest) -> bool:
+    return request.protocol == "openai" and {m.role for m in request.messages} > {"system"}
+
+
 @dataclass(frozen=True)
 class Dialect:
     """What this endpoint was found to accept; starts optimistic, degrades when told no.
 
-    `degraded` names what is no longer sent: json_schema, temperature, seed, and the field that
-    switches reasoning.
+    `degraded` names what is no longer sent: json_schema, temperature, seed, the role of the system
+    message, and the field that switches reasoning.
     """
 
     max_tokens_field: str = "max_tokens"
@@ -70,6 +78,8 @@ class Dialect:
             "temperature": request.temperature is not None,
             "seed": request.seed is not None and request.protocol == "openai",
             self.reasoning_field: request.reasoning is not None,
+            # Never dropped on suspicion: only what names it shows that it is not taken.
+            SYSTEM: SYSTEM in self.degraded and _has_system(request),
         }
         return tuple(name for name, asked in wanted.items() if asked)
 
@@ -88,6 +98,8 @@ class Dialect:
         known = failure.kind in ("bad_request", "not_found") or failure.status == 500
         if not known or failure.status not in (400, 404, 422, 500):
             return None
+        if failure.blames_system and SYSTEM not in self.degraded and _has_system(request):
+            return replace(self, degraded=(*self.degraded, SYSTEM))
         named, sent = disliked(failure), self.sent(request)
         if "max_tokens" in named and request.protocol == "openai":
             other = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
@@ -293,10 +305,12 @@ async def _set_location_aside(response: Any) -> None:
 def openai_body(request: ChatRequest, dialect: Dialect, max_tokens: int) -> dict[str, Any]:
     """Body of a /chat/completions request, without what the endpoint refused before."""
     sent = dialect.sent(request)
-    body: dict[str, Any] = {
-        "model": request.model,
-        "messages": [m.model_dump() for m in request.messages],
-    }
+    messages = [m.model_dump() for m in request.messages]
+    if SYSTEM in dialect.degraded:
+        led = [m["content"] for m in messages if m["role"] == "system"]
+        messages = [m for m in messages if m["role"] != "system"]
+        messages[0]["content"] = "\n\n".join([*led, messages[0]["content"]])
+    body: dict[str, Any] = {"model": request.model, "messages": messages}
     for name in ("temperature", "seed"):
         if name in sent:
             body[name] = getattr(request, name)

@@ -13,9 +13,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
+from pertwise._files import looks_like
 from pertwise.errors import InputError, unknown_name
 from pertwise.screen.celltable import CellTable, table_of
 from pertwise.screen.flags import texts
+from pertwise.screen.labels import fold_label
 
 #: A column-compressed matrix up to this many stored values is turned round in memory.
 CSC_LIMIT = 60_000_000
@@ -24,6 +26,11 @@ CHUNK_CACHE = 4 << 20
 #: The name under which ``.raw`` is asked for; a layer of that name goes before.
 RAW = "raw"
 _LOG1P = "log1p"
+#: Columns of var that hold symbols, marks and letter case folded away, best known first.
+_SYMBOLS = (
+    "genename", "genenames", "genesymbol", "genesymbols", "featurename", "symbol", "symbols",
+    "hgncsymbol", "mgisymbol", "geneshortname",
+)  # fmt: skip
 
 
 @contextmanager
@@ -39,10 +46,14 @@ def open_hdf5(path: Path) -> Iterator[Any]:
 
     try:
         with open(path, "rb") as raw:
-            empty = not raw.read(1)
+            start = raw.read(512)
+        empty = not start
         if empty or not h5py.is_hdf5(path):
+            packed = "gzipped: unpack it with gunzip" if start[:2] == b"\x1f\x8b" else ""
+            looks = packed or looks_like(start).partition(";")[0]
+            looks = f"not an h5ad file (it is {looks or 'not HDF5'})"
             raise InputError(
-                f"{path} is {'empty' if empty else 'not an h5ad file (it is not HDF5)'}; cells are "
+                f"{path} is {'empty' if empty else looks}; cells are "
                 "read from h5ad, 10x h5 or mtx, zarr or parquet, means also from csv and tsv"
             )
         # A chunk that lies across two blocks of cells is decompressed once.
@@ -124,7 +135,10 @@ class SparseRows:
         if broken or self.indptr[-1] > stored or self.indices.shape[0] != stored:
             raise InputError(f"{where}: the sparse matrix is damaged (indptr, indices, data)")
         if len(self.indptr) - 1 != n_rows:
-            raise InputError(f"{where} has {len(self.indptr) - 1} rows, obs {n_rows}")
+            raise InputError(
+                f"{where}: the sparse matrix is stored as {len(self.indptr) - 1} rows (or columns, "
+                f"csc), but the table of those has {n_rows}; write the file again with anndata"
+            )
 
 
 def open_matrix(node: Any, n_rows: int, width: int, path: Path, layer: str) -> Any:
@@ -268,20 +282,21 @@ def feature_names(
     else:
         names = index.to_numpy()
         ensembl = len(index) > 0 and index.str.match(r"ENS[A-Z]*G\d+").mean() > 0.5
-        numbered = isinstance(var.index, pd.RangeIndex)
-        for column in ("gene_name", "gene_symbol", "gene_symbols", "feature_name"):
-            if (ensembl or numbered) and column in var.columns:
-                names = texts(var[column])
-                notes.append(f"feature names from var[{column!r}]")
-                break
+        unnamed = isinstance(var.index, pd.RangeIndex)
+        numbered = unnamed or (len(index) > 0 and index.str.fullmatch(r"\d+").all())
+        folded = {fold_label(str(c)): c for c in reversed(var.columns)}
+        column = next((folded[n] for n in _SYMBOLS if n in folded), None)
+        if (ensembl or numbered) and column is not None:
+            names = texts(var[column])
+            notes.append(f"feature names from var[{column!r}]")
         else:
-            if numbered:
+            if unnamed:
                 raise InputError(
                     f"{path}: var has no names of features (no _index); name one of its columns "
                     f"with --feature-key: {', '.join(map(str, var.columns))}"
                 )
     series = pd.Series(names)
-    twice = series.duplicated(keep=False) | series.isin(["nan", ""])
+    twice = series.duplicated(keep=False) | series.isin(["nan", "None", "<NA>", ""])
     if twice.any():
         # One symbol for two Ensembl genes: the id, which is unique, says which is meant.
         repaired = np.where(twice, index.to_numpy(), names)

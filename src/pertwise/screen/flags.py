@@ -12,7 +12,7 @@ from pertwise.errors import InputError
 
 _YES = {"true", "t", "yes", "y", "1", "1.0"}
 _NO = {"false", "f", "no", "n", "0", "0.0"}
-_GAP = {"", "nan", "none", "<na>", "na", "null"}
+GAP = {"", "nan", "none", "<na>", "na", "null"}
 
 
 def texts(column: pd.Series) -> NDArray[Any]:
@@ -24,7 +24,7 @@ def texts(column: pd.Series) -> NDArray[Any]:
 
 #: What a caller of doublets writes for several cells, and for one or no call.
 _SEVERAL = _YES | {"doublet", "doublets", "dbl", "multiplet", "multiplets", "multi"}
-_ONE = _NO | _GAP | {"singlet", "singlets", "sng", "single", "negative", "amb", "ambiguous"}
+_ONE = _NO | GAP | {"singlet", "singlets", "sng", "single", "negative", "amb", "ambiguous"}
 
 
 def doublet_flags(column: pd.Series, where: str) -> NDArray[np.bool_]:
@@ -60,7 +60,7 @@ def read_flags(column: pd.Series, where: str) -> NDArray[np.float64]:
         text = str(value).strip().casefold()
         if text in _YES or text in _NO:
             meaning[i] = float(text in _YES)
-        elif text not in _GAP:
+        elif text not in GAP:
             raise InputError(
                 f"{where}: column {column.name!r} holds {value!r}, which is neither yes nor no; "
                 "write true/false, yes/no or 1/0"

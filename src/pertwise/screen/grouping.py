@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pertwise._names import COMBINATION, canonical_perturbation
 from pertwise.errors import InputError
+from pertwise.screen.doses import read_doses
 from pertwise.screen.flags import doublet_flags, texts
 from pertwise.screen.labels import control_kind
 from pertwise.screen.layouts import Layout, parse_label, perturbation_labels
@@ -95,7 +96,11 @@ def group_rows(
         frame["perturbation"] = _split_combinations(frame["perturbation"], obs["nperts"])
     frame["context"] = context
     stated = np.array([dose for _, dose in parsed])[code]
-    frame["dose"] = _doses(obs, layout, where) if np.isnan(stated).all() else stated
+    frame["dose"] = (
+        read_doses(obs, layout, ~frame["is_control"].to_numpy() & ~gone, where)
+        if np.isnan(stated).all()
+        else stated
+    )
     frame.loc[frame["is_control"], "perturbation"] = ""
     frame.loc[frame["is_control"], "dose"] = np.nan
     kept = ~gone
@@ -170,17 +175,3 @@ def _contexts(obs: pd.DataFrame, layout: Layout, where: str) -> Any:
             f"rows (first: {str(first)!r}); fill it, or choose another with --context-key"
         )
     return column.astype(str).to_numpy()
-
-
-def _doses(obs: pd.DataFrame, layout: Layout, where: str) -> NDArray[np.float64]:
-    if not layout.dose:
-        return np.full(len(obs), np.nan)
-    column = obs[layout.dose]
-    numbers = pd.to_numeric(column.astype(object), errors="coerce").to_numpy(dtype=float)
-    bad = np.isnan(numbers) & column.notna().to_numpy() & (column.astype(str) != "nan").to_numpy()
-    if bad.any():
-        raise InputError(
-            f"{where}: dose {str(column.iloc[int(bad.argmax())])!r} in column {layout.dose!r} is "
-            'not a number; choose another column with --dose-key, or --dose-key "" for none'
-        )
-    return np.asarray(numbers)

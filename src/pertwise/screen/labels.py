@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pertwise._names import canonical_perturbation, split_combination
+from pertwise.screen.odd_labels import is_date, joined_names, odd_notes, some_labels
 
 #: Longer labels are neither controls nor non-calls; bounds the work on hostile input.
 _LONGEST = 60
@@ -155,7 +156,11 @@ def _numbered_parts(label: str) -> tuple[str, str, int]:
     if not found or found["gene"].casefold() in _GENERIC or control_kind(found["gene"]):
         return "", "", 0
     gene, mark, number = found["gene"], found["mark"].strip(), found["number"]
-    if len(gene) < 2 or (mark in "-." and (_SYMBOL.match(gene) or gene.upper().startswith("ENS"))):
+    if (
+        is_date(text)
+        or len(gene) < 2
+        or (mark in "-." and (_SYMBOL.match(gene) or gene.upper().startswith("ENS")))
+    ):
         return "", "", 0
     return (gene, mark, int(number)) if number.isdigit() else (gene, "A", ord(number) - 64)
 
@@ -210,6 +215,9 @@ def read_labels(
     mixes: list[str] = []
     rename: dict[str, str] = {}
     names: list[str] = []
+    measured = frozenset() if drugs else frozenset(features)
+    known = measured | {n for n in rest if not control_kind(n) and not is_uncalled(n)}
+    joined: list[str] = []
     for label in rest:
         parts = split_combination(label)
         kinds = [control_kind(p) for p in parts]
@@ -226,28 +234,35 @@ def read_labels(
             rename[label] = gene
         elif not drugs and _is_mix(label):
             mixes.append(label)
+        elif label not in measured and (pair := joined_names(label, known, drugs)):
+            rename[label] = pair
+            joined.append(label)
         else:
             names.append(label)
-    notes = [f"{_some(found)}: {what}, left out" for what, found in left.items() if found]
+    notes = [f"{some_labels(found)}: {what}, left out" for what, found in left.items() if found]
     if mixes:
-        notes.append(f"{_some(mixes)}: a mix with a control guide or of several guides, left out")
+        notes.append(
+            f"{some_labels(mixes)}: a mix with a control guide or of several guides, left out"
+        )
     if notes:
         notes[-1] += " (--control LABEL uses a label as control, --labels as-is keeps all)"
     beside = [n for n in names if len(without_controls(n, used)) < len(split_combination(n))]
     beside = [n for n in [*beside, *rename] if "ctrl" not in n.split("+")]
+    beside = [n for n in beside if n not in joined]
+    if joined:
+        notes.append(
+            f"{some_labels(joined)}: every part is a name of its own, so read as combinations "
+            "(--labels as-is takes each as one name)"
+        )
     if beside:
-        notes.append(f"{_some(beside)}: a gene beside a control, read as the gene")
+        notes.append(f"{some_labels(beside)}: a gene beside a control, read as the gene")
     if not drugs:
-        folded, said = _fold_guides(names, used, mode, frozenset(features))
+        folded, said = _fold_guides(names, used, mode, measured)
         rename |= folded
         notes += said
+    notes += odd_notes([n for n in names if n not in rename], measured, known, drugs)
     gone = frozenset([*mixes, *(x for found in left.values() for x in found)])
     return Meaning(rename, gone, tuple(notes))
-
-
-def _some(labels: Sequence[str], n: int = 5) -> str:
-    more = f" and {len(labels) - n} more" if len(labels) > n else ""
-    return ", ".join(map(repr, labels[:n])) + more
 
 
 def _beside_control(label: str) -> str:
@@ -289,7 +304,7 @@ def _fold_guides(
     if not folded:
         return {}, []
     genes = len(set(folded.values()))
-    what = f"{len(folded)} of {len(names)} labels name guides ({_some(list(folded), 3)})"
+    what = f"{len(folded)} of {len(names)} labels name guides ({some_labels(list(folded), 3)})"
     if mode == "genes" or 2 * len(folded) > len(names):
         return folded, [
             f"{what}, folded to {genes} genes; --labels as-is keeps one perturbation a guide"

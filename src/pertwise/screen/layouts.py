@@ -17,6 +17,7 @@ import pandas as pd
 from pertwise import parts as registry
 from pertwise._names import COMBINATION, canonical_perturbation, split_combination
 from pertwise.errors import InputError, unknown_name
+from pertwise.screen.doses import UNIT_KEYS, dose_unit, fold_unit
 from pertwise.screen.flags import control_flags
 from pertwise.screen.labels import control_kind, is_uncalled, read_labels, without_controls
 
@@ -92,6 +93,8 @@ class Layout:
         index of the table, written "".
     control
         Labels (as they stand in the file) of unperturbed cells; empty when none was found.
+    dose_unit
+        Unit of the doses, where a column says it.
     context_name
         The one context of the whole file, where it is stated outside the table.
     only
@@ -112,6 +115,7 @@ class Layout:
     variance: str = ""
     doublet: str = ""
     guide: str = ""
+    dose_unit: str = ""
     context_name: str = ""
     only: str = ""
     notes: tuple[str, ...] = field(default=())
@@ -130,6 +134,8 @@ class Layout:
             for name in ("context", "dose", "batch", "n_cells")
             if (column := getattr(self, name))
         ]
+        if self.dose_unit:
+            parts.append(f"doses in {self.dose_unit}")
         if self.context_name:
             parts.append(f"context {self.context_name!r}")
         return f"{_TITLES.get(self.kind, self.kind)}: " + ", ".join(parts)
@@ -192,6 +198,7 @@ def relevant_columns(columns: Sequence[str], keys: Keys) -> list[str]:
         *_VARIANCE_KEYS,
         *_DOUBLET_KEYS,
         *_GUIDE_KEYS,
+        *UNIT_KEYS,
         "is_control",
         "nperts",
         *(c for _, c in _offered()),
@@ -277,7 +284,9 @@ def recognise(
         layout = replace(layout, dose="")
     labels = label_counts(obs, layout)
     control, notes = _control(obs, layout, labels, keys.control, partial, where)
-    layout = replace(layout, control=control, notes=notes)
+    perturbed = ~perturbation_labels(obs, layout).isin(control).to_numpy()
+    unit = dose_unit(obs, layout.dose, perturbed, where)
+    layout = replace(layout, control=control, notes=notes, dose_unit=unit)
     return layout if partial else settle(layout, map(str, labels.index), keys, features)
 
 
@@ -381,8 +390,14 @@ def perturbation_labels(obs: pd.DataFrame, layout: Layout) -> pd.Series:
         # Replogle bulk rows: 10005_ZBTB4-IT1_P1P2_ENSG... (number, gene, transcript, gene id).
         column = obs.index.to_series().str.split("_").str[1]
     if isinstance(column.dtype, pd.CategoricalDtype):
-        return column.cat.remove_unused_categories().cat.rename_categories(str)
-    return column.map(str, na_action="ignore").astype("category")
+        return column.cat.remove_unused_categories().cat.rename_categories(_as_text)
+    return column.map(_as_text, na_action="ignore").astype("category")
+
+
+def _as_text(value: Any) -> str:
+    # Numbers of genes become floats beside a gap.
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value)) if whole else str(value)
 
 
 def _control(
@@ -459,14 +474,17 @@ def parse_label(label: str, layout: Layout) -> tuple[str, float]:
     """
     if layout.kind == "tahoe" and label.lstrip().startswith("["):
         try:
-            drugs = [(str(d).strip(), float(c)) for d, c, _ in ast.literal_eval(label)]
+            found = [(str(d).strip(), float(c), str(u)) for d, c, u in ast.literal_eval(label)]
         except (ValueError, SyntaxError, TypeError) as error:
             raise InputError(
                 f"{layout.perturbation} value {label!r} is not a list of (drug, concentration, "
                 "unit)"
             ) from error
-        name = canonical_perturbation(COMBINATION.join(d for d, _ in drugs))
-        return name, drugs[0][1] if len(drugs) == 1 else float("nan")
+        other = next((unit for *_, unit in found if fold_unit(unit) != "um"), None)
+        if other is not None:
+            raise InputError(f"{layout.perturbation} value {label!r} is in {other}, not in uM")
+        name = canonical_perturbation(COMBINATION.join(d for d, *_ in found))
+        return name, found[0][1] if len(found) == 1 else float("nan")
     if label in layout.rename:
         return layout.rename[label], float("nan")
     kept = without_controls(label, layout.control)

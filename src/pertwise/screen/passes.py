@@ -18,7 +18,7 @@ from pertwise.errors import InputError, unknown_name
 from pertwise.screen.batchsums import BatchAccumulator, BatchSums
 from pertwise.screen.cells import CellFile
 from pertwise.screen.matched_controls import Part, Reference, chooses, is_training
-from pertwise.screen.scale import Verdict, whole_rows
+from pertwise.screen.scale import TO_NATURAL, Verdict, whole_rows
 from pertwise.screen.scan import Codes, PseudobulkSettings, Scan, Task, codes_of, open_with
 from pertwise.screen.sums import Accumulator, FloatArray, GroupSums, keep_columns, normalise
 
@@ -74,7 +74,7 @@ def normalised_blocks(
     wanted = wanted & (codes.group >= 0)
     for start, block in file.blocks(task.start, task.stop, wanted=wanted):
         rows = np.arange(start - task.start, start - task.start + block.shape[0])
-        _check_values(block, file, start, found.verdict.scale)
+        _check_values(block, file, start, found.verdict.scale, settings.scale == "auto")
         _check_mixture(block, file, start, found.verdict)
         library = _library(file, block, start, settings)
         use = wanted[rows]
@@ -107,12 +107,17 @@ def _check_mixture(x: sparse.csr_matrix, file: CellFile, start: int, verdict: Ve
         )
 
 
-def _check_values(x: sparse.csr_matrix, file: CellFile, start: int, scale: str) -> None:
+def _check_values(
+    x: sparse.csr_matrix, file: CellFile, start: int, scale: str, recognised: bool
+) -> None:
+    # Logarithms of 1 + x are negative only after a correction, which the user must have said.
+    logs = recognised and scale in ("log1p", *TO_NATURAL)
+    limited = logs or scale in NOT_NEGATIVE
     # A sum is finite only if all are; it may overflow, so the values decide.
-    if np.isfinite(x.data.sum()) and (scale not in NOT_NEGATIVE or not (x.data < 0).any()):
+    if np.isfinite(x.data.sum()) and (not limited or not (x.data < 0).any()):
         return
     bad = ~np.isfinite(x.data)
-    if scale in NOT_NEGATIVE:
+    if limited:
         bad |= x.data < 0
     if not bad.any():
         return
@@ -121,7 +126,8 @@ def _check_values(x: sparse.csr_matrix, file: CellFile, start: int, scale: str) 
     raise InputError(
         f"{file.path}: cell {file.table.name(start + row)!r} has the value {x.data[at]} for "
         f"{file.features[int(x.indices[at])]!r}; {scale} must be finite"
-        + (" and not negative" if scale in NOT_NEGATIVE else "")
+        + (" and not negative" if limited else "")
+        + (f" (insist with --scale {scale} if it was corrected)" if logs else "")
     )
 
 

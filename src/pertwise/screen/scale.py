@@ -23,6 +23,7 @@ Scale = Literal["counts", "normalised", "log1p", "log2", "log10", "as-is"]
 TO_NATURAL: Mapping[str, float] = {"log2": float(np.log(2.0)), "log10": float(np.log(10.0))}
 #: The largest natural log1p of normalised counts worth believing: ln(1 + 1e6).
 MAX_LOG = 14.0
+LOGGED_TWICE = "values were logged twice"
 _TAGS: dict[str, Scale] = {
     "counts": "counts",
     "raw": "counts",
@@ -86,9 +87,12 @@ def judge_values(sample: NDArray[Any] | sparse.csr_matrix) -> tuple[Scale | None
     """
     x = sparse.csr_matrix(sample)
     x.eliminate_zeros()
+    # Cells with NaN or infinite values are named, and refused, when they are read.
+    broken = np.repeat(np.arange(x.shape[0]), np.diff(x.indptr))[~np.isfinite(x.data)]
+    x = x[np.setdiff1d(np.arange(x.shape[0]), broken)] if len(broken) else x
     values = np.asarray(x.data, dtype=np.float64)
     if not values.size:
-        return None, "all values are zero"
+        return None, "NaN or infinite values" if len(broken) else "all values are zero"
     if values.min() < 0:
         return None, f"negative values (smallest {values.min():.3g})"
     largest = values.max()
@@ -98,8 +102,11 @@ def judge_values(sample: NDArray[Any] | sparse.csr_matrix) -> tuple[Scale | None
     if np.array_equal(values, np.rint(values)):
         if largest <= 2 and values.size < 50:
             return None, "only a few small integers"
+        if largest == 1:
+            return None, "all values are 0 or 1: counts, or only what was detected"
         return "counts", f"all values are non-negative integers (largest {largest:g})"
     shares: dict[Scale, list[bool]] = {"normalised": [], "log1p": [], "log2": [], "log10": []}
+    again: list[bool] = []
     for i in range(x.shape[0]):
         row = np.asarray(x.data[x.indptr[i] : x.indptr[i + 1]], dtype=np.float64)
         if len(row) < 5:
@@ -107,6 +114,8 @@ def judge_values(sample: NDArray[Any] | sparse.csr_matrix) -> tuple[Scale | None
         shares["normalised"].append(_integer_multiples(row))
         if largest <= MAX_LOG:
             shares["log1p"].append(_integer_multiples(np.expm1(row)))
+        if largest <= np.log1p(MAX_LOG):
+            again.append(_integer_multiples(np.expm1(np.expm1(row))))
         if largest <= MAX_LOG / np.log(2):
             shares["log2"].append(_integer_multiples(np.exp2(row) - 1))
         if largest <= MAX_LOG / np.log(10):
@@ -116,6 +125,8 @@ def judge_values(sample: NDArray[Any] | sparse.csr_matrix) -> tuple[Scale | None
     if found[best] >= 0.8 and sum(share == found[best] for share in found.values()) == 1:
         undone = "values are" if best == "normalised" else f"undoing {best} gives"
         return best, f"{undone} whole multiples within {found[best]:.0%} of the sampled cells"
+    if again and np.mean(again) >= 0.8 and found[best] < 0.2:
+        return None, f"{LOGGED_TWICE}: undoing log1p twice gives whole multiples"
     if largest > MAX_LOG:
         return None, (f"values are not integers and reach {largest:.4g}, too large for logarithms")
     return (
@@ -201,7 +212,7 @@ def decide_scale(
         return Verdict(wanted, f"given by the user ({evidence})")  # type: ignore[arg-type]
     flags = f"--scale {' | '.join(get_args(Scale))}" + (f"; {others}" if others else "")
     if tag is not None:
-        mixed = scale is None and "mixed" in evidence
+        mixed = scale is None and ("mixed" in evidence or LOGGED_TWICE in evidence)
         limit = MAX_LOG / TO_NATURAL.get(tag.scale, 1.0)
         logs = scale is None and tag.scale in ("log1p", *TO_NATURAL)
         if logs and min(sample.shape) and sample.max() > limit:

@@ -273,8 +273,8 @@ def _agree(
 ) -> None:
     """All files of one screen must be read the same way."""
     path, layout, verdict, features, _ = other
-    for name in ("kind", "perturbation", "context", "context_name", "dose", "batch", "doublet",
-                 "guide"):  # fmt: skip
+    for name in ("kind", "perturbation", "context", "context_name", "dose", "dose_unit", "batch",
+                 "doublet", "guide"):  # fmt: skip
         a, b = getattr(first[1], name), getattr(layout, name)
         if a != b:
             raise InputError(

@@ -47,6 +47,7 @@ from pertwise.screen.matched_controls import (
 from pertwise.screen.passes import first_pass, one_pass, second_pass
 from pertwise.screen.scan import PseudobulkSettings, Scan, Task, plan_tasks, scan
 from pertwise.screen.sums import GroupSums, merge
+from pertwise.screen.tenx import is_mtx_folder
 
 #: Cells of one task: large enough that its overhead does not count, small enough to lose.
 ROWS_PER_TASK = 250_000
@@ -57,7 +58,8 @@ _PARTS_FORMAT = 2
 
 
 def expand_sources(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Files as they are; a folder that is no zarr store gives its h5ad, zarr and parquet files.
+    """Files, zarr stores and 10x folders as they are; of other folders the h5ad, zarr and parquet
+    files in them.
 
     Raises
     ------
@@ -70,12 +72,14 @@ def expand_sources(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
         is_zarr = path.suffix == ".zarr" or any(
             (path / n).exists() for n in (".zgroup", "zarr.json")
         )
-        if not path.is_dir() or is_zarr:
+        if not path.is_dir() or is_zarr or is_mtx_folder(path):
             found.append(path)
             continue
         inside = sorted(p for p in path.iterdir() if p.suffix in SHARD_SUFFIXES)
         if not inside:
-            raise InputError(f"the folder {path} holds no {', '.join(SHARD_SUFFIXES)} file")
+            raise InputError(
+                f"the folder {path} holds no {', '.join(SHARD_SUFFIXES)} file and no matrix.mtx"
+            )
         found += inside
     return found
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pertwise._tables import read_frame
+from pertwise._tables import check_widths, read_frame
 from pertwise.errors import InputError, unknown_name
 from pertwise.screen.columns import is_row_column
 from pertwise.screen.detables import de_columns, of_contrast
+from pertwise.screen.labels import control_kind
 from pertwise.screen.layouts import PERTURBATION_KEYS
 from pertwise.screen.read import MeansTable
 
 _FEATURE_COLUMNS = ("gene", "feature", "symbol", "gene_name", "target", "readout")
+#: What is written where a number was meant.
+_NUMBER_LIKE = r"[+\-−]?[\d.,'’]*(?:[eE][+\-]?\d+)?%?|--|#(?:N/A|DIV/0!|VALUE!|REF!|NUM!)"
+#: Controls that are no reporter (EGFP, LacZ), which may be measured.
+_UNPERTURBED = re.compile("non?target|controls?|ctrls?|ctl|nt|neg|nc|scr|dmso|vehicle|un|mock|safe")
 _VALUE_COLUMNS = ("value", "delta", "logfc", "log2fc", "lfc", "label", "score", "z", "effect")
 
 
@@ -172,7 +178,7 @@ def _labels(column: str, numbers: pd.Series) -> bool:
 
 
 def _wide(table: pd.DataFrame, key: str, path: Path) -> MeansTable:
-    features, about = [], []
+    features, about, words = [], [], []
     for column in table.columns:
         if column == key:
             continue
@@ -186,23 +192,59 @@ def _wide(table: pd.DataFrame, key: str, path: Path) -> MeansTable:
             features.append(column)
             continue
         numbers = pd.to_numeric(values, errors="coerce")
-        if numbers.notna().mean() > 0.5:
-            bad = (numbers.isna() & values.notna()).to_numpy()
+        bad = (numbers.isna() & values.notna()).to_numpy()
+        if numbers.notna().mean() > 0.5 or _meant_as_numbers(values):
             row = int(bad.argmax())
             raise InputError(
                 f"{path}: {table[key].iloc[row]!r}, column {str(column)!r}: "
-                f"{values.iloc[row]!r} is not a number"
+                f"{values.iloc[row]!r} is not a number (numbers have a decimal point and no mark "
+                "of thousands; a gap is an empty field or NA)"
             )
+        words.append(str(column))
     if not features:
         raise InputError(f"{path} has no numeric column that could be a feature")
     _refuse_long(table, key, features, path)
-    note = f"columns that describe the row, not features: {', '.join(about)}"
+    _refuse_turned(table, key, path)
+    if path.suffix != ".parquet" and table.iloc[:, -1].isna().any():
+        check_widths(path)
+    notes = (
+        ("columns that describe the row, not features", about),
+        ("columns of words, not features", words),
+    )
     return MeansTable(
         values=table[features].to_numpy(dtype=np.float64),
         obs=_obs(table, key, set(map(str, features))),
         features=tuple(map(str, features)),
         facts={"source": path.name},
-        notes=(note,) if about else (),
+        notes=tuple(f"{what}: {', '.join(found[:20])}" for what, found in notes if found),
+    )
+
+
+def _meant_as_numbers(values: pd.Series) -> bool:
+    """Whether all is written as numbers are somewhere: "1,234.5", "0,5", "12%", or as their gap."""
+    said = values.dropna().astype(str).str.strip()
+    return bool(said.str.fullmatch(_NUMBER_LIKE).all() and said.str.contains(r"\d").any())
+
+
+def _refuse_turned(table: pd.DataFrame, key: str, path: Path) -> None:
+    """A column of values called like a control, and no such row: genes are the rows."""
+    columns = [
+        str(c)
+        for c in table.columns
+        if c != key
+        and pd.api.types.is_numeric_dtype(table[c])
+        and _UNPERTURBED.match(control_kind(str(c)))
+        # Zeros and ones mark rows.
+        and not (table[c].isin((0, 1)).all() and table[c].any())
+    ]
+    if not columns or any(control_kind(str(n)) for n in table[key].unique()):
+        return
+    column = columns[0]
+    raise InputError(
+        f"{path}: the column {column!r} is called like a control and no row is: if columns are "
+        "perturbations and rows are genes, turn the table round (one row for each perturbation); "
+        f"if {column!r} is a measured feature, call it otherwise; if it marks the control rows, "
+        "call it 'is_control'"
     )
 
 

@@ -23,6 +23,10 @@ from pertwise.screen.layouts import PERTURBATION_KEYS
 CALLS = "protospacer_calls_per_cell.csv"
 _FOLDERS = (".", "..", "crispr_analysis", "../crispr_analysis", "../../crispr_analysis")
 _GENES = "Gene Expression"
+_RANGER_2 = (
+    "{} is a 10x h5 of Cell Ranger 2: read it with scanpy.read_10x_h5, write the guide of each "
+    "cell into obs['perturbation'] and save it with write_h5ad"
+)
 #: Modalities of MuData: of expression, and of anything else; columns of guides, best known first.
 _EXPRESSION = ("rna", "gex", "gene", "genes", "expression", "mrna", "gene expression")
 _OTHER_MODALITY = re.compile(r"guide|grna|gdo|crispr|hto|hash|adt|prot|atac|peak|antibod|multiplex")
@@ -88,7 +92,10 @@ def _cells(
     obs.index = pd.Index(barcodes.to_numpy(dtype=object))
     none = obs["perturbation"].isna()
     if none.all():
-        raise InputError(f"{path}: none of its barcodes is in {where}")
+        raise InputError(
+            f"{path}: none of its barcodes ({barcodes.iloc[0]!r} ...) is in {where} "
+            f"({next(iter(calls), '')!r} ...); write both alike"
+        )
     obs["perturbation"] = obs["perturbation"].where(~none, "unassigned")
     return CellFile(
         path=path,
@@ -130,6 +137,8 @@ def open_other(handle: Any, path: Path) -> Any:
     node = handle.get("matrix")
     if hasattr(node, "keys") and "barcodes" in node and "indptr" in node:
         return _open_h5(node, path)
+    if any("gene_names" in n and "barcodes" in n for n in handle.values() if hasattr(n, "keys")):
+        raise InputError(_RANGER_2.format(path))
     if "row_attrs" in handle or "col_attrs" in handle:
         how = "a loom file: convert it with scanpy.read_loom(FILE).write_h5ad(OUT)"
         raise InputError(f"{path} is {how}")
@@ -147,8 +156,7 @@ def _open_h5(node: Any, path: Path) -> CellFile:
     barcodes = _texts(node["barcodes"][:])
     features = node.get("features")
     if features is None or "id" not in features or "name" not in features:
-        how = "convert it with scanpy.read_10x_h5"
-        raise InputError(f"{path} is a 10x file of Cell Ranger 2: {how}")
+        raise InputError(_RANGER_2.format(path))
     ids, names = _texts(features["id"][:]), _texts(features["name"][:])
     kinds = (
         _texts(features["feature_type"][:])

@@ -37,6 +37,8 @@ def assemble(found: list[Source]) -> tuple[dict[str, pd.DataFrame], dict[str, An
     genes = _genes(found, index, dropped)
     if genes is not None:
         tables["genes"] = genes
+        numbers = list(zip(genes["entrez"], genes["symbol"], strict=True))
+        index = index.with_entrez(lambda: numbers)
     _go(found, index, tables, dropped)
     _sets(found, index, tables, dropped)
     _edges(found, index, tables, dropped)

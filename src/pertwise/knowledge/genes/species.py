@@ -12,12 +12,12 @@ from collections.abc import Container, Iterable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from pertwise._names import genes_of
 from pertwise.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pertwise.knowledge.store import Knowledge
 
 HUMAN = "human"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,8 @@ _ID = re.compile(
     r"(?:[.-]\d+)?(?:_PAR_Y)?$",
     re.IGNORECASE,
 )
+#: Entrez ids; the three hundred below 100 are left out: as names, such numbers count rows.
+_ENTREZ = re.compile(r"(?:(?:entrez|GeneID|NCBIGene):)?(\d{3,9})(?:\.0)?\Z", re.IGNORECASE)
 #: Kinds of names that are identifiers.
 ID_KINDS = ("ensembl", "hgnc", "mgi", "uniprot")
 NO_ALIAS = frozenset({"approved", *ID_KINDS})
@@ -42,8 +44,15 @@ class SymbolIndex:
     An approved symbol as spelt needs none of them, and a folder has 200,000 names.
     """
 
-    def __init__(self, names: Sequence[str], approved: Sequence[str], kinds: Sequence[str]) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        approved: Sequence[str],
+        kinds: Sequence[str],
+        numbers: Callable[[], Iterable[tuple[object, str]]] | None = None,
+    ) -> None:
         self._rows = (names, approved, kinds)
+        self._numbers = numbers
         #: All approved symbols.
         self.approved = frozenset(approved)
 
@@ -82,12 +91,22 @@ class SymbolIndex:
             if kind in ID_KINDS
         )
 
+    def with_entrez(self, numbers: Callable[[], Iterable[tuple[object, str]]]) -> SymbolIndex:
+        """This index, which also knows the pairs (Entrez id, symbol); asked for with a number."""
+        return SymbolIndex(*self._rows, numbers)
+
+    @cached_property
+    def entrez(self) -> Meant:
+        """Entrez id -> approved symbols."""
+        pairs = self._numbers() if self._numbers else ()
+        return _meant((str(number).strip(), symbol) for number, symbol in pairs)
+
     def candidates(self, name: str) -> tuple[str, ...]:
         """Approved symbols a name can mean: one when it is clear, none when unknown.
 
         Order of trust: the approved symbol as spelt, the approved symbol in another letter case,
         an alias as spelt, an alias in another case, an Ensembl or UniProt id whatever its version
-        or isoform. Only within one step can it be ambiguous.
+        or isoform, an Entrez id. Only within one step can it be ambiguous.
         """
         text = name.strip()
         if text in self.approved:
@@ -105,7 +124,8 @@ class SymbolIndex:
             meant: Meant = getattr(self, table)
             if key in meant:
                 return meant[key]
-        return ()
+        number = _ENTREZ.match(text)
+        return self.entrez.get(number[1], ()) if number else ()
 
     def resolve(self, names: Sequence[str]) -> Resolution:
         """Resolve names; see `Resolution`. An approved symbol is never ambiguous."""

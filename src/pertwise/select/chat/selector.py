@@ -421,6 +421,8 @@ def knowledge_resolver(knowledge: Any) -> Resolver:
     seen: dict[str, str | None] = {}
 
     def resolve(names: Sequence[str]) -> dict[str, str]:
+        # A bare number in an answer is a rank, not the Entrez id of a gene.
+        seen.update({n: None for n in names if n.isdigit()})
         new = [n for n in names if n not in seen]
         if new:
             known = knowledge.canonical(new)

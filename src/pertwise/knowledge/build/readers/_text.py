@@ -77,7 +77,8 @@ def read_table(path: Path, required: Sequence[str], sep: str | None = None) -> p
     Raises
     ------
     InputError
-        When a required column is missing or a row has more fields than the header.
+        When there is no row, a required column is missing, or a row has more fields than the
+        header.
     """
     first = head(path, 1)
     if not first:
@@ -109,6 +110,10 @@ def read_table(path: Path, required: Sequence[str], sep: str | None = None) -> p
                 f"{path}: the last row has fewer fields than the {len(table.columns)} of the "
                 "header; if the file was cut, get it again"
             )
+    if table.empty:
+        raise InputError(
+            f"{path}: there is a header but no row below it; get the file again, or leave it out"
+        )
     missing = [c for c in required if c not in table.columns]
     if missing:
         raise InputError(
