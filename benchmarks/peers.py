@@ -352,6 +352,11 @@ def main() -> None:
         lines += compare(topic, python, versions, given.quick)
     text = "\n".join(lines).rstrip() + "\n"
     if given.page:
+        # What was measured by other commands stays.
+        _, kept, rest = (given.page.read_text("utf-8") if given.page.exists() else "").partition(
+            "\n## Commands"
+        )
+        text += kept + rest
         given.page.write_text(text, encoding="utf-8")
     else:
         print(text)

@@ -11,7 +11,7 @@ N_BLOCKS = 10
 #: Components in front of the last block, which needs none: it is what they leave over.
 LEADING = 2 ** (N_BLOCKS - 2)
 #: Above so many rows the leading components are found by subspace iteration. All of them cost ten
-#: times a factorisation; what the approximation costs in accuracy was not measured.
+#: times a factorisation; `benchmarks/component_axes.py` measures what that costs in accuracy.
 EXACT_ROWS = 1_000
 
 

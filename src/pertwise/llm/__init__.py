@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+# Not lazily: `converse` is also the name of its module.
+from pertwise.llm.converse import Conversation, converse
+
 if TYPE_CHECKING:
     from pertwise.llm.address import Address as Address
     from pertwise.llm.address import key_variables as key_variables
@@ -19,8 +22,6 @@ if TYPE_CHECKING:
     from pertwise.llm.budget import read_prices as read_prices
     from pertwise.llm.client import EndpointChat as EndpointChat
     from pertwise.llm.client import open_chat as open_chat
-    from pertwise.llm.converse import Conversation as Conversation
-    from pertwise.llm.converse import converse as converse
     from pertwise.llm.ledger import Ledger as Ledger
     from pertwise.llm.loop import run_sync as run_sync
     from pertwise.llm.settings import ChatSettings as ChatSettings
@@ -34,7 +35,6 @@ _LAZY = {
     "ChatReply": "pertwise.llm.base",
     "ChatRequest": "pertwise.llm.base",
     "ChatSettings": "pertwise.llm.settings",
-    "Conversation": "pertwise.llm.converse",
     "EndpointChat": "pertwise.llm.client",
     "Estimate": "pertwise.llm.budget",
     "FatalChatError": "pertwise.llm.base",
@@ -42,7 +42,6 @@ _LAZY = {
     "Message": "pertwise.llm.base",
     "Price": "pertwise.llm.budget",
     "PromptTemplate": "pertwise.llm.templates",
-    "converse": "pertwise.llm.converse",
     "key_variables": "pertwise.llm.address",
     "load_prompt": "pertwise.llm.templates",
     "open_chat": "pertwise.llm.client",

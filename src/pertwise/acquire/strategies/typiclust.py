@@ -93,7 +93,7 @@ def first_centres(x: NDArray[Any], k: int, seed: int) -> NDArray[Any]:
 
     def distances(to: NDArray[Any]) -> NDArray[Any]:
         found = -2 * (rows[to] @ rows.T) + squares[to][:, None] + squares
-        return np.maximum(found.astype(x.dtype), 0)
+        return np.asarray(np.maximum(found.astype(x.dtype), 0))
 
     chosen = [rng.choice(len(x), p=weight / weight.sum())]
     nearest = distances(np.array(chosen))
