@@ -14,8 +14,15 @@ from pertwise.knowledge import build_knowledge
 from pertwise.models.llmpert.bagged import BaggedRidge
 
 BLOCK = """
+import importlib.util
 import sys
-sys.modules.update(dict.fromkeys({blocked!r}))  # as if it were not installed
+class Without:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Without())
+look = importlib.util.find_spec  # who asks first is told that it is not there
+importlib.util.find_spec = lambda name, *more: None if name in {blocked!r} else look(name, *more)
 sys.argv = ["pertwise", *{args!r}]
 from pertwise.cli.main import main
 main()
