@@ -275,7 +275,8 @@ class Tables:
         return self.keep("symbols", self._index)
 
     def _index(self) -> SymbolIndex:
-        index = SymbolIndex(*self.columns("symbols", "name", "approved", "kind"))
+        names, approved, kinds = self.columns("symbols", "name", "approved", "kind")
+        index = SymbolIndex(names, approved, kinds)
         if not self.has("genes"):
             return index
         return index.with_entrez(

@@ -93,7 +93,7 @@ class SymbolIndex:
 
     def with_entrez(self, numbers: Callable[[], Iterable[tuple[object, str]]]) -> SymbolIndex:
         """This index, which also knows the pairs (Entrez id, symbol); asked for with a number."""
-        return SymbolIndex(*self._rows, numbers)
+        return SymbolIndex(*self._rows, numbers=numbers)
 
     @cached_property
     def entrez(self) -> Meant:
