@@ -76,11 +76,15 @@ def reading(path: str | os.PathLike[str], what: str, remedy: str = _AGAIN) -> It
     except MemoryError as error:
         raise InputError(f"{path} needs more memory than there is to be read as {what}") from error
     except UnicodeDecodeError as error:
-        byte = f"byte 0x{error.object[error.start]:02x}"
-        raise InputError(
-            f"{path} cannot be read as {what}: it is not UTF-8 text ({byte}); save it as UTF-8 "
-            "(e.g. iconv -f WINDOWS-1252 -t UTF-8 FILE)"
-        ) from error
+        reason = (
+            f"it is {looks}"
+            if (looks := looks_like(path))
+            else (
+                f"it is not UTF-8 text (byte 0x{error.object[error.start]:02x}); save it as UTF-8 "
+                "(e.g. iconv -f WINDOWS-1252 -t UTF-8 FILE)"
+            )
+        )
+        raise InputError(f"{path} cannot be read as {what}: {reason}") from error
     except Exception as error:
         looks = looks_like(path)
         reason = f"it is {looks}" if looks else f"{reason_of(error)}; {remedy}"

@@ -244,8 +244,14 @@ def train_evaluate(world, address, out):
             address, "--out", out / "evaluated"]  # fmt: skip
 
 
+def train_prompts(world, address, out):
+    return ["train", "prompts", train_tasks(world, out), "--screen", world[0] / "screen.h5ad",
+            "--knowledge", world[0] / "kb", "--llm", address, "--reflect", address,
+            "--out", out / "prompts"]  # fmt: skip
+
+
 #: Commands that ask a model and show nothing of its answers.
-SILENT = [doctor, train_sample, train_evaluate]
+SILENT = [doctor, train_sample, train_evaluate, train_prompts]
 WALKED = [plan, predict, graph_edit, langpert, ask_compounds, rate, perturbqa, ping, judge]
 #: Options through which an address comes in -> the test that walks it.
 OPTIONS = {
@@ -253,7 +259,7 @@ OPTIONS = {
     # The names of its two questions: the same command.
     "langpert": "llm", "lgr": "llm", "judge": "llm",
     "llm ping": "model", "knowledge fetch": "mirror", "doctor": "llm",
-    "train sample": "llm", "train evaluate": "llm",
+    "train sample": "llm", "train evaluate": "llm", "train prompts": "llm",
     # Folders of weights, no addresses.
     "train grpo": "model", "train sft": "model", "train dpo": "model",
 }  # fmt: skip

@@ -9,6 +9,7 @@ VALUES = {
     "langpert": {
         "subject": "ABC1",
         "subject_facts": "a gene",
+        "species": "human",
         "context": "K562",
         "context_text": "cells.",
         "n_min": 5,
@@ -55,6 +56,7 @@ VALUES["acquire"] = {
 
 VALUES["rate"] = {
     "kind": "drug",
+    "species": "human",
     "context": "A549",
     "context_text": "",
     "programs": [
@@ -66,7 +68,7 @@ VALUES["rate"] = {
     "anew": True,
 }  # fmt: skip
 VALUES["perturbqa"] = {
-    **{k: VALUES["rate"][k] for k in ("context", "context_text", "programs", "reasons")},
+    **{k: VALUES["rate"][k] for k in ("species", "context", "context_text", "programs", "reasons")},
     "subject": "MYC",
     "subject_facts": "a gene",
     "task": "dir",
