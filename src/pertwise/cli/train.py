@@ -12,6 +12,7 @@ from pertwise.cli import train_prompts, train_tune
 from pertwise.cli.bench import show_table
 from pertwise.cli.groups import Facts, Llm, Reading
 from pertwise.cli.options import grouped, refuse_given
+from pertwise.cli.train_tune import Metric, Screens, Tasks
 
 if TYPE_CHECKING:
     from pertwise.train.answers import Answers
@@ -116,9 +117,7 @@ def evaluate(
         Path | None, typer.Option(help="Take the folds of a file of recorded answers.")
     ] = None,
     near: Annotated[float, typer.Option(help="As in `pertwise train tasks`.")] = 0.9,
-    metric: Annotated[
-        str, typer.Option(help="Of the reward: pearson, cosine, error, retrieval, ceiling.")
-    ] = "pearson",
+    metric: Metric = "pearson",
     k: Annotated[int, typer.Option(help="Most neighbours shown.")] = 20,
     max_candidates: Annotated[
         int | None, typer.Option(help="Show at most this many to add; all by default.")
@@ -213,8 +212,8 @@ def _against_graph(table: Any) -> list[str]:
 @app.command()
 @grouped
 def sample(
-    tasks: Annotated[Path, typer.Argument(help="Tasks of `pertwise train tasks`.")],
-    screen: Annotated[list[Path], typer.Option(help="Screens the tasks were made from; repeat.")],
+    tasks: Tasks,
+    screen: Screens,
     facts: Facts,
     reading: Reading,
     llm: Llm,
@@ -226,9 +225,7 @@ def sample(
     ] = None,
     least: Annotated[float, typer.Option(help="sft.jsonl: best answers with more reward.")] = 0.5,
     margin: Annotated[float, typer.Option(help="Pairs differ by this much reward.")] = 0.1,
-    metric: Annotated[
-        str, typer.Option(help="Of the reward: pearson, cosine, error, retrieval, ceiling.")
-    ] = "pearson",
+    metric: Metric = "pearson",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first tasks.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would cost; ask nothing.")

@@ -12,6 +12,7 @@ import typer
 from pertwise._process import only_writer
 from pertwise.cli.groups import Facts, Llm, Reading
 from pertwise.cli.options import grouped
+from pertwise.cli.train_tune import Metric, Screens
 
 if TYPE_CHECKING:
     from pertwise.llm.base import Chat
@@ -28,7 +29,7 @@ _USED = {
 @grouped
 def prompts(
     tasks: Annotated[Path, typer.Argument(help="Tasks of `pertwise train tasks`, of one kind.")],
-    screen: Annotated[list[Path], typer.Option(help="Screens the tasks were made from; repeat.")],
+    screen: Screens,
     facts: Facts,
     reading: Reading,
     llm: Llm,
@@ -45,9 +46,7 @@ def prompts(
         int, typer.Option(min=1, help="Most training tasks set aside to rank prompts on.")
     ] = 20,
     batch: Annotated[int, typer.Option(min=1, help="Tasks a reflection reads.")] = 3,
-    metric: Annotated[
-        str, typer.Option(help="Of the reward: pearson, cosine, error, retrieval, ceiling.")
-    ] = "pearson",
+    metric: Metric = "pearson",
     seed: Annotated[int, typer.Option(help="Of everything drawn.")] = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would cost; ask nothing.")

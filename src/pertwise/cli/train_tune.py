@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from pertwise.train.tuning import Log, Tuning
 
 _TUNING = "Tuning"
+Tasks = Annotated[Path, typer.Argument(help="Tasks of `pertwise train tasks`.")]
+Screens = Annotated[list[Path], typer.Option(help="Screens the tasks were made from; repeat.")]
+Metric = Annotated[
+    str, typer.Option(help="Of the reward: pearson, cosine, error, retrieval, ceiling.")
+]
 Model = Annotated[str, typer.Option(help="Folder (or .gguf file) of the model to tune.")]
 Out = Annotated[Path, typer.Option(help="Folder for checkpoints, log and model.")]
 Rows = Annotated[Path, typer.Argument(help="Rows that `pertwise train sample` wrote.")]
@@ -56,16 +61,14 @@ class Tuned(OptionGroup):
 
 @grouped
 def grpo(
-    tasks: Annotated[Path, typer.Argument(help="Tasks of `pertwise train tasks`.")],
-    screen: Annotated[list[Path], typer.Option(help="Screens the tasks were made from; repeat.")],
+    tasks: Tasks,
+    screen: Screens,
     facts: Facts,
     reading: Reading,
     tuned: Tuned,
     model: Model,
     out: Out,
-    metric: Annotated[
-        str, typer.Option(help="Of the reward: pearson, cosine, error, retrieval, ceiling.")
-    ] = "pearson",
+    metric: Metric = "pearson",
     answers: Annotated[int, typer.Option(min=2, help="Answers a task that are compared.")] = 8,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 512,
     temperature: Annotated[float, typer.Option(help="How answers are drawn.")] = 1.0,
