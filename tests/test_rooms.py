@@ -29,6 +29,7 @@ ROOMS = (
     "parts",
     "config",
     "provenance",
+    "_cache",
     "arrays",
     "screen",
     "knowledge",

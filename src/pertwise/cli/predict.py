@@ -92,6 +92,12 @@ def predict(
     data: Annotated[
         Path | None, typer.Option(help="Folder of the files that a TOML config names.")
     ] = None,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            help="Compute anew what an earlier run kept in the cache folder ($PERTWISE_CACHE)."
+        ),
+    ] = False,
     figures: Figures = None,
 ) -> None:
     """Predicted responses of unmeasured perturbations, what they rest on, and how good that is."""
@@ -99,6 +105,7 @@ def predict(
         raise InputError("--out DIR is needed")
     written.check()
     formats = None if figures is None else ",".join(wanted_formats(figures))
+    from pertwise._cache import keeping
     from pertwise.prediction.predicting import DEFAULT_METHOD
     from pertwise.prediction.predicting import predict as predicted
     from pertwise.prediction.writing import write_prediction
@@ -111,11 +118,12 @@ def predict(
         if "other" in settings:
             raise InputError("give other screens by --other or by --set other=, not by both")
         settings["other"] = other_files(other)
-    given = _inputs(screen, facts, reading, data, DEFAULT_METHOD)
+    with keeping(fresh):
+        given = _inputs(screen, facts, reading, data, DEFAULT_METHOD)
     if method is None and llm.llm is None and given.answers:
         settings.setdefault("answers", given.answers)
     # The lock makes the folder in which the ledger lies.
-    with only_writer(out), llm.opened("predict", out / LEDGER) as chat:
+    with only_writer(out), llm.opened("predict", out / LEDGER) as chat, keeping(fresh):
         found = predicted(
             given.screen,
             [*read_names(names or []), *(drug or [])],

@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.spatial.distance import cdist
 
 from pertwise.errors import InputError
 from pertwise.evaluate.metrics import Floats, metric
@@ -16,6 +15,8 @@ BLOCK = 512
 
 
 def _mean_distance(a: Floats, b: Floats, metric: str) -> float:
+    from scipy.spatial.distance import cdist  # half a second to import
+
     total = 0.0
     for start in range(0, len(a), BLOCK):
         total += float(cdist(a[start : start + BLOCK], b, metric=metric).sum())
@@ -74,6 +75,8 @@ def mmd(x: ArrayLike, y: ArrayLike, *, bandwidth: float | None = None) -> float:
     pertwise.errors.InputError
         For different features, missing values, or too few cells.
     """
+    from scipy.spatial.distance import cdist  # half a second to import
+
     a, b = _samples("mmd", x, y, 2)
     both = np.vstack([a, b])
     squared = cdist(both, both, metric="sqeuclidean")

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from pertwise.errors import InputError
 from pertwise.evaluate.metrics import Floats
@@ -93,6 +92,8 @@ def wilcoxon_p(differences: ArrayLike) -> tuple[float, float, int]:
         return np.nan, np.nan, len(d)
     if not d.any():
         return 0.0, 1.0, len(d)
+    from scipy import stats
+
     result = stats.wilcoxon(d, zero_method="pratt", method="auto")
     return float(result.statistic), float(result.pvalue), len(d)
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from pertwise._cache import kept
 from pertwise.errors import InputError
 from pertwise.kernels.base import Floats, Kernel, same_names
 from pertwise.knowledge.drugs.chemistry import (
@@ -23,6 +24,7 @@ from pertwise.knowledge.drugs.chemistry import (
 )
 from pertwise.knowledge.drugs.table import DrugTable
 from pertwise.knowledge.store import Knowledge
+from pertwise.knowledge.tables import sparse_arrays, sparse_of
 
 
 @dataclass(frozen=True)
@@ -90,18 +92,24 @@ def text_similarity(name: str, texts: Mapping[str, str], *, words: bool = True) 
     `words` True: words and pairs of words; False: runs of 3 to 5 characters inside words, which
     lets "MEK inhibitor" meet "MEK1/2 inhibitor".
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
     known = {n: t for n, t in sorted(texts.items()) if t.strip()}
     if not known:
         raise InputError(f"{name}: no drug has a text")
+    said = list(known.values())
+    found = kept("texts", lambda: [said, words], lambda: sparse_arrays(_weighted(said, words)))
+    features = sparse_of(dict(found)).toarray()
+    return FeatureKernel(name, tuple(known), np.asarray(features, np.float64))
+
+
+def _weighted(texts: list[str], words: bool) -> csr_matrix:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     vectorizer = (
         TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"[A-Za-z0-9\-]+", sublinear_tf=True)
         if words
         else TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
     )
-    features = np.asarray(vectorizer.fit_transform(list(known.values())).toarray(), np.float64)
-    return FeatureKernel(name, tuple(known), features)
+    return csr_matrix(vectorizer.fit_transform(texts))
 
 
 def mechanism_similarity(table: DrugTable, *, label_weight: float = 0.5) -> FeatureKernel:

@@ -9,6 +9,7 @@ the query only gives the query's row, and the kernels shrink to what is there.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -52,31 +53,38 @@ class NamedNeighbours:
         if not answers:
             raise InputError("no recorded answer to build a kernel from")
         self.source = source
+        self._answers, self._before = answers, "" if label == "named" else f"{label}: "
+        reasons = REASON_KINDS if any(r.strip() for _, r in answers.values()) else ()
+        self.kinds = tuple(self._before + kind for kind in (*GRAPH_KINDS, *reasons))
+
+    # Models that fall to another member of a mixture never ask for the rows.
+    @cached_property
+    def _made(self) -> tuple[dict[str, int], dict[str, np.ndarray]]:
+        """name -> its row, kind -> the rows of all."""
+        answers = self._answers
         names, ranks = list_ranks(answers)
-        self._place = {n: i for i, n in enumerate(names)}
         n, w = len(names), (ranks > 0).astype(float)
         both = np.maximum(w, w.T)
-        self._rows = {"named": w + np.eye(n), "named both ways": both + np.eye(n)}
+        rows = {"named": w + np.eye(n), "named both ways": both + np.eye(n)}
         degree = both.sum(axis=1)
         half = np.divide(1.0, np.sqrt(degree), out=np.zeros(n), where=degree > 0)
         values, vectors = np.linalg.eigh(both * half[:, None] * half[None, :])
         for t in (1, 3, 8):
             # Row products of V exp(t (e - 1) / 2) are the heat kernel exp(t (A - I)) of the graph.
-            self._rows[f"named diffused {t}"] = vectors * np.exp(0.5 * t * (values - 1.0))
-        reasons = [answers[x][1] if x in answers else "" for x in names]
-        if any(r.strip() for r in reasons):
-            self._rows |= _reason_rows(reasons, w)
-        if label != "named":
-            self._rows = {f"{label}: {kind}": rows for kind, rows in self._rows.items()}
-        self.kinds = tuple(self._rows)
+            rows[f"named diffused {t}"] = vectors * np.exp(0.5 * t * (values - 1.0))
+        if len(self.kinds) > len(GRAPH_KINDS):
+            rows |= _reason_rows([answers[x][1] if x in answers else "" for x in names], w)
+        place = {name: i for i, name in enumerate(names)}
+        return place, {self._before + kind: found for kind, found in rows.items()}
 
     def rows(self, kind: str, genes: Sequence[str]) -> csr_matrix:
         """(n_genes, k) unit rows; zero for genes that nobody named or was asked about."""
-        matrix = self._rows[kind]
+        place, made = self._made
+        matrix = made[kind]
         out = np.zeros((len(genes), matrix.shape[1]), dtype=np.float64)
         for i, gene in enumerate(genes):
-            if gene in self._place:
-                out[i] = matrix[self._place[gene]]
+            if gene in place:
+                out[i] = matrix[place[gene]]
         return unit_rows(csr_matrix(out))
 
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from pertwise.errors import InputError
 from pertwise.knowledge.ratings import Ratings
@@ -80,4 +79,6 @@ def _spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     varied = np.ptp(x) > 0, np.ptp(y) > 0
     if not all(varied):
         return 0.0 if any(varied) else float("nan")
+    from scipy import stats
+
     return float(stats.spearmanr(x, y).statistic)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import logging
 import os
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
@@ -16,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from pertwise._files import read_json_object, reading, reason_of
-from pertwise._io import atomic_path
+from pertwise._cache import read_arrays, write_arrays
+from pertwise._files import read_json_object, reading
 from pertwise._process import alive
 from pertwise.errors import InputError, unknown_name
 from pertwise.knowledge.genes.symbols import SymbolIndex
@@ -31,7 +30,6 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 Arrays = dict[str, NDArray[Any]]
 
-_LOG = logging.getLogger(__name__)
 _ANEW = "it is damaged: build it anew: pertwise knowledge build SOURCES --out DIR --overwrite"
 
 
@@ -167,27 +165,13 @@ class Tables:
         `read` raises whatever it likes about arrays that do not fit together.
         """
         path = self._cache(what)
-        if path is None:
-            return None
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                return read({name: archive[name] for name in archive.files})
-        except FileNotFoundError:
-            pass
-        except Exception as error:  # a damaged copy is made again: it holds nothing of its own
-            _LOG.warning("%s is made again: %s", path, reason_of(error))
-        return None
+        return None if path is None else read_arrays(path, read)
 
     def store(self, what: str, arrays: Arrays) -> None:
         """Keep what took long to compute in the folder; one that cannot be written does without."""
         path = self._cache(what)
-        if path is None:
-            return
-        try:
-            with atomic_path(path) as temporary:
-                np.savez(temporary, **arrays)  # type: ignore[arg-type]
-        except (OSError, InputError) as error:
-            _LOG.warning("%r is not kept on disk: %s", what, error)
+        if path is not None:
+            write_arrays(path, arrays)
 
     def _cache(self, what: str) -> Path | None:
         safe = "".join(c if c.isalnum() else "-" for c in what)
@@ -305,19 +289,19 @@ def sparse_arrays(matrix: csr_matrix) -> Arrays:
     return {**parts, "shape": np.array(matrix.shape)}
 
 
-def sparse_of(arrays: Arrays, shape: tuple[int, int]) -> csr_matrix:
+def sparse_of(arrays: Arrays, shape: tuple[int, int] | None = None) -> csr_matrix:
     """The matrix of `sparse_arrays`.
 
     Raises
     ------
     ValueError, KeyError
-        If arrays are missing, do not fit together, or are of another shape.
+        If arrays are missing, do not fit together, or are of another shape than `shape`.
     """
     from scipy.sparse import csr_matrix
 
-    parts = (arrays["data"], arrays["indices"], arrays["indptr"])
-    if arrays["shape"].tolist() != list(shape):
-        raise ValueError(f"a matrix of {arrays['shape'].tolist()}, not of {list(shape)}")
-    matrix = csr_matrix(parts, shape=shape)
+    parts, own = (arrays["data"], arrays["indices"], arrays["indptr"]), arrays["shape"].tolist()
+    if shape is not None and own != list(shape):
+        raise ValueError(f"a matrix of {own}, not of {list(shape)}")
+    matrix = csr_matrix(parts, shape=own)
     matrix.check_format(full_check=True)
     return matrix

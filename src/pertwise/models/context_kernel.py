@@ -23,14 +23,16 @@ Friedman 1997, J. R. Stat. Soc. B 59:3). All scales 0 would predict the context 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
+from pertwise._cache import digest, kept
 from pertwise._names import canonical_perturbation
 from pertwise.arrays.component_scales import (
     N_BLOCKS,
@@ -230,29 +232,56 @@ class ContextKernelPredictor(ContextPredictor):
         self._opened = self._open(data.names)
         every = np.arange(len(data.who))
         rest = data.residuals(means)
-        found = self._found(data, rest, every[:: -(-len(every) // MAX_ROWS_FOR_WEIGHTS)])
-        self.noise = found.noise
-        self._w = found.weights
-        self.weights = dict(zip(self._kernel_names(), map(float, found.weights), strict=True))
         moving = [i for i, k in enumerate(self._opened) if getattr(k, "reads_pool", True)]
         still = [i for i in range(len(self._opened)) if i not in moving]
-        sums = self._sums(data.names, data.names, data.names, still)
+        fold = self._folds(data)
+        question = cache(lambda: self._question(data, fold, moving))
+        # Both are asked for when the weights are known.
+        sums = cache(lambda: self._sums(data.names, data.names, data.names, still))
 
         def among(pool: Sequence[str]) -> tuple[Floats, Floats]:
             """The kernels that read the pool are made for each, the others once."""
             if not moving:
-                return sums
+                return sums()
             more = self._sums(data.names, data.names, pool, moving)
-            return sums[0] + more[0], sums[1] + more[1]
+            return sums()[0] + more[0], sums()[1] + more[1]
 
-        self._choose_scales(data, among)
+        def learned() -> dict[str, Floats]:
+            found = self._found(data, rest, every[:: -(-len(every) // MAX_ROWS_FOR_WEIGHTS)])
+            self._w, self.noise = found.weights, found.noise
+            self._choose_scales(data, fold, among)
+            single = np.array([self.noise, self.explained])
+            return {"weights": self._w, "single": single, "scales": self.scales}
+
+        fit = kept("fit", question, learned)
+        self._w, self.scales = fit["weights"], fit["scales"]
+        self.noise, self.explained = map(float, fit["single"])
+        self.weights = dict(zip(self._kernel_names(), map(float, self._w), strict=True))
         system = self._inside(data, among(data.names), every, every)
         gram = rest @ rest.T
-        self._maps = leading_maps(gram)
+        self._maps = kept("axes", question, lambda: {"maps": leading_maps(gram)})["maps"]
         self._along = gram @ self._maps
         # Solved for what is asked: that is less than for every feature.
         self._factor, self._rest = factored(system.T, self.noise), rest
         self._spread = np.sqrt(np.mean(rest**2, axis=0) * max(0.0, 1.0 - self.explained))
+
+    def _question(
+        self, data: ContextData, fold: NDArray[np.int64], moving: Sequence[int]
+    ) -> list[Any]:
+        """Everything that the weights, scales and axes depend on; kernels by what they say."""
+        names = data.names
+
+        def arrays() -> Iterator[Any]:
+            yield from (data.responses, data.who, data.where, fold)
+            yield from (k.between(names, names, names) for k in self._opened)
+            for held in range(self.n_folds):
+                pool = sorted({names[i] for i in data.who[fold != held]})
+                yield from (self._opened[i].between(names, names, pool) for i in moving)
+
+        lines = None if self._knowledge is None else self._knowledge.lines
+        told = [self.hold_out, self.weight_prior, self.n_folds, self.n_related, self.prior, moving]
+        about = repr(dict(lines.lines)) if lines else ""
+        return [type(self).__qualname__, told, data.contexts, about, digest(arrays())]
 
     def _found(self, data: ContextData, rest: Floats, some: NDArray[np.int64]) -> KernelFit:
         """Weights and noise by the rows `some`."""
@@ -288,10 +317,12 @@ class ContextKernelPredictor(ContextPredictor):
         return group_folds(groups, self.n_folds, self.seed)
 
     def _choose_scales(
-        self, data: ContextData, among: Callable[[Sequence[str]], tuple[Floats, Floats]]
+        self,
+        data: ContextData,
+        fold: NDArray[np.int64],
+        among: Callable[[Sequence[str]], tuple[Floats, Floats]],
     ) -> None:
         """Least squares over held-out training rows, with the kernels and axes of what is left."""
-        fold = self._folds(data)
         inner, square, total = [], [], 0.0
         for held in range(self.n_folds):
             train, test = np.flatnonzero(fold != held), np.flatnonzero(fold == held)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import ndtri  # scipy.stats takes a second to import
 
 from pertwise._shown import Shown
 from pertwise.arrays.means import masked_mean
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pertwise.screen import Screen
 
 #: Half-width of a central 90 % Gaussian interval in standard deviations.
-Z90 = float(stats.norm.ppf(0.95))
+Z90 = float(ndtri(0.95))
 NAMED = "named by the method"
 POST_HOC = "most like the prediction"
 #: Neighbours listed when a method names none.

@@ -6,13 +6,15 @@ RDKit is the optional extra ``pertwise[drugs]``; the similarity kernels need num
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pertwise._cache import kept
 from pertwise._io import optional_import
 from pertwise.errors import InputError
 
@@ -130,6 +132,35 @@ def structure(smiles: str) -> Structure:
     )
 
 
+def structures(smiles: Iterable[str]) -> dict[str, Structure | str]:
+    """SMILES -> its `structure`, or the reason why RDKit rejects it (`_cache.kept`).
+
+    Raises
+    ------
+    pertwise.errors.MissingDependencyError
+        Without RDKit.
+    """
+    asked = sorted(set(smiles))
+    if not asked:
+        return {}
+
+    def read(text: str) -> list[str]:
+        try:
+            return list(astuple(structure(text)))
+        except InputError as error:
+            return [str(error)]
+
+    def make() -> dict[str, NDArray[Any]]:
+        return {"json": np.frombuffer(json.dumps(list(map(read, asked))).encode(), np.uint8)}
+
+    # As JSON: an array of texts is as wide as its longest, and drops zeros at their ends.
+    found = kept("structures", lambda: asked, make, packages=("rdkit",))["json"]
+    return {
+        text: Structure(*row) if len(row) > 1 else row[0]
+        for text, row in zip(asked, json.loads(found.tobytes()), strict=True)
+    }
+
+
 def fingerprints(
     smiles: Sequence[str],
     *,
@@ -156,6 +187,16 @@ def fingerprints(
     """
     if radius < 0 or size < 16:
         raise InputError(f"radius must be >= 0 and size >= 16, got {radius} and {size}")
+    how = (list(smiles), radius, size, counts, parent)
+    found = kept(
+        "fingerprints", lambda: how, lambda: {"rows": _fingerprints(*how)}, packages=("rdkit",)
+    )
+    return found["rows"]
+
+
+def _fingerprints(
+    smiles: Sequence[str], radius: int, size: int, counts: bool, parent: bool
+) -> NDArray[np.uint16]:
     generators = optional_import("rdkit.Chem.rdFingerprintGenerator", "drugs", "Fingerprints")
     generator = generators.GetMorganGenerator(radius=radius, fpSize=size)
     out = np.zeros((len(smiles), size), dtype=np.uint16)

@@ -15,7 +15,7 @@ from pertwise._names import canonical_perturbation
 from pertwise._shown import Shown
 from pertwise._tables import columns_of, read_frame
 from pertwise.errors import InputError, UnknownNameError, unknown_name
-from pertwise.knowledge.drugs.chemistry import Structure, structure
+from pertwise.knowledge.drugs.chemistry import Structure, structure, structures
 from pertwise.knowledge.types import Resolution
 
 #: Field -> column names under which public tables hold it (Tahoe-100M drug metadata, the Open
@@ -194,11 +194,13 @@ class DrugTable(Shown):
             )
         columns = {f: c for f, c in found.items() if c is not None}
         small = frame[list(columns.values())].drop_duplicates()
-        cards = [
-            _card({f: row[c] for f, c in columns.items()})
+        rows = [
+            {f: row[c] for f, c in columns.items()}
             for row in small.to_dict("records")
             if isinstance(row[columns["name"]], str) and row[columns["name"]].strip()
         ]
+        known = structures(filter(None, (_text(row.get("smiles")) for row in rows)))
+        cards = [_card(row, known) for row in rows]
         return cls.from_cards(cards, (source,) if source else ())
 
     @classmethod
@@ -384,19 +386,14 @@ def _approved(value: Any) -> bool | None:
     return False if text in {"no", "false", "preclinical", "investigational"} else None
 
 
-def _card(row: Mapping[str, Any]) -> DrugCard:
-    smiles, found, problem = _text(row.get("smiles")), None, ""
-    if smiles:
-        try:
-            found = structure(smiles)
-        except InputError as error:
-            problem = str(error)
-    else:
-        problem = "no SMILES in the table"
+def _card(row: Mapping[str, Any], known: Mapping[str, Structure | str]) -> DrugCard:
+    smiles = _text(row.get("smiles"))
+    found = known.get(smiles, "no SMILES in the table")
+    parsed, problem = (None, found) if isinstance(found, str) else (found, "")
     return DrugCard(
         name=canonical_perturbation(_text(row["name"])),
         smiles=smiles,
-        structure=found,
+        structure=parsed,
         targets=_listed(row.get("targets")),
         mechanism=_label(row.get("mechanism")),
         mechanism_broad=_label(row.get("mechanism_broad")),
