@@ -17,7 +17,8 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 @pytest.fixture(autouse=True)
 def no_defaults_of_the_user(monkeypatch, tmp_path_factory):
-    """Whoever runs the tests may have defaults of their own."""
+    """Whoever runs the tests may have defaults of their own, and results of earlier runs."""
+    monkeypatch.setenv("PERTWISE_CACHE", "off")
     monkeypatch.setenv("PERTWISE_CONFIG", str(tmp_path_factory.getbasetemp() / "no such file"))
 
 

@@ -41,9 +41,9 @@ def read_arrays(path: Path, read: Callable[[dict[str, NDArray[Any]]], T]) -> T |
     `read` raises whatever it likes about arrays that do not fit together.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
             return read({name: archive[name] for name in archive.files})
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
     except Exception as error:  # a damaged copy is made again: it holds nothing of its own
         _LOG.warning("%s is made again: %s", path, reason_of(error))
@@ -109,7 +109,7 @@ def kept(
     if fresh is None or place is None:
         return make()
     try:
-        used = {**versions(), **{p: version(p) for p in packages}}
+        used = _used(packages)
     except PackageNotFoundError:
         return make()
     key = identity(what, used, platform.machine(), _code(), question())
@@ -136,6 +136,11 @@ def digest(arrays: Iterable[Any]) -> str:
         total.update(f"{array.dtype.str}{array.shape}".encode())
         total.update(array.data)
     return total.hexdigest()
+
+
+@functools.cache
+def _used(packages: tuple[str, ...]) -> dict[str, str]:
+    return {**versions(), **{p: version(p) for p in packages}}
 
 
 @functools.cache

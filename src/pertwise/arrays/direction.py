@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 Floats = NDArray[np.float64]
 #: Stretch factors tried: about zero, and about the training mean by component.
@@ -185,6 +184,8 @@ def fit_turn(held_out: Floats, truth: Floats, axes: Floats) -> Turn:
         value += TURN_OFFSET * float(offset @ offset) / typical
         by_factor = (slope * p).sum(axis=0) * factors + 2 * TURN_FACTORS * x[:r] / r
         return value, np.append(by_factor, slope.sum(axis=0) + 2 * TURN_OFFSET * offset / typical)
+
+    from scipy.optimize import minimize  # a fifth of a second, and not for a fit that is kept
 
     found = minimize(
         loss,

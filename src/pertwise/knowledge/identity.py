@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, get_args
 
-from scipy.sparse.csgraph import connected_components
-
 from pertwise._names import COMBINATION, split_combination
 from pertwise.knowledge.types import Pathway, Relation, RelationKind
 
@@ -92,6 +90,8 @@ def _partners(knowledge: Knowledge) -> dict[str, str]:
     """gene -> first gene of its group of shared promoters."""
     if PARTNERS not in knowledge.graph_names():
         return {}
+    from scipy.sparse.csgraph import connected_components
+
     graph = knowledge.graph(PARTNERS)
     _, label = connected_components(graph.adjacency, directed=False)
     first: dict[int, str] = {}

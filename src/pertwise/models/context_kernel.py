@@ -86,6 +86,12 @@ def pair_kernels(alike: Floats, contexts: Floats, same: Floats) -> Floats:
     return np.concatenate([alike, alike * contexts, same[None]])
 
 
+def _axes(rest: Floats) -> dict[str, Floats]:
+    gram = rest @ rest.T
+    maps = leading_maps(gram)
+    return {"maps": maps, "along": gram @ maps}
+
+
 class ContextKernelPredictor(ContextPredictor):
     """Kernel ridge over kernels of perturbations x kernel of contexts; see the module.
 
@@ -258,9 +264,8 @@ class ContextKernelPredictor(ContextPredictor):
         self.noise, self.explained = map(float, fit["single"])
         self.weights = dict(zip(self._kernel_names(), map(float, self._w), strict=True))
         system = self._inside(data, among(data.names), every, every)
-        gram = rest @ rest.T
-        self._maps = kept("axes", question, lambda: {"maps": leading_maps(gram)})["maps"]
-        self._along = gram @ self._maps
+        axes = kept("axes", question, lambda: _axes(rest))
+        self._maps, self._along = axes["maps"], axes["along"]
         # Solved for what is asked: that is less than for every feature.
         self._factor, self._rest = factored(system.T, self.noise), rest
         self._spread = np.sqrt(np.mean(rest**2, axis=0) * max(0.0, 1.0 - self.explained))

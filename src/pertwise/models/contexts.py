@@ -48,9 +48,11 @@ def context_means(
     """
     data = np.asarray(responses, dtype=np.float64)
     finite = np.isfinite(data)
-    filled = np.where(finite, data, 0.0)
     member = np.equal.outer(np.arange(n_contexts), where).astype(np.float64)
-    total, count = member @ filled, member @ finite
+    if finite.all():
+        total, count = member @ data, np.tile(member.sum(axis=1)[:, None], data.shape[1])
+    else:
+        total, count = member @ np.where(finite, data, 0.0), member @ finite
     own = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
     overall = masked_mean(own)
     weight = count + prior
