@@ -127,8 +127,9 @@ def calibration_scale(errors: Floats, spread: Floats, level: float = 0.9) -> flo
     usable = np.isfinite(errors) & (spread > 0)
     if usable.sum() < 2:
         return 1.0
-    ratio = np.abs(errors[usable]) / spread[usable]
-    return float(np.quantile(ratio, level) / ndtri((1 + level) / 2))
+    ratio = np.abs(errors.ravel() if usable.all() else errors[usable], dtype=np.float64)
+    ratio /= spread.ravel() if usable.all() else spread[usable]
+    return float(np.quantile(ratio, level, overwrite_input=True) / ndtri((1 + level) / 2))
 
 
 def _nan_safe(values: Floats, function: object) -> Floats:

@@ -172,7 +172,10 @@ def solved(k: Floats, noise: float, y: Floats) -> tuple[Floats, Floats]:
     # K^-1 = L^-T L^-1: its diagonal is the squared length of each column of L^-1.
     inverse, _ = dtrtri(factor[0], lower=1, overwrite_c=1)
     diagonal = np.array([inverse[i:, i] @ inverse[i:, i] for i in range(len(k))])
-    return alpha, y - alpha / diagonal[:, None]
+    # LAPACK leaves columns together, everything after goes by rows.
+    held_out = np.array(alpha, order="C")
+    held_out /= diagonal[:, None]
+    return alpha, np.subtract(y, held_out, out=held_out)
 
 
 def choose_noise(k: Floats, gram: Floats, grid: Floats) -> tuple[float, Floats]:

@@ -69,12 +69,13 @@ class ErrorModel:
 
     def spread(self, similarity: Floats, mean: Floats) -> Floats:
         """(q, d) standard deviation of the observed response around `mean`."""
-        squared = self._expected(local_error(similarity, self.squared_error, self.prior), mean)
+        local = local_error(similarity, self.squared_error, self.prior)
+        squared = self._expected(local, (mean**2).mean(axis=1))
         return np.asarray(self.scale * np.sqrt(squared[:, None] * self.features))
 
-    def _expected(self, local: Floats, mean: Floats) -> Floats:
-        size = (mean**2).mean(axis=1) + self.size_floor
-        rows = np.stack([np.ones(len(mean)), np.log(local + _TINY), np.log(size)], axis=1)
+    def _expected(self, local: Floats, squared_size: Floats) -> Floats:
+        size = squared_size + self.size_floor
+        rows = np.stack([np.ones(len(size)), np.log(local + _TINY), np.log(size)], axis=1)
         # No extrapolation beyond what was seen in training.
         low, high = self.squared_error.min() + _TINY, self.squared_error.max() + _TINY
         return np.asarray(np.clip(np.exp(rows @ self.coefficients), low, high))
@@ -94,15 +95,16 @@ def fit_error_model(similarity: Floats, held_out: Floats, truth: Floats) -> Erro
     """
     error = held_out - truth
     known = np.isfinite(error)
-    squares = np.where(known, error, 0.0) ** 2
+    squares = np.square(error if known.all() else np.where(known, error, 0.0))
     per_row = squares.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-    floor = 0.05 * float((held_out**2).mean()) + _TINY
+    predicted = held_out**2
+    floor, sizes = 0.05 * float(predicted.mean()) + _TINY, predicted.mean(axis=1)
+    del predicted
     off = np.array(similarity, dtype=np.float64)
     np.fill_diagonal(off, 0.0)
     prior = max(PRIOR * float((np.maximum(off, 0.0) ** 2).sum(axis=1).mean()), _TINY)
     local = local_error(off, per_row, prior)
-    size = (held_out**2).mean(axis=1) + floor
-    rows = np.stack([np.ones(len(local)), np.log(local + _TINY), np.log(size)], axis=1)
+    rows = np.stack([np.ones(len(local)), np.log(local + _TINY), np.log(sizes + floor)], axis=1)
     target = np.log(per_row + _TINY)
     if len(target) >= 10 and np.isfinite(target).all():
         # A little ridge on the slopes: with few rows the overall error is the best guess.
@@ -116,6 +118,6 @@ def fit_error_model(similarity: Floats, held_out: Floats, truth: Floats) -> Erro
     mean_feature = float(feature.mean())
     relative = feature / mean_feature if mean_feature > 0 else np.ones_like(feature)
     model = ErrorModel(coefficients, relative, per_row, prior, 1.0, floor)
-    raw = np.sqrt(model._expected(local, held_out)[:, None] * relative)
-    scale = calibration_scale(error, raw)
+    raw = model._expected(local, sizes)[:, None] * relative
+    scale = calibration_scale(error, np.sqrt(raw, out=raw))
     return ErrorModel(coefficients, relative, per_row, prior, scale, floor)
