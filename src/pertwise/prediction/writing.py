@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pertwise._files import reading
-from pertwise._hdf5 import write_h5ad_atomic
+from pertwise._hdf5 import write_content_atomic
 from pertwise._io import write_csv_atomic, write_json_atomic
 from pertwise._names import is_combination
 from pertwise.errors import InputError
@@ -49,7 +49,7 @@ def write_prediction(
     kinds = ("prediction.h5ad", "prediction.csv", "neighbours.csv", "prediction.json")
     paths = {name: folder / name for name in kinds}
     record = jsonable(found.record)
-    write_h5ad_atomic(paths["prediction.h5ad"], to_anndata(found, **layout))
+    write_content_atomic(paths["prediction.h5ad"], **_content(found, **layout))
     write_csv_atomic(paths["prediction.csv"], long_table(found.prediction))
     columns = ["perturbation", "neighbour", "rank", "weight", "reason"]
     table = found.prediction.neighbours
@@ -137,6 +137,16 @@ def to_anndata(
     """
     from anndata import AnnData
 
+    return AnnData(**_content(found, column=column, control=control, values=values))
+
+
+def _content(
+    found: Predicted,
+    *,
+    column: str = "perturbation",
+    control: str | None = None,
+    values: Values = "deltas",
+) -> dict[str, Any]:
     record = jsonable(found.record)
     prediction = found.prediction
     names = list(prediction.perturbations)
@@ -165,11 +175,18 @@ def to_anndata(
     obs.insert(1, "is_control", [False] * len(names) + [True])
     if found.context:
         obs.insert(2, "context", found.context)
-    data = AnnData(
-        X=np.vstack([prediction.mean + base, base]).astype(np.float32),
-        obs=obs,
-        var=pd.DataFrame(index=pd.Index(prediction.features)),
-        uns={
+    layers = {}
+    if prediction.spread is not None:
+        layers["spread"] = np.vstack([prediction.spread, np.zeros_like(base)])
+    if prediction.epistemic is not None:
+        known = prediction.epistemic.astype(np.float32)
+        layers["epistemic"] = np.vstack([known, np.zeros_like(base)])
+    return {
+        "X": np.vstack([prediction.mean + base, base]).astype(np.float32),
+        "obs": obs,
+        "var": pd.DataFrame(index=pd.Index(prediction.features)),
+        "layers": layers,
+        "uns": {
             "values": values,
             "unit": found.unit,
             "source": "pertwise predict",
@@ -177,13 +194,7 @@ def to_anndata(
             RECORD: json.dumps(record),
             **({"cell_line": found.context} if found.context else {}),
         },
-    )
-    if prediction.spread is not None:
-        data.layers["spread"] = np.vstack([prediction.spread, np.zeros_like(base)])
-    if prediction.epistemic is not None:
-        known = prediction.epistemic.astype(np.float32)
-        data.layers["epistemic"] = np.vstack([known, np.zeros_like(base)])
-    return data
+    }
 
 
 def label_in(column: str, name: str, control: str) -> str:
