@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pertwise import _cache
-from pertwise._cache import digest, kept, keeping
+from pertwise._cache import digest, keeping, kept
 
 
 @pytest.fixture

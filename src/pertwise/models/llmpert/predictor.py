@@ -272,12 +272,12 @@ class LLMPertEnsemble:
         x = np.zeros((len(names), self._width + marks.shape[1]), dtype=np.float32)
         known = np.zeros(len(names), dtype=bool)
         for i, p in enumerate(parts):
-            marked = marks[[row[g] for g in p]].mean(axis=0)
+            marked = _middle([marks[row[g]] for g in p])
             told = all(g in vectors for g in p)
             known[i] = told or bool(np.isfinite(marked).any())
             if not known[i]:
                 continue
-            x[i, : self._width] = np.mean([vectors[g] for g in p], axis=0) if told else np.nan
+            x[i, : self._width] = _middle([vectors[g] for g in p]) if told else np.nan
             x[i, self._width :] = marked
         if self._fill is not None:
             x = np.where(np.isfinite(x), x, self._fill)
@@ -298,6 +298,11 @@ class LLMPertEnsemble:
 
 #: The name of the method in the literature.
 LLMPert = LLMPertEnsemble
+
+
+def _middle(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Mean of some rows; nearly always there is one, of which tens of thousands are asked for."""
+    return rows[0] if len(rows) == 1 else np.asarray(np.mean(rows, axis=0))
 
 
 def _as_rows(given: Mapping[str, Any]) -> dict[str, NDArray[np.float32]]:
