@@ -49,8 +49,16 @@ class _PerLoop:
 class EndpointChat:
     """A model at an endpoint; made by `open_chat`. Usable from several loops and threads."""
 
-    def __init__(self, address: Address, settings: ChatSettings, ledger: Ledger | None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        settings: ChatSettings,
+        ledger: Ledger | None,
+        *,
+        owns_ledger: bool = False,
+    ) -> None:
         self.address, self.settings, self.ledger = address, settings, ledger
+        self._owns_ledger = owns_ledger
         self.replay = ledger is not None and ledger.replay
         # A replay needs neither key nor price.
         self._key = "" if self.replay else find_key(address)
@@ -220,8 +228,13 @@ class EndpointChat:
             await state.backend.close()
 
     def shutdown(self) -> None:
-        """Close the connections made by synchronous calls (`run_sync`, `Selector.select`)."""
+        """Close the connections made by synchronous calls (`run_sync`, `Selector.select`).
+
+        And a ledger that was given by its path; each opens again when it is used.
+        """
         run_sync(self.close())
+        if self.ledger is not None and self._owns_ledger:
+            self.ledger.close()
 
     # -- the paid path ---------------------------------------------------------------------
 
@@ -323,8 +336,9 @@ def open_chat(
         ) from None
     if replay and ledger is None:
         raise InputError("replay needs a ledger to answer from")
+    given = ledger
     if ledger is not None and not isinstance(ledger, Ledger):
         ledger = Ledger(ledger, replay=replay)
     elif ledger is not None and replay and not ledger.replay:
         ledger = Ledger(ledger.path, replay=True)
-    return EndpointChat(parse_address(address), merged, ledger)
+    return EndpointChat(parse_address(address), merged, ledger, owns_ledger=ledger is not given)
