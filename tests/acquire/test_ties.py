@@ -1,4 +1,4 @@
-"""Two candidates that differ by rounding alone are told apart by their names, not by the machine."""
+"""Two candidates that differ by rounding alone are told apart by names, not by the machine."""
 
 import numpy as np
 
