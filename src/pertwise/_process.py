@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import logging
 import multiprocessing
 import os
 import pickle
@@ -172,6 +173,10 @@ def dask_client(address: str | None, workers: int = 1) -> Iterator[Any]:
     `on_dask`."""
     distributed = optional_import("distributed", "dask", "running on a dask cluster")
     with contextlib.ExitStack() as stack:
+        # What it would log as a traceback is told as one line.
+        said = logging.getLogger("distributed.client")
+        stack.callback(said.setLevel, said.level)
+        said.setLevel(logging.CRITICAL)
         if address is None:
             cluster = distributed.LocalCluster(
                 n_workers=workers, threads_per_worker=1, dashboard_address=None

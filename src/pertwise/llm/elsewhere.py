@@ -7,10 +7,11 @@ process decides and writes. A worker reads the key from its own environment.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from typing import Any
 
-from pertwise._process import in_worker, workers_lost
+from pertwise._process import GOES_ON, in_worker, workers_lost
 from pertwise._text import one_line
 from pertwise.errors import InputError, PertwiseError
 from pertwise.llm.address import Address, find_key, redactor_for
@@ -61,6 +62,9 @@ class ElsewhereBackend:
         """
         from distributed import Event, KilledWorker
 
+        if self._client.status != "running":
+            # What is given to a client without its scheduler waits for ever.
+            raise self._gone()
         mark = f"pertwise-call-{uuid.uuid4().hex}"
         call = self._executor.submit(in_worker, _sent, (mark, *self._how, request, dialect))
         try:
@@ -70,7 +74,7 @@ class ElsewhereBackend:
             if task is not None and task.cancelling():
                 raise
             # Nobody here gave up: the client lost its scheduler.
-            raise workers_lost(self._client) from None
+            raise self._gone() from None
         except KilledWorker:
             raise workers_lost(self._client) from None
         except InputError as error:
@@ -80,10 +84,20 @@ class ElsewhereBackend:
             what = one_line(f"{type(error).__name__}: {error}", 1000)
             raise PertwiseError(f"a dask worker cannot ask: {what}") from None
         finally:
-            self._client.loop.add_callback(Event(mark, self._client).clear)
+            self._client.loop.add_callback(self._forget, Event(mark, self._client))
         if isinstance(told, ChatReply):
             return told
         raise CallFailure(**told)
+
+    @staticmethod
+    async def _forget(mark: Any) -> None:
+        with contextlib.suppress(OSError):
+            await mark.clear()
+
+    def _gone(self) -> PertwiseError:
+        return PertwiseError(
+            f"the dask scheduler at {self._client.scheduler.address} is gone; {GOES_ON}"
+        )
 
 
 def _sent(
