@@ -343,9 +343,9 @@ def open_chat(
         ledger = Ledger(ledger, replay=replay)
     elif ledger is not None and replay and not ledger.replay:
         ledger = Ledger(ledger.path, replay=True)
-    where = parse_address(address)
-    elsewhere = None if client is None else ElsewhereBackend(client, where, merged)
-    return EndpointChat(where, merged, ledger, elsewhere)
+    parsed = parse_address(address)
+    elsewhere = None if client is None else ElsewhereBackend(client, parsed, merged)
+    return EndpointChat(parsed, merged, ledger, elsewhere)
 
 
 @contextlib.contextmanager

@@ -146,6 +146,7 @@ def rate(
     what = {k: v for k, v in settings.items() if k in WhatToMark.__annotations__}
     how = {k: v for k, v in settings.items() if k not in what}
     asked = list_marks(screen, names, **cast("WhatToMark", what))
+    chat: contextlib.AbstractContextManager[Chat]
     if isinstance(llm, str):
         chat = chat_for(llm, dask=dask, ledger=ledger, replay=replay, run="rate")
     elif dask is not None:
