@@ -22,7 +22,7 @@ from pertwise.benchmark.prediction.run import PredictionTask
 from pertwise.cli.main import app
 from pertwise.config import check_settings
 from pertwise.errors import InputError, PertwiseError
-from pertwise.llm import Ledger, open_chat
+from pertwise.llm import FatalChatError, Ledger, open_chat
 from pertwise.screen import PseudobulkSettings, simulate_screen
 from pertwise.screen.pseudobulk import pseudobulk
 from pertwise.screen.shards import pseudobulk_shards
@@ -135,7 +135,7 @@ def test_acquisition_benchmark(killed, tmp_path):
 
 # -- rate: the workers send, this process decides and writes ----------------------------------
 
-QUESTIONS, ROWS = 8, 3
+QUESTIONS, ROWS = 6, 3
 WHAT = {"names": [f"G{i:02d}" for i in range(QUESTIONS * ROWS)], "context": "K562"}
 CLI = ["rate", "--names", ",".join(WHAT["names"]), "--context", "K562", "--batch-size", str(ROWS)]
 
@@ -184,11 +184,17 @@ def test_rate_keeps_its_budget_and_takes_keys_from_the_workers(
     out, path = tmp_path / "marks.csv", tmp_path / "marks.ledger.sqlite"
     with server(key=theirs) as asked, distributed.Client(cluster) as client:
         client.wait_for_workers(2)
+        wrong = "wrong-key-of-the-workers"
+        client.run(lambda: os.environ.update(PERTWISE_API_KEY=wrong))
+        # The server repeats what it was sent; whoever sent it takes it out.
+        with pytest.raises(FatalChatError, match=r"Incorrect API key provided: \[redacted\]"):
+            pw.rate(**WHAT, llm=asked.openai(), dask=cluster.scheduler_address)
+        asked.asked.clear()
         client.run(lambda: os.environ.update(PERTWISE_API_KEY=theirs))
         words = [*CLI, "--llm", asked.openai(), "--dask", cluster.scheduler_address, "--out", out]
         chat = open_chat(asked.openai(), client=client)
         assert own.encode() not in pickle.dumps(chat._elsewhere._how)
-        limit = 15_000
+        limit = 12_000
         short = CliRunner().invoke(app, [*map(str, words), "--budget-tokens", str(limit)])
         assert short.exit_code
         assert isinstance(short.exception, pw.errors.BudgetError)
