@@ -135,7 +135,7 @@ def test_acquisition_benchmark(killed, tmp_path):
 
 # -- rate: the workers send, this process decides and writes ----------------------------------
 
-QUESTIONS, ROWS = 6, 3
+QUESTIONS, ROWS = 8, 3
 WHAT = {"names": [f"G{i:02d}" for i in range(QUESTIONS * ROWS)], "context": "K562"}
 CLI = ["rate", "--names", ",".join(WHAT["names"]), "--context", "K562", "--batch-size", str(ROWS)]
 
@@ -176,14 +176,22 @@ def test_rate_with_a_worker_killed_in_its_call(killed, marks, tmp_path):
     assert said == [("connection", "the dask worker that asked was lost", 0)]
 
 
+@pytest.fixture
+def client(cluster):
+    """Its workers have no key of a test afterwards."""
+    with distributed.Client(cluster) as made:
+        made.wait_for_workers(2)
+        yield made
+        made.run(lambda: os.environ.pop("PERTWISE_API_KEY", None))
+
+
 def test_rate_keeps_its_budget_and_takes_keys_from_the_workers(
-    cluster, marks, tmp_path, monkeypatch
+    cluster, client, marks, tmp_path, monkeypatch
 ):
     own, theirs = "key-of-this-process", "key-of-the-workers"
     monkeypatch.setenv("PERTWISE_API_KEY", own)
     out, path = tmp_path / "marks.csv", tmp_path / "marks.ledger.sqlite"
-    with server(key=theirs) as asked, distributed.Client(cluster) as client:
-        client.wait_for_workers(2)
+    with server(key=theirs) as asked:
         wrong = "wrong-key-of-the-workers"
         client.run(lambda: os.environ.update(PERTWISE_API_KEY=wrong))
         # The server repeats what it was sent; whoever sent it takes it out.
@@ -194,18 +202,17 @@ def test_rate_keeps_its_budget_and_takes_keys_from_the_workers(
         words = [*CLI, "--llm", asked.openai(), "--dask", cluster.scheduler_address, "--out", out]
         chat = open_chat(asked.openai(), client=client)
         assert own.encode() not in pickle.dumps(chat._elsewhere._how)
-        limit = 12_000
+        limit = 15_000
         short = CliRunner().invoke(app, [*map(str, words), "--budget-tokens", str(limit)])
         assert short.exit_code
         assert isinstance(short.exception, pw.errors.BudgetError)
         ledger, paid = Ledger(path), asked.count
         assert 2 < len(ledger) == paid < QUESTIONS
+        assert asked.most_at_once == 2
         assert ledger.spent("rate")[0] + ledger.doubtful("rate")[1] <= limit
         done = CliRunner().invoke(app, list(map(str, words)))
         assert done.exit_code == 0, done.output
         assert asked.count == asked.paid == QUESTIONS
-        assert asked.most_at_once == 2
-        client.run(lambda: os.environ.pop("PERTWISE_API_KEY"))
     assert written(out, asked) == marks
 
 
