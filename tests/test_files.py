@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pertwise._files import json_lines
+from pertwise._files import json_lines, read_json
 from pertwise._tables import workbook_bytes
 from pertwise.errors import InputError
 
@@ -34,6 +34,15 @@ def test_a_line_that_is_none_is_named(line, why):
 def test_what_was_written_is_read(rows):
     lines = [json.dumps(row) for row in rows]
     assert [row for _, row in json_lines(lines, "file")] == rows
+
+
+def test_half_a_surrogate_pair_is_no_text(tmp_path):
+    line = '{"a": ["x\\ud800", "\\uD83D\\ude00"], "\\udc00": NaN}'
+    (tmp_path / "x.json").write_text(line)
+    whole = read_json(tmp_path / "x.json")
+    assert whole["a"] == ["x\ufffd", "\U0001f600"]
+    assert list(whole) == ["a", "\ufffd"]
+    assert next(json_lines([line], "x.jsonl"))[1]["a"] == whole["a"]
 
 
 def test_a_workbook_holds_what_a_workbook_can_hold_and_runs_nothing():

@@ -14,6 +14,7 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "pertwise"
 #: From the bottom to the top of docs/architecture.md; a room may import from those before it.
 ROOMS = (
+    "_lazy",
     "errors",
     "_text",
     "_shown",

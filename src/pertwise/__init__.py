@@ -6,8 +6,9 @@ stays fast; docs/api.md says what each is.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pertwise._lazy import lazy
 
 __version__ = "0.1.0"
 
@@ -51,46 +52,46 @@ if TYPE_CHECKING:
     from pertwise.select import Selection as Selection
     from pertwise.select import Selector as Selector
 
-#: Name -> where it lives, "module" or "module:attribute".
+#: Name -> where it lives: see `_lazy.lazy`.
 _LAZY = {
-    "InputError": "pertwise.errors:InputError",
-    "Kernel": "pertwise.kernels.base:Kernel",
-    "Knowledge": "pertwise.knowledge:Knowledge",
-    "PertwiseError": "pertwise.errors:PertwiseError",
-    "Pick": "pertwise.select:Pick",
-    "Plan": "pertwise.acquire:Plan",
-    "Predicted": "pertwise.prediction.predicting:Predicted",
-    "Prediction": "pertwise.models:Prediction",
-    "Predictor": "pertwise.models:Predictor",
-    "PseudobulkSettings": "pertwise.screen:PseudobulkSettings",
-    "Query": "pertwise.select:Query",
-    "Rated": "pertwise.prediction.rated:Rated",
-    "Screen": "pertwise.screen:Screen",
-    "Selection": "pertwise.select:Selection",
-    "Selector": "pertwise.select:Selector",
-    "Strategy": "pertwise.acquire:Strategy",
-    "add_embedding": "pertwise.knowledge:add_embedding",
-    "add_graph": "pertwise.knowledge:add_graph",
-    "amend": "pertwise.acquire:amend",
-    "ask": "pertwise.prediction.asking:ask",
-    "bench": "pertwise.benchmark:bench",
-    "build_knowledge": "pertwise.knowledge:build_knowledge",
+    "InputError": "pertwise.errors",
+    "Kernel": "pertwise.kernels.base",
+    "Knowledge": "pertwise.knowledge",
+    "PertwiseError": "pertwise.errors",
+    "Pick": "pertwise.select",
+    "Plan": "pertwise.acquire",
+    "Predicted": "pertwise.prediction.predicting",
+    "Prediction": "pertwise.models",
+    "Predictor": "pertwise.models",
+    "PseudobulkSettings": "pertwise.screen",
+    "Query": "pertwise.select",
+    "Rated": "pertwise.prediction.rated",
+    "Screen": "pertwise.screen",
+    "Selection": "pertwise.select",
+    "Selector": "pertwise.select",
+    "Strategy": "pertwise.acquire",
+    "add_embedding": "pertwise.knowledge",
+    "add_graph": "pertwise.knowledge",
+    "amend": "pertwise.acquire",
+    "ask": "pertwise.prediction.asking",
+    "bench": "pertwise.benchmark",
+    "build_knowledge": "pertwise.knowledge",
     "chat": "pertwise.llm:open_chat",
-    "design": "pertwise.acquire.design:design",
-    "join": "pertwise.screen.join:join",
-    "model": "pertwise.models.methods:model",
-    "parts": "pertwise.parts",
-    "plan": "pertwise.acquire:plan",
-    "plot": "pertwise.report.plot",
-    "predict": "pertwise.prediction.predicting:predict",
-    "pseudobulk": "pertwise.screen.pseudobulk:pseudobulk",
-    "rate": "pertwise.prediction.rating:rate",
-    "read_prediction": "pertwise.prediction.writing:read_prediction",
-    "read_screen": "pertwise.screen:read_screen",
+    "design": "pertwise.acquire.design",
+    "join": "pertwise.screen.join",
+    "model": "pertwise.models.methods",
+    "parts": "pertwise.parts:",
+    "plan": "pertwise.acquire",
+    "plot": "pertwise.report.plot:",
+    "predict": "pertwise.prediction.predicting",
+    "pseudobulk": "pertwise.screen.pseudobulk",
+    "rate": "pertwise.prediction.rating",
+    "read_prediction": "pertwise.prediction.writing",
+    "read_screen": "pertwise.screen",
     "score": "pertwise.evaluate:score_predictions",
     "simulate": "pertwise.screen:simulate_screen",
-    "write_plan": "pertwise.report:write_plan",
-    "write_prediction": "pertwise.prediction.writing:write_prediction",
+    "write_plan": "pertwise.report",
+    "write_prediction": "pertwise.prediction.writing",
 }
 
 __all__ = [
@@ -138,12 +139,7 @@ __all__ = [
 
 if not TYPE_CHECKING:
     # A checker sees the names above and no others.
-    def __getattr__(name: str) -> Any:
-        if name in _LAZY:
-            module, _, attribute = _LAZY[name].partition(":")
-            found = importlib.import_module(module)
-            return getattr(found, attribute) if attribute else found
-        raise AttributeError(f"module 'pertwise' has no attribute {name!r}")
+    __getattr__ = lazy(__name__, _LAZY)
 
 
 def __dir__() -> list[str]:

@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -29,6 +30,8 @@ LINE = 16 << 20
 _AGAIN = "check that it is whole and the right file, or get it again"
 #: What to do about a damaged part of a run that goes on where it stopped.
 PART = "delete it and give the same command again, it is then computed again"
+#: An escaped surrogate; only an escape can bring half a pair into a text that was UTF-8.
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 #: First bytes -> what such a file is, and what to do.
 _LOOKS = (
     (b"\x89hdf\r\n", "an HDF5 file; name it .h5ad if it is AnnData"),
@@ -183,7 +186,16 @@ def read_json(path: str | os.PathLike[str], what: str = "JSON", remedy: str = _A
         See `reading`; also for nesting too deep to read.
     """
     with reading(path, what, remedy):
-        return json.loads(read_text(path, what))
+        return _parsed(read_text(path, what))
+
+
+def _parsed(text: str) -> Any:
+    """The JSON value; halves of surrogate pairs (``"\\ud800"``), which are no text, are U+FFFD."""
+    value = json.loads(text)
+    if _HALF.search(text):
+        said = json.dumps(value, ensure_ascii=False).encode("utf-16-le", "surrogatepass")
+        value = json.loads(said.decode("utf-16-le", "replace"))
+    return value
 
 
 def read_json_object(
@@ -210,7 +222,7 @@ def json_lines(
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = _parsed(line)
         except (ValueError, RecursionError) as error:
             told = f"; {remedy}" if remedy else ""
             raise InputError(

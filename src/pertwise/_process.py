@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import logging
 import multiprocessing
 import os
 import pickle
@@ -155,7 +156,27 @@ def on_dask(
         Without dask.
     """
     distributed = optional_import("distributed", "dask", "running on a dask cluster")
+    with dask_client(address, workers) as client:
+        futures = [client.submit(_begun, start, work, p, pure=False) for p in payloads]
+        try:
+            for _, result in distributed.as_completed(futures, with_results=True):
+                yield result
+        except (distributed.KilledWorker, CancelledError):
+            raise workers_lost(client) from None
+        finally:
+            client.cancel(futures)
+
+
+@contextlib.contextmanager
+def dask_client(address: str | None, workers: int = 1) -> Iterator[Any]:
+    """A client of the dask scheduler at `address`, or of a local cluster of `workers`; errors as of
+    `on_dask`."""
+    distributed = optional_import("distributed", "dask", "running on a dask cluster")
     with contextlib.ExitStack() as stack:
+        # What it would log as a traceback is told as one line.
+        said = logging.getLogger("distributed.client")
+        stack.callback(said.setLevel, said.level)
+        said.setLevel(logging.CRITICAL)
         if address is None:
             cluster = distributed.LocalCluster(
                 n_workers=workers, threads_per_worker=1, dashboard_address=None
@@ -165,17 +186,15 @@ def on_dask(
             client = stack.enter_context(distributed.Client(address, timeout=CONNECT_SECONDS))
         except (OSError, ValueError) as error:
             raise InputError(f"no dask scheduler answers at {address}: {error}") from error
-        futures = [client.submit(_begun, start, work, p, pure=False) for p in payloads]
-        try:
-            for _, result in distributed.as_completed(futures, with_results=True):
-                yield result
-        except (distributed.KilledWorker, CancelledError):
-            raise PertwiseError(
-                f"the dask workers at {address} were lost, most often because memory ran out: use "
-                f"fewer or larger ones; {GOES_ON}"
-            ) from None
-        finally:
-            client.cancel(futures)
+        yield client
+
+
+def workers_lost(client: Any) -> PertwiseError:
+    """What to say when the workers of a dask client are gone, or their scheduler."""
+    return PertwiseError(
+        f"the dask workers at {client.scheduler.address} were lost, most often because memory ran "
+        f"out: use fewer or larger ones; {GOES_ON}"
+    )
 
 
 @contextlib.contextmanager
@@ -216,10 +235,11 @@ def _unpacked(task: bytes) -> Any:
         work, payload = pickle.loads(task)
     except Exception as error:
         raise PertwiseError(f"a worker process cannot read its task: {_words(error)}") from None
-    return _work(work, payload)
+    return in_worker(work, payload)
 
 
-def _work(work: Callable[..., T], payload: tuple[Any, ...]) -> T:
+def in_worker(work: Callable[..., T], payload: tuple[Any, ...]) -> T:
+    """``work(*payload)`` in a worker; an error that cannot travel is told in words."""
     if _unfit is not None:
         raise PertwiseError(f"a worker process cannot start: {_words(_unfit)}")
     try:
@@ -243,7 +263,7 @@ def _begin(start: Callable[[], None]) -> None:
 def _begun(start: Callable[[], None], work: Callable[..., T], payload: tuple[Any, ...]) -> T:
     """A worker that stands in for a lost one has not been started: each does so by itself."""
     _begin(start)
-    return _work(work, payload)
+    return in_worker(work, payload)
 
 
 def _words(error: Exception) -> str:

@@ -74,6 +74,19 @@ def test_saved_plan_is_read_back_equal_and_lists_are_plain_json(tmp_path):
     assert set(table["data"]) == {"simulated"}
 
 
+def test_half_a_surrogate_pair_in_a_plan_file_is_no_text(tmp_path):
+    make_plan().save_json(tmp_path / "plan.json")
+    text = (tmp_path / "plan.json").read_text()
+    gene = make_plan().genes[0]
+    bad = text.replace(f'"{gene}"', f'"{gene}\\ud800"')
+    assert bad != text
+    (tmp_path / "plan.json").write_text(bad)
+    read = Plan.load(tmp_path)
+    assert read.genes[0] == f"{gene}\ufffd"
+    for table in (read.table.reset_index(), read.candidate_table.reset_index()):
+        assert f"{gene}\ufffd" in set(table["gene"])
+
+
 def test_same_inputs_same_plan_and_candidate_order_does_not_matter():
     names = [f"G{i:03d}" for i in range(0, 40, 2)]
     a = make_plan(candidates=names)

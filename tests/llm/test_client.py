@@ -1,6 +1,7 @@
 """What goes over the wire, and what is paid once."""
 
 import asyncio
+import sqlite3
 import threading
 import time
 
@@ -305,3 +306,18 @@ def test_inside_a_running_loop(scripted_llm):
         return complete(chat).text
 
     assert asyncio.run(notebook()) == "pong"
+
+
+def test_shutdown_closes_the_ledger_that_was_named_by_a_path_only(scripted_llm, tmp_path):
+    mine = Ledger(tmp_path / "mine.sqlite")
+    own = open_chat(scripted_llm.address("openai"), ledger=tmp_path / "own.sqlite")
+    lent = open_chat(scripted_llm.address("openai"), ledger=mine)
+    mine_open, own_open = mine._connect(), own.ledger._connect()
+    own.shutdown()
+    lent.shutdown()
+    assert mine_open.execute("SELECT 1").fetchone() == (1,)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        own_open.execute("SELECT 1")
+    assert own.ledger.summary().empty, "it opens again when it is used"
+    own.shutdown()
+    mine.close()

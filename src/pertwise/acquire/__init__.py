@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pertwise._lazy import lazy
 from pertwise.acquire.base import AcquisitionState, Strategy, Target
 
 if TYPE_CHECKING:
@@ -27,8 +27,4 @@ __all__ = [
     "plan",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'pertwise.acquire' has no attribute {name!r}")
+__getattr__ = lazy(__name__, _LAZY)

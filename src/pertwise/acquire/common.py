@@ -36,9 +36,13 @@ def best_first(scores: Floats, ties: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def arg_best(scores: Floats, ties: NDArray[np.int64], allowed: NDArray[np.bool_]) -> int:
-    """Position of the largest allowed score; equal ones by `ties`."""
+    """Position of the largest allowed score; equal ones by `ties`.
+
+    Equal to six digits: what products of float32 leave to the linear algebra of a machine must not
+    decide between two candidates.
+    """
     top = scores[allowed].max()
-    tied = np.flatnonzero(allowed & (scores == top))
+    tied = np.flatnonzero(allowed & np.isclose(scores, top, rtol=1e-6, atol=0.0))
     return int(tied[np.argmin(ties[tied])])
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pertwise._files import read_json_object
 from pertwise._io import write_csv_atomic, write_json_atomic
 from pertwise._shown import Shown
+from pertwise._text import clean_text
 from pertwise._together import finish
 from pertwise.acquire.targets import COLUMNS as TARGET_COLUMNS
 from pertwise.errors import InputError
@@ -240,7 +241,11 @@ class Plan(BaseModel):
             }
             for p in self.picks
         ]
-        table = pd.DataFrame(rows)
+        # A reason that somebody set may hold half a surrogate pair, which is no text for pandas 3.
+        clean = [
+            {k: clean_text(v) if isinstance(v, str) else v for k, v in r.items()} for r in rows
+        ]
+        table = pd.DataFrame(clean)
         table["uncertainty_rank"] = table["uncertainty_rank"].astype("Int64")
         for column in ("uncertainty", "utility"):
             table[column] = table[column].astype(float)

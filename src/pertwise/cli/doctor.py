@@ -82,7 +82,7 @@ def _extras() -> Iterator[Line]:
 _GIVES = {
     "torch": "llmpert, the ensemble behind `uncertainty` and BALD",
     "drugs": "structures of compounds",
-    "dask": "benchmarks and pseudobulk on a cluster",
+    "dask": "benchmarks, pseudobulk and rate on a cluster",
     "review": "`pertwise review`, the plan in the browser",
     "excel": "order sheets as xlsx",
     "train": "trainers of a judge (`pertwise train`)",

@@ -240,15 +240,13 @@ class Llm(OptionGroup):
             yield chat
 
     @contextmanager
-    def asked(self, run: str, ledger: Path | None) -> Iterator[Chat]:
+    def asked(self, run: str, ledger: Path | None, dask: str | None = None) -> Iterator[Chat]:
         """The chat of a command that cannot do without (`name`), closed at the end."""
-        from pertwise.llm import open_chat
+        from pertwise.llm.client import chat_for
 
-        chat = open_chat(self.name, ledger=ledger, replay=self.replay, run=run, **self.limits())
-        try:
+        how = {"ledger": ledger, "replay": self.replay, "run": run, **self.limits()}
+        with chat_for(self.name, dask=dask, **how) as chat:
             yield chat
-        finally:
-            chat.shutdown()
 
     @cached_property
     def name(self) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: Options that only a model needs.
 ASKING = (
     "reasons", "replicates", "min_agreement", "ask_anew", "batch_size", "max_reasks", "anonymise",
-    "shuffle_annotations", "kind",
+    "shuffle_annotations", "kind", "dask",
 )  # fmt: skip
 #: Options that say what is marked.
 WHAT = ("names", "programs", "features", "feature", "pathway", "template", "out")
@@ -110,6 +110,14 @@ def rate(
             "--shuffle-annotations", help="Control: show beside each name the facts of another."
         ),
     ] = False,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            "--dask",
+            help="Scheduler address, e.g. tcp://host:8786: its workers ask, each with a key from "
+            "its own environment.",
+        ),
+    ] = None,
     template: Annotated[
         bool,
         typer.Option("--template", help="Write the empty table for a person to fill in."),
@@ -137,6 +145,8 @@ def rate(
     if screen is None:
         reading.refuse("no screen is read")
     facts.refuse("marks are what is asked for", but=("knowledge", "drugs", "lines"))
+    if asking.dry_run:
+        refuse_given(["dask"], "--dry-run asks nothing")
     if replicates == 1:
         refuse_given(["min_agreement", "ask_anew"], "there is one replicate (--replicates 2)")
     asked = list_marks(
@@ -167,7 +177,7 @@ def rate(
     stored = asking.kept(None if out is None else out.with_suffix(".ledger.sqlite"))
     if out is not None:
         check_out(out)
-    with llm.asked("rate", stored) as chat:
+    with llm.asked("rate", stored, dask) as chat:
         rater = rater_of(asked, chat, max_reasks=max_reasks, **settings)
         _tell_questions(asked, rater)
         if asking.dry_run or out is None:

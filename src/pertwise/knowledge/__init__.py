@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pertwise._lazy import lazy
 from pertwise.knowledge.types import (
     Embedding,
     GeneCard,
@@ -52,8 +52,4 @@ __all__ = [
     "store_summaries",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'pertwise.knowledge' has no attribute {name!r}")
+__getattr__ = lazy(__name__, _LAZY)

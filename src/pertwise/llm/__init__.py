@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pertwise._lazy import lazy
 
 # Not lazily: `converse` is also the name of its module.
 from pertwise.llm.converse import Conversation, converse
@@ -73,8 +74,4 @@ __all__ = [
     "run_sync",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'pertwise.llm' has no attribute {name!r}")
+__getattr__ = lazy(__name__, _LAZY)

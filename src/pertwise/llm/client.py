@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 from pydantic import ValidationError
 
+from pertwise._process import dask_client
 from pertwise.errors import BudgetError, ChatError, InputError, ReplayMissError
 from pertwise.llm.account import Account, LedgerAccount, MemoryAccount
 from pertwise.llm.address import Address, find_key, parse_address, redactor_for
@@ -25,6 +27,7 @@ from pertwise.llm.budget import (
     prompt_tokens_at_most,
     prompt_tokens_expected,
 )
+from pertwise.llm.elsewhere import ElsewhereBackend
 from pertwise.llm.ledger import Ledger
 from pertwise.llm.loop import run_sync
 from pertwise.llm.pace import MOST, MOST_HERE, Pace
@@ -49,11 +52,21 @@ class _PerLoop:
 class EndpointChat:
     """A model at an endpoint; made by `open_chat`. Usable from several loops and threads."""
 
-    def __init__(self, address: Address, settings: ChatSettings, ledger: Ledger | None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        settings: ChatSettings,
+        ledger: Ledger | None,
+        elsewhere: ElsewhereBackend | None = None,
+        *,
+        owns_ledger: bool = False,
+    ) -> None:
         self.address, self.settings, self.ledger = address, settings, ledger
+        self._owns_ledger = owns_ledger
         self.replay = ledger is not None and ledger.replay
-        # A replay needs neither key nor price.
-        self._key = "" if self.replay else find_key(address)
+        self._elsewhere = elsewhere
+        # A replay needs neither key nor price; workers have keys of their own.
+        self._key = "" if self.replay or elsewhere is not None else find_key(address)
         self._redact = redactor_for(address, self._key)
         self._price = find_price(address, settings.prices)
         if settings.budget_usd is not None and self._price is None and not self.replay:
@@ -220,8 +233,13 @@ class EndpointChat:
             await state.backend.close()
 
     def shutdown(self) -> None:
-        """Close the connections made by synchronous calls (`run_sync`, `Selector.select`)."""
+        """Close the connections made by synchronous calls (`run_sync`, `Selector.select`).
+
+        And a ledger that was given by its path; each opens again when it is used.
+        """
         run_sync(self.close())
+        if self.ledger is not None and self._owns_ledger:
+            self.ledger.close()
 
     # -- the paid path ---------------------------------------------------------------------
 
@@ -247,7 +265,9 @@ class EndpointChat:
         loop = asyncio.get_running_loop()
         state = self._loops.get(loop)
         if state is None:
-            backend = open_backend(self.address, self.settings, self._key, self._redact)
+            backend = self._elsewhere or open_backend(
+                self.address, self.settings, self._key, self._redact
+            )
             places = Pace(
                 str(self.address),
                 self.concurrency,
@@ -289,6 +309,7 @@ def open_chat(
     *,
     ledger: Ledger | str | os.PathLike[str] | None = None,
     replay: bool = False,
+    client: Any = None,
     **overrides: Any,
 ) -> EndpointChat:
     """Open a chat model.
@@ -302,6 +323,9 @@ def open_chat(
         Ledger or its path; without one nothing is stored and nothing can be resumed.
     replay
         Answer from the ledger only and never call out.
+    client
+        A ``distributed.Client``, whose workers make the calls, each with a key from its own
+        environment; see `pertwise.llm.elsewhere`.
     overrides
         Single `ChatSettings` fields.
 
@@ -323,8 +347,38 @@ def open_chat(
         ) from None
     if replay and ledger is None:
         raise InputError("replay needs a ledger to answer from")
+    given = ledger
     if ledger is not None and not isinstance(ledger, Ledger):
         ledger = Ledger(ledger, replay=replay)
     elif ledger is not None and replay and not ledger.replay:
         ledger = Ledger(ledger.path, replay=True)
-    return EndpointChat(parse_address(address), merged, ledger)
+    parsed = parse_address(address)
+    elsewhere = None if client is None else ElsewhereBackend(client, parsed, merged)
+    return EndpointChat(parsed, merged, ledger, elsewhere, owns_ledger=ledger is not given)
+
+
+@contextlib.contextmanager
+def chat_for(
+    address: str, *, dask: str | None = None, replay: bool = False, **how: Any
+) -> Iterator[EndpointChat]:
+    """`open_chat`, closed at the end.
+
+    Parameters
+    ----------
+    dask
+        Address of a scheduler ("tcp://host:8786") whose workers make the calls.
+
+    Raises
+    ------
+    pertwise.errors.InputError
+        As `open_chat`; no scheduler answers, or nothing would be sent to it.
+    pertwise.errors.MissingDependencyError
+        If `dask` is given and dask is not installed.
+    """
+    if dask is not None and replay:
+        raise InputError(f"a replay sends nothing to the dask workers at {dask}: leave out one")
+    with contextlib.ExitStack() as stack:
+        client = None if dask is None else stack.enter_context(dask_client(dask))
+        chat = open_chat(address, replay=replay, client=client, **how)
+        stack.callback(chat.shutdown)
+        yield chat

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -103,6 +104,7 @@ def rate(
     ledger: str | os.PathLike[str] | None = None,
     replay: bool = False,
     out: str | os.PathLike[str] | None = None,
+    dask: str | None = None,
     **settings: Unpack[HowToMark],
 ) -> Rated:
     """Ask a chat model what each perturbation does to each program, on a closed scale.
@@ -120,6 +122,9 @@ def rate(
         SQLite file that keeps every exchange, and whether to answer from it alone.
     out
         Also write the table; see `Rated.write`.
+    dask
+        Address of a running scheduler ("tcp://host:8786") whose workers ask; not for a chat that
+        is open already.
     settings
         What is marked (`WhatToMark`) and how (those of `ChatRater`).
 
@@ -129,8 +134,10 @@ def rate(
         As `list_marks`.
     pertwise.llm.FatalChatError, pertwise.errors.BudgetError, pertwise.errors.ReplayMissError
         When the endpoint refuses for good, the budget is spent, or the ledger lacks an answer.
+    pertwise.errors.MissingDependencyError
+        If `dask` is given and dask is not installed.
     """
-    from pertwise.llm import open_chat
+    from pertwise.llm.client import chat_for
     from pertwise.prediction.rated import check_out
 
     check_keys(settings, HowToMark)
@@ -139,13 +146,16 @@ def rate(
     what = {k: v for k, v in settings.items() if k in WhatToMark.__annotations__}
     how = {k: v for k, v in settings.items() if k not in what}
     asked = list_marks(screen, names, **cast("WhatToMark", what))
-    own = open_chat(llm, ledger=ledger, replay=replay, run="rate") if isinstance(llm, str) else None
-    try:
-        rater = rater_of(asked, own or cast("Chat", llm), **how)
+    chat: contextlib.AbstractContextManager[Chat]
+    if isinstance(llm, str):
+        chat = chat_for(llm, dask=dask, ledger=ledger, replay=replay, run="rate")
+    elif dask is not None:
+        raise InputError("an open chat asks by itself: give its address, or open it with `client`")
+    else:
+        chat = contextlib.nullcontext(llm)
+    with chat as opened:
+        rater = rater_of(asked, opened, **how)
         rated = rate_all(asked, rater, min_agreement=min_agreement, ask_anew=ask_anew)
-    finally:
-        if own is not None:
-            own.shutdown()
     if out is not None:
         rated.write(out)
     return rated

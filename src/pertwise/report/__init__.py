@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pertwise._lazy import lazy
 
 if TYPE_CHECKING:
     from pertwise.report.page import render_page as render_page
@@ -17,10 +19,4 @@ _LAZY = {
 
 __all__ = ["render_page", "render_plan", "write_plan"]
 
-
-def __getattr__(name: str) -> Any:
-    import importlib
-
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'pertwise.report' has no attribute {name!r}")
+__getattr__ = lazy(__name__, _LAZY)

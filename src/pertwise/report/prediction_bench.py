@@ -390,6 +390,8 @@ def _repair_section(report: Page, answers: pd.DataFrame) -> None:
     )
     report.table(counts.reset_index(), "repairs")
     cuts = answers.loc[answers["cut"] != "", ["method", "cut"]].value_counts(sort=True)
+    # pandas 3 counts the categories of a method that never occur, too.
+    cuts = cuts[cuts > 0]
     if len(cuts):
         report.say(
             "Lists that were cut before the model saw them (`pertwise bench prefilter` gives the "

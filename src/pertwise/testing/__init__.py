@@ -9,8 +9,9 @@ A suite raises AssertionError at the first promise that is broken, with the prom
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pertwise._lazy import lazy
 
 if TYPE_CHECKING:
     from pertwise.testing.kernels import check_kernel as check_kernel
@@ -24,15 +25,15 @@ if TYPE_CHECKING:
     from pertwise.testing.strategies import example_state as example_state
 
 _LAZY = {
-    "ScriptedServer": "server",
-    "check_kernel": "kernels",
-    "check_metric": "metrics",
-    "check_predictor": "predictors",
-    "check_rater": "raters",
-    "check_selector": "selectors",
-    "check_strategy": "strategies",
-    "example_screen": "predictors",
-    "example_state": "strategies",
+    "ScriptedServer": "pertwise.testing.server",
+    "check_kernel": "pertwise.testing.kernels",
+    "check_metric": "pertwise.testing.metrics",
+    "check_predictor": "pertwise.testing.predictors",
+    "check_rater": "pertwise.testing.raters",
+    "check_selector": "pertwise.testing.selectors",
+    "check_strategy": "pertwise.testing.strategies",
+    "example_screen": "pertwise.testing.predictors",
+    "example_state": "pertwise.testing.strategies",
 }
 
 __all__ = [
@@ -47,8 +48,4 @@ __all__ = [
     "example_state",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(f"pertwise.testing.{_LAZY[name]}"), name)
-    raise AttributeError(f"module 'pertwise.testing' has no attribute {name!r}")
+__getattr__ = lazy(__name__, _LAZY)

@@ -79,36 +79,6 @@ def typiclust_order(
     return np.array(order, dtype=np.int64)
 
 
-def first_centres(x: NDArray[Any], k: int, seed: int) -> NDArray[Any]:
-    """(k, d) rows of (n, d) x far apart: k-means++ (Arthur & Vassilvitskii 2007), greedy.
-
-    With the draws and the rounding of scikit-learn, which turns float32 rows to float64 again for
-    each of the k centres; here it is done once.
-    """
-    rng = np.random.RandomState(seed)
-    centred = x - x.mean(axis=0)
-    rows = centred.astype(np.float64)
-    squares = np.einsum("ij,ij->i", rows, rows)
-    weight = np.ones(len(x), dtype=x.dtype)
-
-    def distances(to: NDArray[Any]) -> NDArray[Any]:
-        found = -2 * (rows[to] @ rows.T) + squares[to][:, None] + squares
-        return np.asarray(np.maximum(found.astype(x.dtype), 0))
-
-    chosen = [rng.choice(len(x), p=weight / weight.sum())]
-    nearest = distances(np.array(chosen))
-    left = nearest @ weight
-    for _ in range(1, k):
-        at = rng.uniform(size=2 + int(np.log(k))) * left
-        tried = np.clip(np.searchsorted(np.cumsum(nearest), at), None, len(x) - 1)
-        after = np.minimum(nearest, distances(tried))
-        sums = after @ weight
-        best = int(np.argmin(sums))
-        left, nearest = sums[best : best + 1], after[best]
-        chosen.append(tried[best])
-    return np.asarray(x[chosen])
-
-
 @part(needs="nothing", target_free=True)
 class TypiClust:
     """TypiClust: the most typical candidate of every large cluster nobody has touched.
@@ -131,8 +101,7 @@ class TypiClust:
         wanted = min(len(state.measured) + n, MAX_CLUSTERS)
         k = max(1, min(wanted, len(np.unique(embedding, axis=0))))
         seed = int(state.rng.integers(2**31 - 1))
-        start = first_centres(embedding, k, seed)
-        labels = KMeans(k, init=start, n_init=1, random_state=seed).fit(embedding).labels_
+        labels = KMeans(k, n_init=1, random_state=seed).fit(embedding).labels_
         acquired_in = np.bincount(labels[total:], minlength=k)
         order = typiclust_order(
             embedding[:total], labels[:total], acquired_in, tie_order(state.candidates)
