@@ -44,17 +44,32 @@ class Slow(TrainingMeanPredictor):
 """
 
 
+def two_workers():
+    return distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+    )
+
+
 @pytest.fixture(scope="module")
 def cluster():
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
-    ) as made:
+    with two_workers() as made:
         yield made
 
 
 @pytest.fixture
-def killed(cluster):
-    """Called with a question: once that is true, a worker that lives is killed, once."""
+def doomed():
+    """One for each test: a worker that is killed while it starts again is given up."""
+    with two_workers() as made:
+        yield made
+
+
+def at_work(cluster):
+    return [w for w in list(cluster.scheduler.workers.values()) if w.processing]
+
+
+@pytest.fixture
+def killed(doomed):
+    """Called with a question: once that is true, a worker is killed, a busy one if there is one."""
     threads, over = [], threading.Event()
 
     def when(begun):
@@ -62,12 +77,16 @@ def killed(cluster):
             while not begun():
                 if over.wait(0.01):
                     return
-            os.kill(cluster.workers[0].process.pid, signal.SIGKILL)
+            names = {w.address for w in at_work(doomed)}
+            busy = [w for w in doomed.workers.values() if w.worker_address in names]
+            os.kill((busy or doomed.workers)[0].process.pid, signal.SIGKILL)
+            when.done.set()
 
         threads.append(threading.Thread(target=wait, daemon=True))
         threads[-1].start()
-        return cluster.scheduler_address
+        return doomed.scheduler_address
 
+    when.done = threading.Event()
     yield when
     alive = [t.is_alive() for t in threads]
     over.set()
@@ -158,11 +177,16 @@ def marks(tmp_path_factory):
         return written(out, asked)
 
 
-def test_rate_with_a_worker_killed_in_its_call(killed, marks, tmp_path):
+def test_rate_with_a_worker_killed_in_its_call(killed, doomed, marks, tmp_path):
     out, path = tmp_path / "marks.csv", tmp_path / "l.sqlite"
-    with server() as asked:
-        # Both workers wait for an answer, so that the one killed certainly does.
-        address = killed(lambda: asked.at_once == 2)
+
+    def held(asked):
+        killed.done.wait(30)
+        return Answer(first_alphabetical(asked))
+
+    with ScriptedServer(held) as asked:
+        # All at work wait for an answer, so that the one killed certainly does.
+        address = killed(lambda: asked.at_once == len(at_work(doomed)) > 0)
         how = {"llm": asked.openai(), "ledger": path, "out": out, "batch_size": ROWS}
         pw.rate(**WHAT, **how, dask=address)
         assert asked.count == QUESTIONS + 1

@@ -347,14 +347,14 @@ def open_chat(
         ) from None
     if replay and ledger is None:
         raise InputError("replay needs a ledger to answer from")
-    given = ledger
+    lent = ledger
     if ledger is not None and not isinstance(ledger, Ledger):
         ledger = Ledger(ledger, replay=replay)
     elif ledger is not None and replay and not ledger.replay:
         ledger = Ledger(ledger.path, replay=True)
     parsed = parse_address(address)
     elsewhere = None if client is None else ElsewhereBackend(client, parsed, merged)
-    return EndpointChat(parsed, merged, ledger, elsewhere, owns_ledger=ledger is not given)
+    return EndpointChat(parsed, merged, ledger, elsewhere, owns_ledger=ledger is not lent)
 
 
 @contextlib.contextmanager

@@ -23,6 +23,8 @@ from pertwise.llm.wire import Dialect, open_backend
 #: The only part of an address's query that goes to workers: any other may be a key, which the
 #: scheduler would keep and show.
 OPEN_QUERY = frozenset({"api-version"})
+#: Seconds after which a client knows that its scheduler is gone.
+SETTLE = 0.5
 
 
 class ElsewhereBackend:
@@ -80,6 +82,10 @@ class ElsewhereBackend:
         except InputError as error:
             raise InputError(f"a dask worker: {error}") from None
         except Exception as error:
+            # A scheduler that ends may show as any error some time before the client knows.
+            await asyncio.sleep(SETTLE)
+            if self._client.status != "running":
+                raise self._gone() from None
             # Also what it cannot import, which dask reports as it is.
             what = one_line(f"{type(error).__name__}: {error}", 1000)
             raise PertwiseError(f"a dask worker cannot ask: {what}") from None
