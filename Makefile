@@ -52,6 +52,7 @@ docs: $(STAMP)
 
 # Two rounds on SIMULATED cells, with a swap in a real browser between them.
 rounds: $(STAMP)
+	rm -rf two-rounds-out
 	PATH="$(CURDIR)/$(BIN):$$PATH" examples/two_rounds.sh two-rounds-out
 
 # One environment a version: the first of python3.N and ~/.pyenv/versions/3.N.* that runs.
