@@ -38,7 +38,9 @@ def equal(a, b):
     assert a.X.tobytes() == b.X.tobytes()
     assert a.X.dtype == b.X.dtype
     assert list(a.layers) == list(b.layers)
-    assert all((a.layers[k] == b.layers[k]).all() for k in a.layers)
+    # anndata 0.13 lists X among the layers, and X holds a NaN.
+    for name in a.layers:
+        np.testing.assert_array_equal(a.layers[name], b.layers[name])
     pd.testing.assert_frame_equal(a.obs, b.obs, check_exact=True)
     pd.testing.assert_frame_equal(a.var, b.var, check_exact=True)
     assert dict(a.uns) == dict(b.uns)
@@ -50,6 +52,10 @@ def test_it_reads_as_what_anndata_writes(tmp_path):
         there = []
         a.visit(there.append)
         for name in there:
+            if b[name].attrs["encoding-type"] == "nullable-string-array":
+                # anndata 0.13 with pandas 3; the plain form is read by older ones, too.
+                assert a[name].attrs["encoding-type"] == "string-array", name
+                continue
             assert a[name].attrs["encoding-type"] == b[name].attrs["encoding-type"], name
             assert a[name].attrs["encoding-version"] == b[name].attrs["encoding-version"], name
 
