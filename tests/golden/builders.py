@@ -132,9 +132,7 @@ CHOOSING = {
     "selector/embeddings joined",
     "selector/three",
     "selector/without",
-    "strategy/coreset",
     "strategy/iterpert",
-    "strategy/knowledge",
     "strategy/typiclust",
     "strategy/variance-reduction",
 }
